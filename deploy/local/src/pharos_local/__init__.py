@@ -1,0 +1,1 @@
+"""The whole of Pharos on one machine: a bus, four services, one supervisor."""

@@ -1,0 +1,1 @@
+"""What crosses the bus: messages, subjects, streams and the job lifecycle. No I/O lives here."""

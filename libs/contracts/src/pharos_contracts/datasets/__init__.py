@@ -1,0 +1,1 @@
+"""Datasets: which generation of an index is live."""

@@ -1,0 +1,40 @@
+"""Which generation of a dataset's index is live, version 1."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+from pharos_contracts.jobs.v1 import Scope
+from pharos_contracts.message import Message
+
+
+class IndexStage(StrEnum):
+    """What a live generation answers: words and structure only, or meaning too."""
+
+    LEXICAL = "lexical"
+    FULL = "full"
+
+
+class Dataset(Message, frozen=True, kw_only=True, tag="datasets.view.v1.dataset"):
+    """A dataset's live generation. Publishing is one compare-and-set of this record.
+
+    ``repository`` is ``host/owner/name``; ``web_url`` is what links to its files begin with.
+    """
+
+    tenant: str
+    project: str
+    dataset: str
+    scope: Scope
+    repository: str
+    clone_url: str
+    branch: str | None
+    commit: str
+    generation: int
+    stage: IndexStage
+    job_id: str
+    files: int
+    chunks: int
+    encoder: str
+    chunker: str
+    published_at: datetime

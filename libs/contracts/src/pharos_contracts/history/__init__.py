@@ -1,0 +1,1 @@
+"""History: what the read side is asked and what it answers."""

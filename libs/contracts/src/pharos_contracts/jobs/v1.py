@@ -1,0 +1,304 @@
+"""Commands that ask for jobs, events that tell of them, version 1."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from typing import Final
+
+import msgspec
+
+from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import Message
+
+
+class JobKind(StrEnum):
+    REPOSITORY = "repository"
+    TEXT = "text"
+    URL = "url"
+    FILE = "file"
+    RESOURCE = "resource"
+    BATCH = "batch"
+    DELETE = "delete"
+
+
+class Priority(StrEnum):
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+
+class Scope(StrEnum):
+    """Who finds a dataset: its project's searches, only searches that name it, or every project's."""
+
+    PROJECT = "project"
+    LOCAL = "local"
+    GLOBAL = "global"
+
+
+class RepositorySource(msgspec.Struct, frozen=True, kw_only=True):
+    """Which repository, and what of it.
+
+    ``identity`` is ``host/owner/name``; ``clone_url`` is where git finds it. Neither carries a credential.
+    ``branch`` None is the remote's default branch; ``sha`` wins over ``branch``.
+    """
+
+    identity: str
+    clone_url: str
+    branch: str | None = None
+    sha: str | None = None
+
+
+class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submit"):
+    """Please index this repository."""
+
+    job_id: str
+    tenant: str
+    key: str
+    kind: JobKind = JobKind.REPOSITORY
+    source: RepositorySource
+    project: str
+    dataset: str | None = None
+    scope: Scope = Scope.PROJECT
+    priority: Priority = Priority.NORMAL
+    force: bool = False
+    submitted_at: datetime
+    submitted_by: str
+    ttl_seconds: int
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to know of a job that went on all the same; ``path`` where it concerns a file."""
+
+    message: str
+    path: str | None = None
+
+
+class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share."""
+
+    dataset: str
+    generation: int
+    commit: str
+    branch: str | None = None
+    files_processed: int
+    embeddings_generated: int
+    chunks: int
+    chunks_encoded: int = 0
+    chunks_reused: int = 0
+    edges: int = 0
+    left_out: dict[str, int] = msgspec.field(default_factory=dict)
+    languages: dict[str, int] = msgspec.field(default_factory=dict)
+    losses: tuple[float, ...] = ()
+    stage_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    warnings: tuple[Notice, ...] = ()
+    warnings_total: int = 0
+    summary: str = ""
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as of its last event: each event carries it whole, so that the last one is enough to go on."""
+
+    job_id: str
+    number: int
+    tenant: str
+    key: str
+    kind: JobKind
+    state: JobState
+    source: RepositorySource
+    project: str
+    dataset: str | None = None
+    scope: Scope = Scope.PROJECT
+    priority: Priority = Priority.NORMAL
+    force: bool = False
+    submitted_at: datetime
+    submitted_by: str
+    ttl_seconds: int
+    attempt: int = 0
+    max_attempts: int = 4
+    dispatch: int = 0
+    worker: str | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    error: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    age_seconds: int | None = None
+    result: IndexResult | None = None
+
+
+class JobEvent(Message, frozen=True, kw_only=True):
+    """Base of the facts that only the scheduler writes."""
+
+    event_id: str
+    at: datetime
+    job: Job
+
+
+class JobQueued(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.queued"):
+    """It is accepted and waits for a worker."""
+
+
+class JobStarted(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.started"):
+    """A worker has it; ``job.attempt`` above 1 says that an earlier worker lost it."""
+
+
+class JobPaused(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.paused"):
+    """Its owner paused it."""
+
+
+class JobResumed(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.resumed"):
+    """Its owner resumed it."""
+
+
+class JobRetrying(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.retrying"):
+    """Another attempt will follow."""
+
+
+class JobCommitting(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.committing"):
+    """Its worker is publishing."""
+
+
+class JobCompleted(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.completed"):
+    """It ended well; ``job.result`` says what it made."""
+
+
+class JobFailed(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.failed"):
+    """It ended without a result; ``job.error`` says why."""
+
+
+class JobCancelled(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.cancelled"):
+    """Its owner ended it."""
+
+
+class JobSkipped(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.skipped"):
+    """It never ran, or found nothing to do; ``job.reason`` says which."""
+
+
+AnyJobEvent = (
+    JobQueued
+    | JobStarted
+    | JobPaused
+    | JobResumed
+    | JobRetrying
+    | JobCommitting
+    | JobCompleted
+    | JobFailed
+    | JobCancelled
+    | JobSkipped
+)
+
+EVENT_OF_STATE: Final[dict[JobState, type[JobEvent]]] = {
+    JobState.QUEUED: JobQueued,
+    JobState.RUNNING: JobStarted,
+    JobState.PAUSED: JobPaused,
+    JobState.RETRYING: JobRetrying,
+    JobState.COMMITTING: JobCommitting,
+    JobState.COMPLETED: JobCompleted,
+    JobState.FAILED: JobFailed,
+    JobState.CANCELLED: JobCancelled,
+    JobState.SKIPPED: JobSkipped,
+}
+
+
+class WorkItem(Message, frozen=True, kw_only=True, tag="work.command.v1.item"):
+    """Please do this item: one try (``attempt``), handed out for the ``dispatch``-th time."""
+
+    job: Job
+    item_id: str
+    attempt: int
+    dispatch: int
+
+
+class ItemEvent(Message, frozen=True, kw_only=True):
+    """Base of the facts that a worker writes of an item that it holds."""
+
+    event_id: str
+    at: datetime
+    tenant: str
+    job_id: str
+    item_id: str
+    attempt: int
+    dispatch: int
+    worker: str
+
+
+class ItemStarted(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.started"):
+    """A worker has taken the item; whoever held it before holds it no more."""
+
+
+class ItemLexicalReady(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.lexical_ready"):
+    """The dataset's first index answers searches by words and structure; vectors follow."""
+
+    dataset: str
+    files: int
+    chunks: int
+
+
+class ItemCommitting(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.committing"):
+    """All is stored; what remains is to publish ``result``. From here on it is finished, never undone."""
+
+    result: IndexResult
+
+
+class ItemCompleted(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.completed"):
+    """Published."""
+
+    result: IndexResult
+
+
+class ItemFailed(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.failed"):
+    """The try failed; ``transient`` says whether another one may fare better."""
+
+    error: str
+    code: str
+    transient: bool = False
+
+
+class ItemSkipped(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.skipped"):
+    """There was nothing to do."""
+
+    reason: str
+
+
+class ItemCancelled(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.cancelled"):
+    """The scheduler took the item away from its worker."""
+
+
+AnyItemEvent = (
+    ItemStarted | ItemLexicalReady | ItemCommitting | ItemCompleted | ItemFailed | ItemSkipped | ItemCancelled
+)
+
+AnyEvent = AnyJobEvent | AnyItemEvent
+
+
+class Stage(StrEnum):
+    """Where a worker is, in the order of the pipeline."""
+
+    FETCH = "fetch"
+    DISCOVER = "discover"
+    PARSE = "parse"
+    LINK = "link"
+    TRAIN = "train"
+    STORE = "store"
+    ENCODE = "encode"
+    PUBLISH = "publish"
+
+
+class Progress(Message, frozen=True, kw_only=True, tag="items.event.v1.progress"):
+    """How far a worker is: ``percent`` never falls within an attempt; ``eta_seconds`` is None until known."""
+
+    tenant: str
+    job_id: str
+    item_id: str
+    attempt: int
+    at: datetime
+    stage: Stage
+    done: int
+    total: int
+    percent: float
+    current_file: str | None = None
+    eta_seconds: float | None = None
+    detail: str | None = None
+    worker: str = ""

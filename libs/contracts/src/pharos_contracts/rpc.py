@@ -1,0 +1,20 @@
+"""Questions that services ask each other over the bus, and the refusal that any of them may answer with."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from pharos_contracts.message import Message
+
+SEARCH: Final = "rpc.search"
+HISTORY: Final = "rpc.history"
+
+RPC_SUBJECTS: Final = (SEARCH, HISTORY)
+
+
+class Refused(Message, frozen=True, kw_only=True, tag="rpc.view.v1.refused"):
+    """The question could not be answered. ``status`` is the HTTP status that says so best."""
+
+    code: str
+    detail: str
+    status: int

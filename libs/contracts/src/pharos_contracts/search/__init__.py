@@ -1,0 +1,1 @@
+"""Search: the question and its answer."""

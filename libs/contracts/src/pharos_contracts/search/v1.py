@@ -1,0 +1,80 @@
+"""A search and its answer, version 1."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+import msgspec
+
+from pharos_contracts.message import Message
+
+
+class SearchMode(StrEnum):
+    HYBRID = "hybrid"
+    DENSE = "dense"
+    LEXICAL = "lexical"
+
+
+class Search(Message, frozen=True, kw_only=True, tag="search.query.v1.search"):
+    """Find what answers *query* among the tenant's datasets. Empty filters filter nothing.
+
+    ``datasets`` are names or globs; ``project`` None is every project of the tenant.
+    """
+
+    tenant: str
+    query: str
+    project: str | None = None
+    k: int = 10
+    mode: SearchMode = SearchMode.HYBRID
+    datasets: tuple[str, ...] = ()
+    repositories: tuple[str, ...] = ()
+    languages: tuple[str, ...] = ()
+    path_prefix: str | None = None
+    threshold: float | None = None
+    include_global: bool = True
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """Why a result stands where it does: None where a channel did not find it; ``final`` orders."""
+
+    dense: float | None = None
+    sparse: float | None = None
+    structural: float | None = None
+    rerank: float | None = None
+    final: float
+
+
+class LineSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of a file, from 1, both ends included."""
+
+    start: int
+    end: int
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A file and its best chunk. ``also`` are further places in the same file."""
+
+    id: str
+    chunk: str
+    file: str
+    line_span: LineSpan
+    symbol: str | None
+    kind: str | None
+    language: str
+    project: str
+    dataset: str
+    repository: str
+    commit: str
+    url: str | None
+    scores: Scores
+    reasons: tuple[str, ...] = ()
+    highlights: tuple[str, ...] = ()
+    also: tuple[LineSpan, ...] = ()
+
+
+class SearchAnswer(Message, frozen=True, kw_only=True, tag="search.view.v1.answer"):
+    """The results, best first; ``metadata`` says what was searched and how; times are milliseconds."""
+
+    results: tuple[SearchResult, ...]
+    metadata: dict[str, str | int | float | bool | list[str]]
+    latency_ms: float

@@ -1,0 +1,1 @@
+"""Workers: what each tells of itself."""

@@ -1,0 +1,39 @@
+"""What a worker tells of itself, version 1."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+
+import msgspec
+
+from pharos_contracts.message import Message
+
+
+class WorkerState(StrEnum):
+    IDLE = "idle"
+    BUSY = "busy"
+    ERROR = "error"
+    DRAINING = "draining"
+
+
+class Worker(Message, frozen=True, kw_only=True, tag="workers.view.v1.worker"):
+    """One worker process, as of its last heartbeat; the bucket forgets it when heartbeats stop.
+
+    ``instance`` changes with every start, so that a restarted worker is not taken for the one that died.
+    """
+
+    name: str
+    instance: str
+    pool: str
+    state: WorkerState
+    device: str
+    slots: int
+    job_ids: tuple[str, ...] = ()
+    tenant: str | None = None
+    repository: str | None = None
+    stage: str | None = None
+    error: str | None = None
+    since: datetime
+    seen_at: datetime
+    versions: dict[str, str] = msgspec.field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""The chassis of every service: settings, logging, the bus, health."""

@@ -1,0 +1,1 @@
+"""HTTP in, commands out; live events."""

@@ -1,0 +1,1 @@
+"""Source to vectors, and search over them."""

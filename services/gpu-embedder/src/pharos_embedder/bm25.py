@@ -1,0 +1,257 @@
+"""Words of code and prose as sparse vectors, scored by BM25.
+
+A document's vector holds the term-frequency part and a query's vector the inverse document frequency of the
+datasets that are searched, so their dot product is BM25 and neither a foreign dataset nor an unpublished
+point changes a score. Formulas: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and
+Beyond", 2009, with the IDF of Lucene, which is never negative.
+"""
+
+import math
+import re
+import unicodedata
+from array import array
+from bisect import bisect_left
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache
+from hashlib import blake2b
+from itertools import pairwise
+from typing import Final, Self
+
+import msgspec
+
+K1: Final = 1.2
+B: Final = 0.75
+AVERAGE_LENGTH_UNKNOWN: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
+DOCUMENT_CHARACTERS_MAX: Final = 200_000  # what lies beyond is not indexed by words
+TERM_CHARACTERS_MAX: Final = 64  # longer runs are keys, hashes and base64, which nobody types
+LEXICON_TERMS_MAX: Final = 2_000_000  # 16 MB; beyond, the rarest terms go: an unknown term counts as rarest
+
+# fmt: off
+STOP_WORDS: Final = frozenset((
+    "a", "about", "above", "after", "again", "all", "also", "am", "an", "and", "any", "are", "as", "at", "be",
+    "because", "been", "before", "being", "below", "between", "both", "but", "by", "can", "cannot", "could",
+    "did", "do", "does", "doing", "down", "during", "each", "few", "for", "from", "further", "had", "has",
+    "have", "having", "he", "her", "here", "hers", "him", "his", "how", "i", "if", "in", "into", "is", "it",
+    "its", "itself", "just", "me", "more", "most", "my", "no", "nor", "not", "now", "of", "off", "on", "once",
+    "only", "or", "other", "our", "ours", "out", "over", "own", "same", "she", "should", "so", "some", "such",
+    "than", "that", "the", "their", "theirs", "them", "then", "there", "these", "they", "this", "those",
+    "through", "to", "too", "under", "until", "up", "us", "very", "was", "we", "were", "what", "when",
+    "where", "which", "while", "who", "whom", "why", "will", "with", "would", "you", "your", "yours",
+))
+# fmt: on
+
+_WORD = re.compile(r"[^\W_]+(?:[_-]+[^\W_]+)*")  # foo, foo_bar, foo-bar; a dot or slash ends a word
+_JOINER = re.compile(r"[_-]+")
+_PART = re.compile(
+    r"[A-Z]{2,}s(?![a-z])"  # URLs
+    r"|[A-Z]+(?![a-z])"  # HTTP of HTTPServer: capitals up to, not including, the one that starts a word
+    r"|[A-Z]?[a-z]+"  # Server, server
+    r"|\d+"
+)
+_UNSPACED = r"\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff"  # kana and ideographs: no spaces between words
+_SCRIPT_RUN = re.compile(f"[{_UNSPACED}]+|[^{_UNSPACED}]+")
+_IDEOGRAPHS = re.compile(f"[{_UNSPACED}]{{2,}}")
+_VOWEL = re.compile(r"[aeiouy]")
+_NOT_INFLECTED = frozenset(
+    ("alias", "atlas", "bias", "canvas", "embed", "lens")
+)  # end like an inflected word
+
+
+class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
+    """Weights by term; `indices` are distinct 32-bit hashes in ascending order."""
+
+    indices: tuple[int, ...]
+    values: tuple[float, ...]
+
+    @classmethod
+    def of(cls, weights: Mapping[int, float]) -> Self:
+        ordered = sorted(weights.items())
+        return cls(indices=tuple(term for term, _ in ordered), values=tuple(value for _, value in ordered))
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+
+class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
+    """In how many documents of a dataset each term occurs.
+
+    `terms` ascends and `counts` lies parallel to it; eight bytes a term, so that a search process can keep
+    many. Two terms with one hash are one term here and in the vectors: at 100,000 distinct terms about one
+    pair is expected, and it costs that pair some precision.
+    """
+
+    documents: int
+    total_length: int
+    terms: "array[int]"
+    counts: "array[int]"
+
+    @classmethod
+    def of(cls, documents: Iterable[Mapping[int, int]]) -> Self:
+        """The lexicon of *documents*, each as `document_terms` gives it; streamed, so it may be a generator."""
+        frequencies: Counter[int] = Counter()
+        number = total = 0
+        for document in documents:
+            number += 1
+            total += sum(document.values())
+            frequencies.update(document.keys())
+        return cls.from_frequencies(number, total, frequencies)
+
+    @classmethod
+    def from_frequencies(cls, documents: int, total_length: int, frequencies: Mapping[int, int]) -> Self:
+        kept: Iterable[tuple[int, int]] = frequencies.items()
+        if len(frequencies) > LEXICON_TERMS_MAX:
+            kept = sorted(kept, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX]
+        ordered = sorted(kept)
+        return cls(
+            documents=documents,
+            total_length=total_length,
+            terms=array("I", (term for term, _ in ordered)),
+            counts=array("I", (count for _, count in ordered)),
+        )
+
+    @classmethod
+    def merged(cls, lexicons: Sequence[Self], *, only: Iterable[int] | None = None) -> Self:
+        """One lexicon of several datasets; with *only*, of those terms alone, which is all a query needs."""
+        frequencies: Counter[int] = Counter()
+        wanted = None if only is None else tuple(only)
+        for lexicon in lexicons:
+            if wanted is None:
+                frequencies.update(dict(lexicon.items()))
+            else:
+                frequencies.update({term: n for term in wanted if (n := lexicon.frequency(term))})
+        return cls.from_frequencies(
+            sum(lexicon.documents for lexicon in lexicons),
+            sum(lexicon.total_length for lexicon in lexicons),
+            frequencies,
+        )
+
+    @property
+    def average_length(self) -> float:
+        """Terms a document, for `document_vector`; a fixed guess while there are none."""
+        if not self.documents or not self.total_length:
+            return AVERAGE_LENGTH_UNKNOWN
+        return self.total_length / self.documents
+
+    def frequency(self, term: int) -> int:
+        """Documents that hold *term*; 0 where it is unknown."""
+        at = bisect_left(self.terms, term)
+        return self.counts[at] if at < len(self.terms) and self.terms[at] == term else 0
+
+    def items(self) -> Iterator[tuple[int, int]]:
+        return zip(self.terms, self.counts, strict=True)
+
+    def idf(self, term: int) -> float:
+        """How much *term* tells documents apart, above 0. An unknown term counts as one that occurs once."""
+        frequency = min(max(self.frequency(term), 1), max(self.documents, 1))
+        return math.log(1 + (self.documents - frequency + 0.5) / (frequency + 0.5)) if self.documents else 1.0
+
+
+EMPTY_LEXICON: Final = Lexicon(documents=0, total_length=0, terms=array("I"), counts=array("I"))
+
+
+def tokens(text: str) -> Iterator[str]:
+    """The terms of *text* in order: identifiers whole and in parts, words by their stem, no stop words.
+
+    `HTTPServer`, `http_server` and `http-server` all give `httpserver`, `http`, `server`.
+    """
+    for word in _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX])):
+        yield from _of_word(word)
+
+
+@lru_cache(maxsize=65_536)
+def _of_word(word: str) -> tuple[str, ...]:
+    parts = [part.casefold() for piece in _JOINER.split(word) for part in _parts(piece)]
+    if len(parts) == 1 or not word.isascii():
+        return tuple(dict.fromkeys(stem(part) for part in parts if _tells(part)))
+    whole = _JOINER.sub("", word).casefold()
+    terms = [whole] if len(whole) <= TERM_CHARACTERS_MAX else []
+    terms += [stem(part) for part in parts if _tells(part)]
+    return tuple(dict.fromkeys(terms))
+
+
+def _tells(part: str) -> bool:
+    """Whether *part* alone says something; one Latin letter or digit does not, one ideograph does."""
+    return (
+        len(part) <= TERM_CHARACTERS_MAX and (len(part) > 1 or not part.isascii()) and part not in STOP_WORDS
+    )
+
+
+def _parts(piece: str) -> Iterator[str]:
+    """The words inside one identifier; of a script without spaces, its overlapping pairs of letters."""
+    if piece.isascii():
+        yield from _PART.findall(piece)
+        return
+    for run in _SCRIPT_RUN.findall(piece):
+        if _IDEOGRAPHS.fullmatch(run):
+            yield from (first + second for first, second in pairwise(run))
+        else:
+            yield run
+
+
+def stem(word: str) -> str:
+    """*word* without a plural, -ed or -ing ending, the same for all forms of a regular verb or noun.
+
+    Much lighter than Porter's stemmer, whose -ation and -er rules join words that code keeps apart
+    (`parser` and `parse`, `iteration` and `iterator`). The result need not be a word: `cache`, `caches` and
+    `caching` are `cach`.
+    """
+    if not word.isascii() or not word.isalpha():
+        return word
+    if len(word) > 4 and word.endswith(("ies", "ied")):
+        return word[:-3] + "y"
+    if word in _NOT_INFLECTED:
+        return word
+    if len(word) > 2 and word.endswith("s") and not word.endswith(("ss", "us", "is")):
+        word = word[:-1]
+    if word in _NOT_INFLECTED:
+        return word
+    for ending in ("ing", "ed"):
+        rest = word.removesuffix(ending)
+        if rest != word and len(rest) > 2 and not word.endswith("eed") and _VOWEL.search(rest):
+            word = rest
+            if len(word) > 3 and word[-1] == word[-2] and word[-1] not in "lsz":
+                word = word[:-1]  # running and run, but calling and call
+            break
+    if len(word) > 4 and word.endswith("ll"):  # cancelled and cancel
+        word = word[:-1]
+    return word[:-1] if len(word) > 3 and word.endswith("e") else word
+
+
+@lru_cache(maxsize=262_144)
+def term_hash(term: str) -> int:
+    """The 32-bit index of *term*: the same in every process, on every machine and in every release."""
+    return int.from_bytes(blake2b(term.encode(), digest_size=4).digest(), "big")
+
+
+def document_terms(text: str, *, path: str = "", symbol: str = "") -> Counter[int]:
+    """How often each hashed term occurs in a chunk, the words of its path and symbol among them."""
+    return Counter(term_hash(term) for part in (text, path, symbol) for term in tokens(part))
+
+
+def document_vector(terms: Mapping[int, int], average_length: float) -> SparseVector:
+    """BM25's term-frequency part of a document of *terms*.
+
+    *average_length* is the dataset's (`Lexicon.average_length`) at the moment of storing. Points that a later
+    generation keeps, keep their old norm; the average of a dataset moves little, and b damps the rest.
+    """
+    norm = K1 * (1 - B + B * sum(terms.values()) / average_length)
+    return SparseVector.of({term: n * (K1 + 1) / (n + norm) for term, n in terms.items()})
+
+
+def query_vector(query: str, lexicons: Sequence[Lexicon], *, terms_max: int = 64) -> SparseVector:
+    """The weight of each term of *query* over the searched datasets; of more than *terms_max*, the rarest.
+
+    Empty for a query of nothing but stop words and punctuation.
+    """
+    wanted = {term_hash(term) for term in tokens(query)}
+    pooled = Lexicon.merged(lexicons, only=wanted)
+    rarest = sorted(wanted, key=lambda term: (-pooled.idf(term), term))[:terms_max]
+    return SparseVector.of({term: pooled.idf(term) for term in rarest})
+
+
+def matched_words(query: str, text: str) -> tuple[str, ...]:
+    """The words of *query*, as typed, of which a term occurs in *text*."""
+    present = set(tokens(text))
+    words = dict.fromkeys(_WORD.findall(unicodedata.normalize("NFKC", query)))
+    return tuple(word for word in words if present.intersection(_of_word(word)))

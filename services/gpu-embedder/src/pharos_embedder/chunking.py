@@ -1,0 +1,420 @@
+"""A file's text into chunks: along the syntax tree where there is one, along its lines otherwise.
+
+The text is first taken apart into *pieces*: a definition or statement that fits is one piece, a larger one is opened
+and its children are pieces, and what has no children left is taken by lines (and a line that is too long by
+characters). Then neighbouring pieces are put together again by the cheapest partition: every chunk costs something,
+a cut costs more the deeper in the tree it lies, uneven chunks and chunks that mix a part of one definition with
+its neighbours cost extra, and two definitions of some size are never joined. The last rule makes most cuts
+independent of each other, so an edit changes the chunks around it and no others; where there are no definitions, a
+small cost taken from the text of the line does the same (content-defined chunking).
+
+The pieces tile the text, so every line lies in exactly one chunk; a chunk of nothing but white space is dropped.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import zlib
+from collections.abc import Sequence
+from typing import Final, NamedTuple
+
+from tree_sitter import Node
+
+from pharos_embedder.syntax import Chunk, Definition
+
+CHUNKER_VERSION: Final = "1"
+"""Part of the key of every stored vector: raise it when the same text may give other chunks."""
+
+_CONTEXT_PATH_CHARS_MAX: Final = 80
+_CONTEXT_SIGNATURE_CHARS_MAX: Final = 120
+_DOCSTRING_CHARS_MAX: Final = 300
+_LINE_DEPTH: Final = 4
+_FRAGMENT_DEPTH: Final = 5
+_DEPTH_MAX: Final = 5
+
+_CHUNK_COST: Final = 1.0
+_DEPTH_COST: Final = 0.15
+_JITTER_COST: Final = 0.15
+_UNEVEN_COST: Final = 0.3
+_JOINED_COST: Final = 10.0
+_MIXED_COST: Final = 0.6
+
+_LEADING_TYPES: Final = frozenset(
+    {"comment", "line_comment", "block_comment", "attribute_item", "inner_attribute_item", "decorator"}
+)
+"""Nodes that belong to what follows them on the next line."""
+
+_HEADING: Final = re.compile(r"#{1,6}\s|\[[^\]]+\]\s*$")
+
+
+class _Line(NamedTuple):
+    start: int  # character offset
+    end: int  # after its line end
+
+
+class _Piece(NamedTuple):
+    start: int  # character offset
+    end: int
+    line: int  # 0-based line of its start
+    depth: int  # of the cut before it: 0 between top-level things
+    whole: bool  # a definition that fits
+
+
+class _Span(NamedTuple):
+    first: int  # 0-based line
+    after: int  # one past its last line
+    nodes: tuple[Node, ...]
+    depth: int  # of the cut before it
+    level: int  # of the cuts between its children
+
+
+def split(
+    text: str,
+    *,
+    path: str,
+    language: str,
+    root: Node | None = None,
+    definitions: Sequence[Definition] = (),
+    size_chars: int = 1000,
+    overlap_chars: int = 100,
+) -> tuple[Chunk, ...]:
+    """The chunks of *text*, in order; none is longer than *size_chars* characters, context aside.
+
+    *root* is the syntax tree of the same text, or None to cut by lines; *definitions* give the chunks their symbols.
+    """
+    lines = _lines(text)
+    if not lines or not text.strip():
+        return ()
+    starts = {one.start_line - 1 for one in definitions}
+    if root is not None:
+        pieces = _tree_pieces(text, lines, root, starts, size_chars)
+    else:
+        pieces = _line_pieces(text, lines, range(len(lines)), size_chars)
+    groups = _partition(text, pieces, size_chars)
+    naming = _Naming(definitions, len(lines))
+    chunks: list[Chunk] = []
+    for first, after in groups:
+        start, end = pieces[first].start, pieces[after - 1].end
+        body = text[start:end]
+        if not body.strip():
+            continue
+        start_line = pieces[first].line + 1
+        end_line = start_line + body.count("\n") - body.endswith("\n")
+        owner, around = naming.of(*_not_blank(body, start_line))
+        at_a_seam = pieces[first].whole or pieces[first].line in starts or pieces[first].depth == 0
+        whole_start = start == 0 or (root is not None and at_a_seam)
+        overlap = "" if whole_start else _tail(text, start, overlap_chars)
+        context = _context(path, around, overlap)
+        encoded = f"{context}\n{body}" if context else body
+        chunks.append(
+            Chunk(
+                path=path,
+                ordinal=len(chunks),
+                text=body,
+                context=context,
+                start_line=start_line,
+                end_line=end_line,
+                language=language,
+                content_hash=hashlib.blake2b(encoded.encode("utf-8"), digest_size=16).hexdigest(),
+                symbol=owner.symbol if owner else "",
+                kind=owner.kind if owner else "",
+                docstring=owner.docstring[:_DOCSTRING_CHARS_MAX] if owner else "",
+            )
+        )
+    return tuple(chunks)
+
+
+def _lines(text: str) -> list[_Line]:
+    made: list[_Line] = []
+    start = 0
+    while start < len(text):
+        end = text.find("\n", start) + 1 or len(text)
+        made.append(_Line(start, end))
+        start = end
+    return made
+
+
+# ---- taking apart
+
+
+def _tree_pieces(
+    text: str, lines: Sequence[_Line], root: Node, starts: set[int], size_chars: int
+) -> list[_Piece]:
+    """The pieces of a parsed file. The walk is a stack, so depth of nesting costs memory and never the process.
+
+    *starts* are the 0-based lines on which definitions start. The root is always opened.
+    """
+    pieces: list[_Piece] = []
+    stack = _children(_Span(0, len(lines), (root,), 0, 0))[::-1]
+    if not stack:
+        return _line_pieces(text, lines, range(len(lines)), size_chars)
+    while stack:
+        span = stack.pop()
+        start, end = lines[span.first].start, lines[span.after - 1].end
+        if end - start <= size_chars:
+            whole = end - start >= size_chars // 4 and any(
+                line in starts for line in range(span.first, span.after)
+            )
+            _append(pieces, _Piece(start, end, span.first, span.depth, whole), size_chars)
+            continue
+        if children := _children(span):
+            stack.extend(reversed(children))
+        else:
+            first, *rest = _line_pieces(text, lines, range(span.first, span.after), size_chars)
+            pieces.append(first._replace(depth=span.depth))
+            pieces.extend(piece._replace(depth=max(piece.depth, _LINE_DEPTH)) for piece in rest)
+    return pieces
+
+
+def _append(pieces: list[_Piece], piece: _Piece, size_chars: int) -> None:
+    """Adds *piece*, as part of the one before if that is tiny: a piece has about 1/50 of a chunk at least."""
+    last = pieces[-1] if pieces else None
+    if (
+        last is not None
+        and not piece.whole
+        and piece.depth >= last.depth
+        and last.end - last.start < size_chars // 50
+        and piece.end - last.start <= size_chars
+    ):
+        pieces[-1] = last._replace(end=piece.end)
+    else:
+        pieces.append(piece)
+
+
+def _children(span: _Span) -> list[_Span]:
+    """*span* opened: spans of whole lines that tile it, or nothing if no node reaches over several lines."""
+    nodes: tuple[Node, ...] = span.nodes
+    while nodes:
+        rows: list[tuple[int, int, Node]] = []
+        for node in nodes:
+            for child in node.children:
+                first, after = _rows(child)
+                if after > span.first and first < span.after:
+                    rows.append((max(first, span.first), min(after, span.after), child))
+        groups = _rows_joined(rows)
+        if len(groups) > 1:
+            firsts = [span.first, *(first for first, _, _ in groups[1:])]
+            afters = [*firsts[1:], span.after]
+            depths = [span.depth, *[min(span.level, _DEPTH_MAX)] * (len(groups) - 1)]
+            return [
+                _Span(first, after, inner, depth, span.level + 1)
+                for first, after, depth, (_, _, inner) in zip(firsts, afters, depths, groups, strict=True)
+            ]
+        nodes = groups[0][2] if groups else ()
+    return []
+
+
+def _rows(node: Node) -> tuple[int, int]:
+    end_row, end_column = node.end_point
+    first = node.start_point[0]
+    return first, max(end_row + (end_column > 0), first + 1)
+
+
+def _rows_joined(rows: list[tuple[int, int, Node]]) -> list[tuple[int, int, tuple[Node, ...]]]:
+    """Nodes that share a line, and comments with what follows them, as one; only nodes of several lines are kept."""
+    groups: list[tuple[int, int, list[Node]]] = []
+    leading = False
+    for first, after, node in rows:
+        inner = [node] if after - first > 1 else []
+        if groups and (first < groups[-1][1] or (leading and first == groups[-1][1])):
+            last_first, last_after, kept = groups[-1]
+            groups[-1] = (last_first, max(last_after, after), kept + inner)
+        else:
+            groups.append((first, after, inner))
+        leading = node.type in _LEADING_TYPES
+    return [(first, after, tuple(inner)) for first, after, inner in groups]
+
+
+def _line_pieces(text: str, lines: Sequence[_Line], which: range, size_chars: int) -> list[_Piece]:
+    """Pieces of plain lines; a blank line belongs to the one before it."""
+    pieces: list[_Piece] = []
+    after_blank = True
+    for number in which:
+        start, end = lines[number]
+        blank = not text[start:end].strip()
+        if end - start > size_chars:
+            pieces.extend(_fragments(text, start, end, number, size_chars))
+        elif blank and pieces and end - pieces[-1].start <= size_chars:
+            pieces[-1] = pieces[-1]._replace(end=end)
+        else:
+            depth = _line_depth(text[start : min(end, start + 80)], blank=blank, after_blank=after_blank)
+            if depth < _LINE_DEPTH:
+                pieces.append(_Piece(start, end, number, depth, False))
+            else:
+                _append(pieces, _Piece(start, end, number, depth, False), size_chars)
+        after_blank = blank
+    return pieces
+
+
+def _line_depth(line: str, *, blank: bool, after_blank: bool) -> int:
+    if blank:
+        return _DEPTH_MAX
+    if _HEADING.match(line):
+        return 0
+    if after_blank:
+        return 2 if line[0] in " \t" else 1
+    return _LINE_DEPTH
+
+
+def _fragments(text: str, start: int, end: int, number: int, size_chars: int) -> list[_Piece]:
+    """One long line by characters, at white space or punctuation where the last fifth of a fragment has any."""
+    made: list[_Piece] = []
+    while start < end:
+        stop = min(start + size_chars, end)
+        if stop < end:
+            floor = stop - size_chars // 5
+            cut = max(text.rfind(mark, floor, stop) for mark in " ,;")
+            stop = cut + 1 if cut > floor else stop
+            if text[stop - 1 : stop + 1] == "\r\n":  # never between the two characters of a line end
+                stop -= 1
+        made.append(_Piece(start, stop, number, _FRAGMENT_DEPTH if made else _LINE_DEPTH, False))
+        start = stop
+    return made
+
+
+# ---- putting together
+
+
+def _partition(text: str, pieces: Sequence[_Piece], size_chars: int) -> list[tuple[int, int]]:
+    """The cheapest way to put *pieces* into runs of at most *size_chars*: (first, one past the last) of each.
+
+    Dynamic programming over the end of the last run; O(n · pieces per run).
+    """
+    count = len(pieces)
+    small = size_chars // 4
+    joins = [0.0] * count  # the cost of not cutting before piece i
+    cuts = [0.0] * count  # the cost of cutting there
+    for index in range(1, count):
+        piece, before = pieces[index], pieces[index - 1]
+        sizes = piece.end - piece.start, before.end - before.start
+        if (piece.whole or before.whole) and min(sizes) >= small:
+            joins[index] = _JOINED_COST
+        jitter = (zlib.crc32(text[piece.start : piece.start + 80].encode("utf-8")) & 0xFF) / 255
+        cuts[index] = _DEPTH_COST * min(piece.depth, _DEPTH_MAX) + _JITTER_COST * jitter
+    best = [0.0] + [float("inf")] * count
+    chosen = [0] * (count + 1)
+    for after in range(1, count + 1):
+        end = pieces[after - 1].end
+        after_depth = pieces[after].depth if after < count else 0
+        shallowest = _DEPTH_MAX + 1
+        joined = 0.0
+        for first in range(after - 1, -1, -1):
+            size = end - pieces[first].start
+            if size > size_chars:
+                break
+            cost = best[first] + _CHUNK_COST + cuts[first] + joined + _UNEVEN_COST * (size / size_chars) ** 2
+            if shallowest < max(pieces[first].depth, after_depth):
+                cost += _MIXED_COST
+            if cost < best[after]:
+                best[after], chosen[after] = cost, first
+            joined += joins[first]
+            shallowest = min(shallowest, pieces[first].depth)
+    groups: list[tuple[int, int]] = []
+    after = count
+    while after > 0:
+        groups.append((chosen[after], after))
+        after = chosen[after]
+    return groups[::-1]
+
+
+# ---- naming
+
+
+class _Naming:
+    """Which definition a run of lines belongs to."""
+
+    def __init__(self, definitions: Sequence[Definition], line_count: int) -> None:
+        self._innermost: list[int] = [-1] * (line_count + 2)
+        self._parents: list[int] = []
+        self._starting: dict[int, list[int]] = {}
+        self._definitions = definitions
+        open_now: list[int] = []
+        for index, one in enumerate(definitions):
+            while open_now and definitions[open_now[-1]].end_byte <= one.start_byte:
+                open_now.pop()
+            self._parents.append(open_now[-1] if open_now else -1)
+            open_now.append(index)
+            self._starting.setdefault(one.start_line, []).append(index)
+        self._fill()
+
+    def _fill(self) -> None:
+        """The innermost definition of every line, by one sweep over starts and ends."""
+        stack: list[int] = []
+        for line in range(1, len(self._innermost)):
+            while stack and self._definitions[stack[-1]].end_line < line:
+                stack.pop()
+            stack.extend(self._starting.get(line, ()))
+            while stack and self._definitions[stack[-1]].end_line < line:
+                stack.pop()
+            self._innermost[line] = stack[-1] if stack else -1
+
+    def of(self, start: int, end: int) -> tuple[Definition | None, Definition | None]:
+        """The definition that names the lines, and the one around them (whose first line lies before)."""
+        around = self._around(start, end)
+        outer = self._definitions[around] if around >= 0 else None
+        within = [
+            index
+            for line in range(start, end + 1)
+            for index in self._starting.get(line, ())
+            if self._definitions[index].end_line <= end and self._parents[index] == around
+        ]
+        if outer is not None and outer.start_line >= start:
+            return outer, self._parent_before(around, start)
+        if not within:
+            return outer, outer
+        largest = max(within, key=lambda index: (self._lines_of(index), -index))
+        covered = self._lines_of(largest)
+        if outer is None or len(within) == 1 or 2 * covered > end - start + 1:
+            return self._definitions[largest], outer
+        return outer, outer
+
+    def _lines_of(self, index: int) -> int:
+        return self._definitions[index].end_line - self._definitions[index].start_line + 1
+
+    def _around(self, start: int, end: int) -> int:
+        """The innermost definition that has all of the lines, or all from its own first line on."""
+        index = self._innermost[start]
+        while index >= 0 and self._definitions[index].end_line < end:
+            index = self._parents[index]
+        if index >= 0:
+            return index
+        reaching = self._innermost[end]
+        while reaching >= 0 and self._definitions[reaching].end_line <= end:
+            reaching = self._parents[reaching]
+        if reaching >= 0 and self._definitions[reaching].start_line >= start:
+            while (up := self._parents[reaching]) >= 0 and self._definitions[up].start_line >= start:
+                reaching = up
+            return reaching
+        return -1
+
+    def _parent_before(self, index: int, start: int) -> Definition | None:
+        up = self._parents[index]
+        while up >= 0 and self._definitions[up].start_line >= start:
+            up = self._parents[up]
+        return self._definitions[up] if up >= 0 else None
+
+
+def _not_blank(body: str, start_line: int) -> tuple[int, int]:
+    """The lines of *body* from the first to the last that is not blank, where it starts on *start_line*."""
+    skipped = body[: len(body) - len(body.lstrip())].count("\n")
+    kept = body.strip().count("\n")
+    return start_line + skipped, start_line + skipped + kept
+
+
+def _context(path: str, around: Definition | None, overlap: str) -> str:
+    head = path if len(path) <= _CONTEXT_PATH_CHARS_MAX else "…" + path[1 - _CONTEXT_PATH_CHARS_MAX :]
+    if around is not None:
+        outer = around.symbol.rpartition(".")[0]
+        head += f": {outer} {around.signature}"[: _CONTEXT_SIGNATURE_CHARS_MAX + 2]
+    return f"{head}\n{overlap}" if overlap else head
+
+
+def _tail(text: str, start: int, overlap_chars: int) -> str:
+    """The end of what lies before *start*, from the start of a line if there is one in reach."""
+    floor = max(0, start - overlap_chars)
+    tail = text[floor:start]
+    line_end = tail.find("\n")
+    if floor > 0 and text[floor - 1] != "\n" and 0 <= line_end < len(tail) - 1:
+        tail = tail[line_end + 1 :]
+    return tail.strip("\r\n")

@@ -1,0 +1,236 @@
+"""The rules of generations, written once over the few operations that a vector engine offers."""
+
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from typing import Final, Protocol
+
+import base64
+from array import array
+
+import msgspec
+import numpy as np
+
+from pharos_embedder.bm25 import EMPTY_LEXICON, Lexicon, SparseVector
+from pharos_embedder.vectors import (
+    ALIVE,
+    HITS_MAX,
+    STRUCTURE_DIMENSIONS,
+    AllOf,
+    Condition,
+    DatasetKey,
+    Floats,
+    Hit,
+    Ids,
+    Kind,
+    Lacks,
+    Match,
+    Payload,
+    Point,
+    Range,
+    Selection,
+    VectorName,
+    of_dataset,
+    point_id,
+    selected,
+    visible,
+)
+
+WRITE_BATCH: Final = 256  # points a write: about 25 ms in the embedded engine, which holds the interpreter meanwhile
+PAGE: Final = 1_000  # ids a scroll or delete
+LEXICON_SHARD_TERMS: Final = 50_000  # 8 bytes a term, 530 kB of base64 a point
+LEXICON_SHARDS_MAX: Final = 64
+
+
+class Engine(Protocol):
+    """What an adapter offers. Calls are blocking, thread-safe and small: nothing here is sized by the dataset."""
+
+    def open(self) -> None: ...
+    def close(self) -> None: ...
+    def flush(self) -> None: ...
+    def optimize(self) -> bool: ...
+
+    def put(self, points: Sequence[Point]) -> None:
+        """Insert the points; one whose id exists is replaced if it is retired and left alone if it lives."""
+
+    def set_text(self, ids: Sequence[str], vectors: Floats) -> None:
+        """Set the `text` vector of points that exist."""
+
+    def set_until(self, ids: Sequence[str], generation: int) -> None: ...
+    def delete(self, ids: Sequence[str]) -> None: ...
+    def ids(self, condition: Condition, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
+        """A page of ids and where the next one starts; None after the last."""
+
+    def payloads(self, condition: Condition, *, limit: int) -> list[Payload]: ...
+    def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
+        """The `structure` vectors of the points, those that have one."""
+
+    def count(self, condition: Condition) -> int: ...
+    def nearest(
+        self, name: VectorName, vector: Floats | SparseVector, condition: Condition, limit: int
+    ) -> list[Hit]: ...
+
+
+class GenerationStore:
+    """A VectorStore over an Engine. See the port for what each method promises."""
+
+    def __init__(self, engine: Engine, *, dimensions: int) -> None:
+        self._engine = engine
+        self._dimensions = dimensions
+
+    def open(self) -> None:
+        self._engine.open()
+
+    def close(self) -> None:
+        self._engine.close()
+
+    def flush(self) -> None:
+        self._engine.flush()
+
+    def optimize(self) -> bool:
+        return self._engine.optimize()
+
+    # Writing
+
+    def upsert(self, points: Iterable[Point]) -> int:
+        given = 0
+        for batch in _batches(points, WRITE_BATCH):
+            for point in batch:
+                self._check(point)
+            self._engine.put(batch)
+            given += len(batch)
+        return given
+
+    def add_text_vectors(self, ids: Sequence[str], vectors: Floats) -> None:
+        if vectors.shape != (len(ids), self._dimensions):
+            raise ValueError(f"expected vectors of shape {(len(ids), self._dimensions)}, got {vectors.shape}")
+        if not np.isfinite(vectors).all():
+            raise ValueError("a vector holds NaN or infinity")
+        for start in range(0, len(ids), WRITE_BATCH):
+            self._engine.set_text(ids[start : start + WRITE_BATCH], vectors[start : start + WRITE_BATCH])
+
+    def retire(self, dataset: DatasetKey, ids: Iterable[str], generation: int) -> None:
+        if not 0 < generation < ALIVE:
+            raise ValueError(f"generation {generation} is out of range")
+        for batch in _batches(ids, PAGE):
+            own = AllOf((of_dataset(dataset), Range(field="until", above=generation), Ids(tuple(batch))))
+            found, _ = self._engine.ids(own, after=None, limit=PAGE)
+            self._set_until(found, generation)
+
+    def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
+        self._delete(AllOf((of_dataset(dataset), Range(field="from", above=live))))
+        retired = AllOf((of_dataset(dataset), Range(field="until", above=live, at_most=ALIVE - 1)))
+        # Each page leaves the condition as its points come back to life, so the first page is always the next.
+        while page := self._engine.ids(retired, after=None, limit=PAGE)[0]:
+            self._set_until(page, ALIVE)
+
+    def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
+        return self._delete(AllOf((of_dataset(dataset), Range(field="until", at_most=oldest_kept))))
+
+    def drop(self, dataset: DatasetKey) -> int:
+        chunks = self._delete(AllOf((of_dataset(dataset), Match("kind", ("chunk",)))))
+        self._delete(of_dataset(dataset))
+        return chunks
+
+    def put_lexicon(self, dataset: DatasetKey, generation: int, lexicon: Lexicon) -> None:
+        earlier = AllOf(
+            (
+                of_dataset(dataset),
+                Match("kind", ("lexicon",)),
+                Range(field="from", at_most=generation - 1),
+                Range(field="until", above=generation),
+            )
+        )
+        self._engine.put(list(_lexicon_points(dataset, generation, lexicon)))
+        found, _ = self._engine.ids(earlier, after=None, limit=PAGE)
+        self._set_until(found, generation)
+
+    # Reading
+
+    def live_ids(self, dataset: DatasetKey, generation: int, kind: Kind) -> set[str]:
+        return set(self._ids(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,))))))
+
+    def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
+        chunks = (*visible(dataset, generation).conditions, Match("kind", ("chunk",)))
+        return set(self._ids(AllOf((*chunks, Lacks("text")))))
+
+    def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
+        return self._engine.count(
+            AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,))))
+        )
+
+    def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
+        shards = self._engine.payloads(
+            AllOf((*visible(dataset, generation).conditions, Match("kind", ("lexicon",)))),
+            limit=LEXICON_SHARDS_MAX,
+        )
+        return _lexicon_of(shards)
+
+    def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
+        self._check_vector("text", vector, self._dimensions)
+        return self._nearest("text", vector, selection, "chunk", limit)
+
+    def sparse(self, vector: SparseVector, selection: Selection, limit: int) -> list[Hit]:
+        if not vector.indices:
+            return []
+        return self._nearest("code_bm25", vector, selection, "chunk", limit)
+
+    def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
+        self._check_vector("structure", vector, STRUCTURE_DIMENSIONS)
+        return self._nearest("structure", vector, selection, "file", limit)
+
+    def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
+        file = (Match("kind", ("file",)), Match("path", (path,)))
+        found = self._engine.structures(AllOf((*visible(dataset, generation).conditions, *file)), limit=1)
+        return found[0] if found else None
+
+    # The steps that the methods above share
+
+    def _nearest(
+        self, name: VectorName, vector: Floats | SparseVector, selection: Selection, kind: Kind, limit: int
+    ) -> list[Hit]:
+        if not selection.datasets:
+            return []
+        hits = self._engine.nearest(name, vector, selected(selection, kind), max(1, min(limit, HITS_MAX)))
+        # Engines order equal scores as their segments lie; ours must not depend on that.
+        return sorted(hits, key=lambda hit: (-hit.score, hit.id))
+
+    def _ids(self, condition: Condition) -> Iterator[str]:
+        after = None
+        while True:
+            page, after = self._engine.ids(condition, after=after, limit=PAGE)
+            yield from page
+            if after is None:
+                return
+
+    def _delete(self, condition: Condition) -> int:
+        """Delete page by page: one huge delete would hold the engine, and with it every query."""
+        deleted = 0
+        while page := self._engine.ids(condition, after=None, limit=PAGE)[0]:
+            self._engine.delete(page)
+            deleted += len(page)
+        return deleted
+
+    def _set_until(self, ids: Sequence[str], generation: int) -> None:
+        if ids:
+            self._engine.set_until(ids, generation)
+
+    def _check(self, point: Point) -> None:
+        if not 0 < point.payload.generation < ALIVE:
+            raise ValueError(f"generation {point.payload.generation} is out of range")
+        if point.text_vector is not None:
+            self._check_vector("text", point.text_vector, self._dimensions)
+        if point.structure is not None:
+            self._check_vector("structure", point.structure, STRUCTURE_DIMENSIONS)
+
+    @staticmethod
+    def _check_vector(name: VectorName, vector: Floats, dimensions: int) -> None:
+        if vector.shape != (dimensions,):
+            raise ValueError(f"a {name} vector has the shape {(dimensions,)}, not {vector.shape}")
+        if not np.isfinite(vector).all():
+            raise ValueError(f"a {name} vector holds NaN or infinity")
+
+
+def _batches[T](items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

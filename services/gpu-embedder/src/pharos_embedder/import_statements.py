@@ -1,0 +1,164 @@
+"""Import statements of each language, from syntax node to `Import`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final
+
+from tree_sitter import Node
+
+from pharos_embedder.syntax import Import, ImportedName
+
+_RUST_PATHS_MAX: Final = 500
+"""Names that one `use` tree may spread into."""
+
+
+def imports_of(language: str, node: Node) -> Iterator[Import]:
+    """What the statement *node* imports; nothing where the syntax is broken."""
+    return _EXTRACTORS[language](node)
+
+
+def rust_path(node: Node) -> Iterator[Import]:
+    """A path that is used in place (`crate::config::load()`), as an import of kind `path`."""
+    path = _text(node)
+    if path.startswith(("crate::", "self::", "super::")):
+        yield Import(module=path, line=_line(node), kind="path")
+
+
+def _text(node: Node | None) -> str:
+    return "" if node is None or node.text is None else node.text.decode("utf-8", "replace")
+
+
+def _line(node: Node) -> int:
+    return node.start_point[0] + 1
+
+
+def _python(node: Node) -> Iterator[Import]:
+    if node.type == "import_statement":
+        for child in node.children_by_field_name("name"):
+            if child.type == "aliased_import":
+                module = _text(child.child_by_field_name("name"))
+                yield Import(module=module, alias=_text(child.child_by_field_name("alias")), line=_line(node))
+            else:
+                yield Import(module=_text(child), line=_line(node))
+        return
+    module = _text(node.child_by_field_name("module_name"))
+    name = module.lstrip(". ")
+    names = []
+    for child in node.children_by_field_name("name"):
+        if child.type == "aliased_import":
+            alias = _text(child.child_by_field_name("alias"))
+            names.append(ImportedName(name=_text(child.child_by_field_name("name")), alias=alias))
+        else:
+            names.append(ImportedName(name=_text(child)))
+    if any(child.type == "wildcard_import" for child in node.named_children):
+        names.append(ImportedName(name="*"))
+    level = module[: len(module) - len(name)].count(".")
+    yield Import(module=name, names=tuple(names), level=level, line=_line(node))
+
+
+def _string(node: Node | None) -> str:
+    return _text(node).strip("'\"`")
+
+
+def _ecmascript(node: Node) -> Iterator[Import]:
+    if node.type == "call_expression":
+        arguments = node.child_by_field_name("arguments")
+        first = arguments.named_child(0) if arguments is not None else None
+        yield Import(module=_string(first), line=_line(node), kind="require")
+        return
+    source = node.child_by_field_name("source")
+    names: list[ImportedName] = []
+    alias = ""
+    stack = list(reversed(node.named_children))
+    while stack:
+        child = stack.pop()
+        match child.type:
+            case "import_clause" | "named_imports" | "export_clause":
+                stack.extend(reversed(child.named_children))
+            case "import_specifier" | "export_specifier":
+                names.append(
+                    ImportedName(
+                        name=_string(child.child_by_field_name("name")),
+                        alias=_string(child.child_by_field_name("alias")),
+                    )
+                )
+            case "identifier":
+                names.append(ImportedName(name="default", alias=_text(child)))
+            case "namespace_import" | "namespace_export":
+                alias = _text(child.named_child(0))
+            case "import_require_clause":
+                alias = _text(child.named_child(0))
+                source = child.child_by_field_name("source")
+    if node.type == "export_statement" and not names:
+        names.append(ImportedName(name="*"))
+    if source is not None:
+        kind = "export" if node.type == "export_statement" else "import"
+        yield Import(module=_string(source), names=tuple(names), alias=alias, line=_line(node), kind=kind)
+
+
+def _go(node: Node) -> Iterator[Import]:
+    module = _string(node.child_by_field_name("path"))
+    yield Import(module=module, alias=_text(node.child_by_field_name("name")), line=_line(node))
+
+
+def _java(node: Node) -> Iterator[Import]:
+    path = next((_text(c) for c in node.named_children if c.type in {"scoped_identifier", "identifier"}), "")
+    path = "".join(path.split())
+    kind = "static" if any(child.type == "static" for child in node.children) else "import"
+    if any(child.type == "asterisk" for child in node.named_children):
+        yield Import(module=path, names=(ImportedName(name="*"),), line=_line(node), kind=kind)
+        return
+    module, _, name = path.rpartition(".")
+    yield Import(module=module, names=(ImportedName(name=name),), line=_line(node), kind=kind)
+
+
+def _rust(node: Node) -> Iterator[Import]:
+    if node.type == "mod_item":
+        yield Import(module=_text(node.child_by_field_name("name")), line=_line(node), kind="module")
+        return
+    if node.type == "extern_crate_declaration":
+        name, alias = node.child_by_field_name("name"), node.child_by_field_name("alias")
+        yield Import(module=_text(name), alias=_text(alias), line=_line(node))
+        return
+    argument = node.child_by_field_name("argument")
+    stack = [] if argument is None else [("", argument)]
+    produced = 0
+    while stack and produced < _RUST_PATHS_MAX:
+        prefix, tree = stack.pop()
+        match tree.type:
+            case "scoped_use_list":
+                path = prefix + _text(tree.child_by_field_name("path")) + "::"
+                items = tree.child_by_field_name("list")
+                if items is not None:
+                    stack.extend((path, child) for child in reversed(items.named_children))
+                continue
+            case "use_list":
+                stack.extend((prefix, child) for child in reversed(tree.named_children))
+                continue
+            case "use_as_clause":
+                path = prefix + _text(tree.child_by_field_name("path"))
+                yield Import(module=path, alias=_text(tree.child_by_field_name("alias")), line=_line(node))
+            case "use_wildcard":
+                path = prefix + _text(tree).removesuffix("*").removesuffix("::")
+                yield Import(
+                    module=path.removesuffix("::"), names=(ImportedName(name="*"),), line=_line(node)
+                )
+            case "self" if prefix:
+                yield Import(module=prefix.removesuffix("::"), line=_line(node))
+            case "line_comment" | "block_comment" | "ERROR":
+                continue
+            case _:
+                yield Import(module=prefix + _text(tree), line=_line(node))
+        produced += 1
+
+
+_EXTRACTORS: Final[Mapping[str, Callable[[Node], Iterator[Import]]]] = {
+    "python": _python,
+    "javascript": _ecmascript,
+    "typescript": _ecmascript,
+    "tsx": _ecmascript,
+    "go": _go,
+    "java": _java,
+    "rust": _rust,
+}

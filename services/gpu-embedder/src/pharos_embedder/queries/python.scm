@@ -1,0 +1,20 @@
+; Definitions: the capture's name is the kind, @name is its name.
+(class_definition name: (identifier) @name) @class
+(function_definition name: (identifier) @name) @function
+(module (expression_statement (assignment left: (identifier) @name) @constant))
+(type_alias_statement left: (type (identifier) @name)) @type
+
+(import_statement) @import
+(import_from_statement) @import
+
+(call function: (identifier) @reference)
+(call function: (attribute attribute: (identifier) @reference))
+(class_definition superclasses: (argument_list (identifier) @reference))
+(class_definition superclasses: (argument_list (attribute attribute: (identifier) @reference)))
+(decorator (identifier) @reference)
+(decorator (attribute attribute: (identifier) @reference))
+(type (identifier) @reference)
+(type (attribute attribute: (identifier) @reference))
+(type (generic_type (identifier) @reference))
+(type (binary_operator (identifier) @reference))
+(except_clause (identifier) @reference)

@@ -1,0 +1,22 @@
+(abstract_class_declaration name: (type_identifier) @name) @class
+(interface_declaration name: (type_identifier) @name) @interface
+(type_alias_declaration name: (type_identifier) @name) @type
+(enum_declaration name: (identifier) @name) @enum
+(internal_module name: (_) @name) @module
+(module name: (_) @name) @module
+(function_signature name: (identifier) @name) @function
+(abstract_method_signature name: (property_identifier) @name) @method
+(method_signature name: (property_identifier) @name) @method
+(public_field_definition name: (property_identifier) @name value: [(arrow_function) (function_expression)]) @method
+
+(extends_clause value: (identifier) @reference)
+(extends_clause value: (member_expression property: (property_identifier) @reference))
+(type_annotation (type_identifier) @reference)
+(type_arguments (type_identifier) @reference)
+(implements_clause (type_identifier) @reference)
+(extends_type_clause (type_identifier) @reference)
+(generic_type name: (type_identifier) @reference)
+(array_type (type_identifier) @reference)
+(union_type (type_identifier) @reference)
+(decorator (identifier) @reference)
+(decorator (call_expression function: (identifier) @reference))

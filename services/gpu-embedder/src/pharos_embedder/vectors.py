@@ -1,0 +1,369 @@
+"""The vector store as the rest of the embedder sees it: its values, its filters and its port.
+
+One collection holds every dataset. A point is immutable by content and carries the generations in which it
+lives: it is visible in generation g when from <= g < until. A run builds generation g+1 beside the live one,
+and whoever keeps the record of live generations publishes it with one compare-and-set; nothing here knows
+which generation is live unless it is told.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
+from typing import Final, Literal, Protocol, Self, runtime_checkable
+from uuid import UUID, uuid5
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from pharos_embedder.bm25 import Lexicon, SparseVector
+
+Floats = npt.NDArray[np.float32]
+Kind = Literal["chunk", "file", "lexicon"]
+VectorName = Literal["text", "structure", "code_bm25"]
+
+ALIVE: Final = 2**53 - 1  # `until` of a point that no run has retired; exact as a double, which range filters use
+STRUCTURE_DIMENSIONS: Final = 64
+SELECTION_DATASETS_MAX: Final = 256  # in one query; each adds a clause to its filter
+FILTER_VALUES_MAX: Final = 64
+DIRECTORY_DEPTH_MAX: Final = 64  # path prefixes of a point; a deeper file is found by its first 64
+HITS_MAX: Final = 1_000
+
+_NAMESPACE: Final = UUID("5b0e4c0a-8f0b-5d3e-9a57-6f1d2c7e9b41")
+_SEPARATOR: Final = "\x1f"
+
+
+class StoreError(Exception):
+    """Base of everything that a store raises on purpose."""
+
+
+class StoreLocked(StoreError):
+    """Another process has the embedded store open."""
+
+
+class StoreUnavailable(StoreError):
+    """The store's server cannot be reached or refused the request; the same call may succeed later."""
+
+
+class StoreClosed(StoreError):
+    """The store was closed, or not opened yet."""
+
+
+class DimensionMismatch(StoreError):
+    """The store was made for vectors of another length than the encoder makes."""
+
+    def __init__(self, place: str, stored: int, wanted: int) -> None:
+        self.stored, self.wanted = stored, wanted
+        super().__init__(
+            f"The index at {place} holds vectors of {stored} dimensions, but the encoder makes {wanted}. "
+            "Set PHAROS_ENCODER back to the encoder that it was made with, or start with an empty index "
+            "(another PHAROS_HOME, or this one without that folder) and index the datasets again."
+        )
+
+
+class PointsMissing(StoreError):
+    """Vectors were given for points that are not in the store, for instance because it dropped their dataset."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        super().__init__(f"{number} of the points that should get a vector are not in the index")
+
+
+class DatasetKey(msgspec.Struct, frozen=True, order=True):
+    """Whose dataset: the unit of publishing, deleting and access."""
+
+    tenant: str
+    project: str
+    dataset: str
+
+    def __post_init__(self) -> None:
+        for name in (self.tenant, self.project, self.dataset):
+            if not name or _SEPARATOR in name:
+                raise ValueError("tenant, project and dataset must not be empty or hold the character U+001F")
+
+    def joined(self) -> str:
+        """One string for one dataset, unambiguous whatever slashes the names hold."""
+        return _SEPARATOR.join((self.tenant, self.project, self.dataset))
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True):
+    """What a point says about itself besides its vectors. Lines count from 1 and are inclusive."""
+
+    dataset: DatasetKey
+    kind: Kind
+    generation: int  # `from`: the first generation that has the point
+    until: int = ALIVE  # the first generation that does not
+    path: str = ""
+    scope: str = "project"
+    language: str = ""
+    symbol: str = ""
+    symbol_kind: str = ""
+    start_line: int = 0
+    end_line: int = 0
+    text: str = ""
+    docstring: str = ""
+    repository: str = ""
+    content_hash: str = ""
+
+
+class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """A payload with its vectors; `id` as `point_id` makes it. `text_vector` may follow with `add_text_vectors`."""
+
+    id: str
+    payload: Payload
+    code_bm25: SparseVector | None = None
+    text_vector: Floats | None = None  # (D,)
+    structure: Floats | None = None  # (64,), on points of kind "file"
+
+
+class Hit(msgspec.Struct, frozen=True, kw_only=True):
+    """A point that a query found. `score` is a cosine for dense vectors and the BM25 sum for words."""
+
+    id: str
+    score: float
+    payload: Payload
+
+
+class Searched(msgspec.Struct, frozen=True, kw_only=True):
+    """One dataset of a selection, at the generation that is live for this query."""
+
+    dataset: DatasetKey
+    generation: int
+    has_dense: bool
+
+
+class Filters(msgspec.Struct, frozen=True, kw_only=True):
+    """Narrowing by facts of a point; an empty one admits everything, several must all hold.
+
+    `path_prefix` is a directory or one whole file, relative to the repository: `src/core` admits
+    `src/core/a.py` and not `src/core2.py`.
+    """
+
+    languages: tuple[str, ...] = ()
+    path_prefix: str = ""
+    repositories: tuple[str, ...] = ()
+    symbol_kinds: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for values in (self.languages, self.repositories, self.symbol_kinds):
+            if len(values) > FILTER_VALUES_MAX:
+                raise ValueError(f"a filter takes at most {FILTER_VALUES_MAX} values, not {len(values)}")
+
+
+class Selection(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a query looks. No datasets: nothing is found, never everything."""
+
+    datasets: tuple[Searched, ...]
+    filters: Filters = Filters()
+
+    def __post_init__(self) -> None:
+        if len(self.datasets) > SELECTION_DATASETS_MAX:
+            raise ValueError(
+                f"a query spans at most {SELECTION_DATASETS_MAX} datasets, not {len(self.datasets)}; name fewer"
+            )
+
+    def with_dense(self) -> Self:
+        """The part of the selection that can be searched by meaning."""
+        return msgspec.structs.replace(self, datasets=tuple(d for d in self.datasets if d.has_dense))
+
+
+@runtime_checkable
+class VectorStore(Protocol):
+    """Everything that the pipeline and search ask of a store.
+
+    Methods block and may be called from any thread. A write has reached the store's log when its method
+    returns. Every method raises StoreClosed, and StoreUnavailable where there is a server.
+    """
+
+    def open(self) -> None:
+        """Open or create. Raises StoreLocked, DimensionMismatch or StoreUnavailable."""
+
+    def close(self) -> None:
+        """Flush and close; closing twice is harmless."""
+
+    def flush(self) -> None:
+        """Make acknowledged writes survive a power loss, not only a killed process. Call before publishing."""
+
+    def optimize(self) -> bool:
+        """Reclaim the space of deleted points and index large stores; whether anything changed.
+
+        Takes seconds to minutes; reads go on, and a write stops it. For quiet moments, after publishing.
+        """
+
+    def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
+        """Undo whatever an unfinished run left: points born after *live* go, points retired after it stay alive.
+
+        *live* is 0 for a dataset that was never published. Idempotent; call it before every run.
+        """
+
+    def live_ids(self, dataset: DatasetKey, generation: int, kind: Kind) -> set[str]: ...
+
+    def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
+        """The chunks of *generation* that cannot be found by meaning yet."""
+
+    def upsert(self, points: Iterable[Point]) -> int:
+        """Store points, in batches; how many were given.
+
+        A living point of the same id stays as it is, vectors included: so a repeat is harmless, and no run can
+        take a point away from the readers of the live generation. A retired one is replaced.
+        """
+
+    def add_text_vectors(self, ids: Sequence[str], vectors: Floats) -> None:
+        """Give existing points their dense vector, (N, D) in the order of *ids*. Raises PointsMissing."""
+
+    def retire(self, dataset: DatasetKey, ids: Iterable[str], generation: int) -> None:
+        """From *generation* on these points are not visible. Ids of other datasets are ignored."""
+
+    def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
+        """Delete the points that no generation from *oldest_kept* on can see; how many there were."""
+
+    def drop(self, dataset: DatasetKey) -> int:
+        """Delete everything of the dataset; how many chunks there were."""
+
+    def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int: ...
+
+    def put_lexicon(self, dataset: DatasetKey, generation: int, lexicon: Lexicon) -> None:
+        """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
+
+    def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
+        """The word frequencies of *generation*; an empty lexicon where none were stored."""
+
+    def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
+        """The chunks nearest to *vector* (D,), nearest first."""
+
+    def sparse(self, vector: SparseVector, selection: Selection, limit: int) -> list[Hit]:
+        """The chunks that share words with *vector*, best first."""
+
+    def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
+        """The files nearest to *vector* (64,), nearest first."""
+
+    def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
+        """The structural vector (64,) of a file; None where it has none or is unknown."""
+
+
+def point_id(
+    dataset: DatasetKey,
+    *,
+    kind: Kind,
+    path: str,
+    start_line: int,
+    end_line: int,
+    content_hash: str,
+    chunker_version: str,
+    encoder_version: str,
+) -> str:
+    """The id of a point, the same for the same content at the same place.
+
+    Everything that may change in a point must be in *content_hash*, since a living point is never overwritten:
+    for a chunk its text and symbol, for a file also the structural vector, which moves with every training.
+    """
+    facts = (
+        dataset.joined(), kind, path, str(start_line), str(end_line), content_hash, chunker_version, encoder_version,
+    )  # fmt: skip
+    return str(uuid5(_NAMESPACE, "\x00".join(facts)))
+
+
+def directories(path: str) -> list[str]:
+    """The parents of *path*, outermost first: `a` and `a/b` for `a/b/c.py`."""
+    parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
+    return parents[::-1][:DIRECTORY_DEPTH_MAX]
+
+
+def to_stored(payload: Payload) -> dict[str, object]:
+    """The payload as the engines keep it: flat, with `from` and `until` for the range filters."""
+    stored: dict[str, object] = {
+        name: getattr(payload, name)
+        for name in Payload.__struct_fields__
+        if name not in ("dataset", "generation")
+    }
+    stored |= msgspec.structs.asdict(payload.dataset)
+    stored |= {
+        "key": payload.dataset.joined(),
+        "from": payload.generation,
+        "directories": directories(payload.path),
+    }
+    return stored
+
+
+def from_stored(stored: dict[str, object]) -> Payload:
+    """The inverse of `to_stored`; fields that a later release added are ignored."""
+    names = ("tenant", "project", "dataset")
+    return msgspec.convert(
+        stored | {"dataset": {name: stored[name] for name in names}, "generation": stored["from"]}, Payload
+    )
+
+
+# Filters, in the few forms that both engines share. Each adapter translates them in one function.
+
+
+class Match(msgspec.Struct, frozen=True):
+    """The field has one of the values."""
+
+    field: str
+    values: tuple[str, ...]
+
+
+class Range(msgspec.Struct, frozen=True, kw_only=True):
+    """The integer field is above, at most, or both."""
+
+    field: str
+    above: int | None = None
+    at_most: int | None = None
+
+
+class Ids(msgspec.Struct, frozen=True):
+    """The point is one of these."""
+
+    ids: tuple[str, ...]
+
+
+class Lacks(msgspec.Struct, frozen=True):
+    """The point has no vector of that name."""
+
+    vector: VectorName
+
+
+class AllOf(msgspec.Struct, frozen=True):
+    conditions: tuple["Condition", ...]
+
+
+class AnyOf(msgspec.Struct, frozen=True):
+    conditions: tuple["Condition", ...]
+
+
+Condition = Match | Range | Ids | Lacks | AllOf | AnyOf
+
+
+def of_dataset(dataset: DatasetKey) -> Match:
+    return Match("key", (dataset.joined(),))
+
+
+def visible(dataset: DatasetKey, generation: int) -> AllOf:
+    """The points of *dataset* that readers of *generation* see."""
+    return AllOf(
+        (
+            of_dataset(dataset),
+            Range(field="from", at_most=generation),
+            Range(field="until", above=generation),
+        )
+    )
+
+
+def selected(selection: Selection, kind: Kind) -> AllOf:
+    """The condition of a query. The selection must name a dataset: an empty `AnyOf` would not narrow."""
+    assert selection.datasets, "a query without datasets has no condition"
+    filters = selection.filters
+    conditions: list[Condition] = [
+        Match("kind", (kind,)),
+        AnyOf(tuple(visible(searched.dataset, searched.generation) for searched in selection.datasets)),
+    ]
+    for field, values in (
+        ("language", filters.languages),
+        ("repository", filters.repositories),
+        ("symbol_kind", filters.symbol_kinds),
+    ):
+        if values:
+            conditions.append(Match(field, values))
+    prefix = filters.path_prefix.removeprefix("./").strip("/")
+    if prefix:
+        conditions.append(AnyOf((Match("directories", (prefix,)), Match("path", (prefix,)))))
+    return AllOf(tuple(conditions))

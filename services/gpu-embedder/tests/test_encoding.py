@@ -1,0 +1,271 @@
+"""Batching, order, memory and stopping, with a fake encoder; sharing, with threads that meet at events."""
+
+import threading
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pharos_embedder import encoding
+from pharos_embedder.encoding import (
+    TURNS_BEFORE_YIELD,
+    EncoderBusy,
+    EncoderService,
+    EncodingOutOfMemory,
+    EncodingStopped,
+    Priority,
+    Turnstile,
+    batches,
+    encode,
+    is_out_of_memory,
+)
+
+DEADLINE_SECONDS = 10.0
+
+
+class FakeEncoder:
+    """One token a character; the vector of a text is its length, so order shows."""
+
+    version = "fake@1"
+    dimensions = 2
+    max_tokens = 100
+    token_budget = 40
+    query_prompt = ""
+    document_prompt = ""
+
+    def __init__(self, *, memory: int | None = None, error: Callable[[], Exception] | None = None) -> None:
+        self.memory = memory
+        self.error = error or (lambda: torch.OutOfMemoryError("CUDA out of memory"))
+        self.shapes: list[tuple[int, int]] = []
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[1] * max(1, len(text[: self.max_tokens])) for text in texts]
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        width = max(len(ids) for ids in batch)
+        self.shapes.append((len(batch), width))
+        if self.memory is not None and width * len(batch) > self.memory:
+            raise self.error()
+        return np.array([[len(ids), 1] for ids in batch], dtype=np.float32)
+
+
+def lengths_of(vectors: NDArray[np.float32]) -> list[int]:
+    return [int(value) for value in vectors[:, 0]]
+
+
+@given(st.lists(st.integers(1, 60), max_size=80), st.integers(1, 200))
+def test_batches_hold_every_text_once_and_keep_to_the_budget(lengths: list[int], budget: int) -> None:
+    made = batches(lengths, budget)
+    assert sorted(index for batch in made for index in batch) == list(range(len(lengths)))
+    for batch in made:
+        assert len(batch) == 1 or max(lengths[i] for i in batch) * len(batch) <= budget
+    widths = [lengths[index] for batch in made for index in batch]
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_vectors_come_in_the_order_of_the_texts() -> None:
+    texts = ["a" * n for n in (3, 30, 1, 9, 30, 2, 17)]
+    assert lengths_of(encode(texts, FakeEncoder())) == [3, 30, 1, 9, 30, 2, 17]
+
+
+def test_no_texts_give_no_vectors() -> None:
+    assert encode([], FakeEncoder()).shape == (0, 2)
+
+
+def test_the_document_prompt_comes_before_each_text() -> None:
+    encoder = FakeEncoder()
+    encoder.document_prompt = "12345"
+    assert lengths_of(encode(["a", "aa"], encoder)) == [6, 7]
+
+
+def test_a_window_bounds_what_is_tokenized_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "WINDOW_TEXTS", 3)
+    seen: list[tuple[int, int]] = []
+    texts = ["a" * n for n in range(1, 11)]
+    vectors = encode(texts, FakeEncoder(), on_progress=lambda done, total: seen.append((done, total)))
+    assert lengths_of(vectors) == list(range(1, 11))
+    assert seen[-1] == (10, 10)
+
+
+def test_progress_only_grows_and_ends_at_the_total() -> None:
+    seen: list[tuple[int, int]] = []
+    encode(["a" * 10] * 11, FakeEncoder(), on_progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(4, 11), (8, 11), (11, 11)]
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        lambda: torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+        lambda: RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
+        ),
+        lambda: RuntimeError("MPS backend out of memory"),
+        MemoryError,
+    ],
+)
+def test_out_of_memory_halves_the_budget_and_goes_on(error: Callable[[], Exception]) -> None:
+    encoder = FakeEncoder(memory=10, error=error)
+    seen: list[int] = []
+    texts = ["a" * n for n in (5, 4, 3, 2, 1, 5, 4, 3)]
+    vectors = encode(texts, encoder, on_progress=lambda done, _: seen.append(done))
+    assert lengths_of(vectors) == [5, 4, 3, 2, 1, 5, 4, 3]
+    assert seen == sorted(seen)
+    assert seen[-1] == 8
+    assert [width * count for count, width in encoder.shapes if width * count > 10] == [40, 20]
+
+
+def test_a_text_that_does_not_fit_alone_is_said_so() -> None:
+    with pytest.raises(EncodingOutOfMemory, match="one text of 20 tokens"):
+        encode(["a" * 20, "b"], FakeEncoder(memory=10))
+
+
+def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
+    encoder = FakeEncoder(memory=0, error=lambda: RuntimeError("shapes do not match"))
+    with pytest.raises(RuntimeError, match="shapes do not match"):
+        encode(["a"], encoder)
+    assert not is_out_of_memory(ValueError("out of memory"))
+
+
+def test_a_stop_ends_before_the_next_batch() -> None:
+    encoder = FakeEncoder()
+    with pytest.raises(EncodingStopped):
+        encode(["a" * 10] * 40, encoder, should_stop=lambda: len(encoder.shapes) >= 2)
+    assert len(encoder.shapes) == 2
+
+
+class HeldEncoder(FakeEncoder):
+    """Each pass announces itself and waits to be let go."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+        self.overlapping = 0
+        self._inside = threading.Lock()
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        if not self._inside.acquire(blocking=False):
+            self.overlapping += 1
+            raise AssertionError("two passes at once")
+        try:
+            result = super().forward(batch)
+            self.began.release()
+            assert self.go.acquire(timeout=DEADLINE_SECONDS)
+            return result
+        finally:
+            self._inside.release()
+
+    def let_go(self, passes: int) -> None:
+        for _ in range(passes):
+            assert self.began.acquire(timeout=DEADLINE_SECONDS)
+            self.go.release()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    """Polls to a deadline."""
+    pause = threading.Event()
+    for _ in range(int(DEADLINE_SECONDS / 0.005)):
+        if condition():
+            return
+        pause.wait(0.005)
+    raise AssertionError("it did not happen in time")
+
+
+def started(target: Callable[[], object]) -> threading.Thread:
+    thread = threading.Thread(target=target, daemon=True)
+    thread.start()
+    return thread
+
+
+def test_a_query_waits_for_one_batch_of_a_repository_at_most() -> None:
+    encoder = HeldEncoder()
+    service = EncoderService(encoder)
+    repository = started(lambda: service.encode_documents(["a" * 40] * 3))
+    assert encoder.began.acquire(timeout=DEADLINE_SECONDS)  # the first batch is under way
+    answers: list[NDArray[np.float32]] = []
+    query = started(lambda: answers.append(service.encode_query("abc")))
+    wait_until(lambda: service.waiting(Priority.QUERY) == 1)
+    encoder.go.release()
+    encoder.let_go(3)
+    query.join(DEADLINE_SECONDS)
+    repository.join(DEADLINE_SECONDS)
+    assert [width for _, width in encoder.shapes] == [40, 3, 40, 40]
+    assert lengths_of(answers[0][None]) == [3]
+    assert encoder.overlapping == 0
+
+
+def test_a_note_goes_before_a_repository_and_after_a_query() -> None:
+    encoder = HeldEncoder()
+    service = EncoderService(encoder)
+    threads = [started(lambda: service.encode_documents(["a" * 40] * 2))]
+    assert encoder.began.acquire(timeout=DEADLINE_SECONDS)
+    threads.append(started(lambda: service.encode_documents(["b" * 7], priority=Priority.NOTE)))
+    wait_until(lambda: service.waiting(Priority.NOTE) == 1)
+    threads.append(started(lambda: service.encode_query("abc")))
+    wait_until(lambda: service.waiting(Priority.QUERY) == 1)
+    encoder.go.release()
+    encoder.let_go(3)
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    assert [width for _, width in encoder.shapes] == [40, 3, 7, 40]
+
+
+def test_a_stream_of_queries_does_not_starve_a_repository() -> None:
+    encoder = HeldEncoder()
+    service = EncoderService(encoder)
+    threads = [started(lambda: service.encode_query("q"))]
+    assert encoder.began.acquire(timeout=DEADLINE_SECONDS)
+    threads.append(started(lambda: service.encode_documents(["a" * 40])))
+    wait_until(lambda: service.waiting(Priority.REPOSITORY) == 1)
+    threads += [started(lambda: service.encode_query("q")) for _ in range(20)]
+    wait_until(lambda: service.waiting(Priority.QUERY) == 20)
+    encoder.go.release()
+    encoder.let_go(21)
+    for thread in threads:
+        thread.join(DEADLINE_SECONDS)
+    assert [width for _, width in encoder.shapes].index(40) == 1 + TURNS_BEFORE_YIELD
+
+
+def test_a_query_that_waits_too_long_is_refused_and_leaves_the_line() -> None:
+    encoder = HeldEncoder()
+    service = EncoderService(encoder, query_wait_seconds=0.02)
+    repository = started(lambda: service.encode_documents(["a" * 40]))
+    assert encoder.began.acquire(timeout=DEADLINE_SECONDS)
+    with pytest.raises(EncoderBusy, match=r"no turn within 0\.02 s"):
+        service.encode_query("abc")
+    assert service.waiting(Priority.QUERY) == 0
+    encoder.go.release()
+    repository.join(DEADLINE_SECONDS)
+    encoder.go.release()
+    assert lengths_of(service.encode_query("abcd")[None]) == [4]
+
+
+def test_a_full_line_refuses_the_next_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(encoding.WAITING_MAX, Priority.QUERY, 1)
+    turnstile = Turnstile()
+    with turnstile.turn(Priority.REPOSITORY):
+
+        def pass_through() -> None:
+            with turnstile.turn(Priority.QUERY):
+                pass
+
+        waiting = started(pass_through)
+        wait_until(lambda: turnstile.waiting(Priority.QUERY) == 1)
+        with pytest.raises(EncoderBusy, match="1 callers wait already"), turnstile.turn(Priority.QUERY):
+            pass
+    waiting.join(DEADLINE_SECONDS)
+    assert turnstile.waiting(Priority.QUERY) == 0
+
+
+def test_an_error_in_a_pass_frees_the_encoder() -> None:
+    encoder = FakeEncoder(memory=0, error=lambda: RuntimeError("broken"))
+    service = EncoderService(encoder)
+    with pytest.raises(RuntimeError, match="broken"):
+        service.encode_query("a")
+    encoder.memory = None
+    assert lengths_of(service.encode_documents(["abc"])) == [3]

@@ -1,0 +1,1 @@
+"""The read side: jobs, as the events tell them, in SQL."""

