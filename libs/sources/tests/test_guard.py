@@ -65,8 +65,14 @@ def test_every_other_address_is_not(address: str) -> None:
         "127.0.1",
         "017700000001",
         "0x7f.0x0.0x0.0x1",
-    ]
-    + ["0", "0x", "1.2", "255.65535", "8.8.2056", "0377.1", "0x00000000000000007f.1"],
+        "0",
+        "0x",
+        "1.2",
+        "255.65535",
+        "8.8.2056",
+        "0377.1",
+        "0x00000000000000007f.1",
+    ],
 )
 def test_numbers_are_read_as_the_c_library_reads_them(text: str) -> None:
     assert ends_in_a_number(text)

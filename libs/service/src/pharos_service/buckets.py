@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from typing import Generic, TypeVar
 
 import msgspec
@@ -94,20 +95,22 @@ class Bucket(Generic[V]):
         )
         return ack.seq
 
-    async def watch(self) -> AsyncIterator[Entry[V] | Gone | CaughtUp]:
+    async def watch(self) -> AsyncGenerator[Entry[V] | Gone | CaughtUp, None]:
         """Every entry, then every change, for ever; unreadable entries are logged and left out."""
-        async for event in tail(self._bus, self._stream, [f"{self._prefix}>"], last_per_subject=True):
-            if isinstance(event, CaughtUp):
-                yield event
-                continue
-            key = event.subject.removeprefix(self._prefix)
-            if _is_gone(event.headers):
-                yield Gone(key)
-                continue
-            try:
-                yield Entry(key, decode(event.data, self._type), event.sequence)
-            except UnreadableMessage as error:
-                log.warning("bucket_entry_unreadable", bucket=self._stream, key=key, error=error.reason)
+        changes = tail(self._bus, self._stream, [f"{self._prefix}>"], last_per_subject=True)
+        async with aclosing(changes):
+            async for event in changes:
+                if isinstance(event, CaughtUp):
+                    yield event
+                    continue
+                key = event.subject.removeprefix(self._prefix)
+                if _is_gone(event.headers):
+                    yield Gone(key)
+                    continue
+                try:
+                    yield Entry(key, decode(event.data, self._type), event.sequence)
+                except UnreadableMessage as error:
+                    log.warning("bucket_entry_unreadable", bucket=self._stream, key=key, error=error.reason)
 
 
 def _is_gone(headers: dict[str, str]) -> bool:

@@ -71,6 +71,10 @@ class Stored(msgspec.Struct, frozen=True):
     headers: dict[str, str]
 
 
+# Whatever a call over a connection may raise when that connection, or the server behind it, has trouble.
+TROUBLE: Final = (BusError, nats.errors.Error, TimeoutError, OSError)
+
+
 def connection_options(settings: ServiceSettings, name: str) -> dict[str, Any]:
     """How every service connects. Reconnecting never gives up: a service without its bus waits."""
 

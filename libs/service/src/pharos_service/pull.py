@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from typing import Final
 
 import msgspec
@@ -93,7 +93,7 @@ class _Pull:
             raise ConsumerLost(f"status {status} {headers.get('Description', '')}")
 
 
-async def durable(bus: Bus, stream: str, consumer: str, *, batch: int = BATCH) -> AsyncIterator[Msg]:
+async def durable(bus: Bus, stream: str, consumer: str, *, batch: int = BATCH) -> AsyncGenerator[Msg, None]:
     """The messages of a durable consumer, to be acknowledged by the reader, for ever.
 
     With a ``batch`` of n the server hands this reader at most n messages ahead of the one in hand.
@@ -119,7 +119,7 @@ async def tail(
     *,
     after: int | None = None,
     last_per_subject: bool = False,
-) -> AsyncIterator[Stored | CaughtUp]:
+) -> AsyncGenerator[Stored | CaughtUp, None]:
     """Every message under *subjects*, in order and once, over reconnects and restarts, for ever.
 
     Begins behind sequence ``after``; with ``last_per_subject`` at the last message of each subject;

@@ -145,7 +145,10 @@ def load(cls: type[S], environ: Mapping[str, str]) -> S:
             mistakes.append(f"{variable} is not valid{shown}: {error}.")
     if mistakes:
         raise InvalidSettings(mistakes)
-    return cls(**values)
+    try:
+        return cls(**values)
+    except ValueError as error:  # from a ``__post_init__``, for what no single field can tell
+        raise InvalidSettings([str(error)]) from error
 
 
 def _raw(variable: str, environ: Mapping[str, str], mistakes: list[str]) -> str | None:

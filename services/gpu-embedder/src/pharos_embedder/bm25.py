@@ -88,7 +88,7 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def of(cls, documents: Iterable[Mapping[int, int]]) -> Self:
-        """The lexicon of *documents*, each as `document_terms` gives it; streamed, so it may be a generator."""
+        """The lexicon of *documents*, as `document_terms` gives them; it may be a generator."""
         frequencies: Counter[int] = Counter()
         number = total = 0
         for document in documents:
@@ -242,11 +242,14 @@ def document_vector(terms: Mapping[int, int], average_length: float) -> SparseVe
 def query_vector(query: str, lexicons: Sequence[Lexicon], *, terms_max: int = 64) -> SparseVector:
     """The weight of each term of *query* over the searched datasets; of more than *terms_max*, the rarest.
 
-    Empty for a query of nothing but stop words and punctuation.
+    Terms that no dataset holds find nothing, or little beyond LEXICON_TERMS_MAX, so they go first. Empty for
+    a query of nothing but stop words and punctuation.
     """
     wanted = {term_hash(term) for term in tokens(query)}
     pooled = Lexicon.merged(lexicons, only=wanted)
-    rarest = sorted(wanted, key=lambda term: (-pooled.idf(term), term))[:terms_max]
+    rarest = sorted(wanted, key=lambda term: (not pooled.frequency(term), -pooled.idf(term), term))[
+        :terms_max
+    ]
     return SparseVector.of({term: pooled.idf(term) for term in rarest})
 
 

@@ -1,14 +1,16 @@
 """A file's text into chunks: along the syntax tree where there is one, along its lines otherwise.
 
-The text is first taken apart into *pieces*: a definition or statement that fits is one piece, a larger one is opened
-and its children are pieces, and what has no children left is taken by lines (and a line that is too long by
-characters). Then neighbouring pieces are put together again by the cheapest partition: every chunk costs something,
-a cut costs more the deeper in the tree it lies, uneven chunks and chunks that mix a part of one definition with
-its neighbours cost extra, and two definitions of some size are never joined. The last rule makes most cuts
-independent of each other, so an edit changes the chunks around it and no others; where there are no definitions, a
-small cost taken from the text of the line does the same (content-defined chunking).
+The text is first taken apart into *pieces*: a definition or statement that fits is one piece, a larger one
+is opened and its children are pieces, and what has no children left is taken by lines (and a line that is
+too long by characters). Then neighbouring pieces are put together again by the cheapest partition: every
+chunk costs something, a cut costs more the deeper in the tree it lies, uneven chunks and chunks that mix a
+part of one definition with its neighbours cost extra, and two definitions of some size are never joined. The
+last rule makes most cuts independent of each other, so an edit changes the chunks around it and no others;
+where there are no definitions, a small cost taken from the text of the line does the same (content-defined
+chunking).
 
-The pieces tile the text, so every line lies in exactly one chunk; a chunk of nothing but white space is dropped.
+The pieces tile the text, so every line lies in exactly one chunk; a chunk of nothing but white space is
+dropped.
 """
 
 from __future__ import annotations
@@ -81,7 +83,8 @@ def split(
 ) -> tuple[Chunk, ...]:
     """The chunks of *text*, in order; none is longer than *size_chars* characters, context aside.
 
-    *root* is the syntax tree of the same text, or None to cut by lines; *definitions* give the chunks their symbols.
+    *root* is the syntax tree of the same text, or None to cut by lines; *definitions* give the chunks their
+    symbols.
     """
     lines = _lines(text)
     if not lines or not text.strip():
@@ -141,7 +144,7 @@ def _lines(text: str) -> list[_Line]:
 def _tree_pieces(
     text: str, lines: Sequence[_Line], root: Node, starts: set[int], size_chars: int
 ) -> list[_Piece]:
-    """The pieces of a parsed file. The walk is a stack, so depth of nesting costs memory and never the process.
+    """The pieces of a parsed file. The walk is a stack, so depth of nesting costs no more than memory.
 
     *starts* are the 0-based lines on which definitions start. The root is always opened.
     """
@@ -212,7 +215,7 @@ def _rows(node: Node) -> tuple[int, int]:
 
 
 def _rows_joined(rows: list[tuple[int, int, Node]]) -> list[tuple[int, int, tuple[Node, ...]]]:
-    """Nodes that share a line, and comments with what follows them, as one; only nodes of several lines are kept."""
+    """Nodes that share a line, and comments with what follows them, as one; nodes of one line are dropped."""
     groups: list[tuple[int, int, list[Node]]] = []
     leading = False
     for first, after, node in rows:
@@ -258,7 +261,7 @@ def _line_depth(line: str, *, blank: bool, after_blank: bool) -> int:
 
 
 def _fragments(text: str, start: int, end: int, number: int, size_chars: int) -> list[_Piece]:
-    """One long line by characters, at white space or punctuation where the last fifth of a fragment has any."""
+    """One long line by characters, at a space or comma in the last fifth of a fragment if there is one."""
     made: list[_Piece] = []
     while start < end:
         stop = min(start + size_chars, end)
@@ -406,7 +409,8 @@ def _context(path: str, around: Definition | None, overlap: str) -> str:
     head = path if len(path) <= _CONTEXT_PATH_CHARS_MAX else "…" + path[1 - _CONTEXT_PATH_CHARS_MAX :]
     if around is not None:
         outer = around.symbol.rpartition(".")[0]
-        head += f": {outer} {around.signature}"[: _CONTEXT_SIGNATURE_CHARS_MAX + 2]
+        words = f"{outer} {around.signature}" if outer else around.signature
+        head += f": {words[:_CONTEXT_SIGNATURE_CHARS_MAX]}"
     return f"{head}\n{overlap}" if overlap else head
 
 

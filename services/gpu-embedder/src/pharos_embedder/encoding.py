@@ -150,7 +150,7 @@ TURNS_BEFORE_YIELD: Final = 8
 
 
 class Turnstile:
-    """One at a time, by priority and then in order of arrival; the lower ones are slowed but never starved."""
+    """One at a time, by priority and then in order of arrival; the lower ones are slowed, never starved."""
 
     def __init__(self) -> None:
         self._changed = threading.Condition()
@@ -241,7 +241,7 @@ class EncoderService:
         )
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
-        """(D,) unit vector of a search query. Raises EncoderBusy after `query_wait_seconds` without a turn."""
+        """(D,) unit vector of a search query. Raises EncoderBusy when no turn comes in time."""
         ids = self._encoder.tokenize([self._encoder.query_prompt + text])
         with self._turnstile.turn(Priority.QUERY, self._query_wait_seconds):
             vector: NDArray[np.float32] = self._encoder.forward(ids)[0]

@@ -1,11 +1,10 @@
 """The rules of generations, written once over the few operations that a vector engine offers."""
 
+from array import array
+from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
-from typing import Final, Protocol
-
-import base64
-from array import array
+from typing import Final, Protocol, TypeVar
 
 import msgspec
 import numpy as np
@@ -35,14 +34,18 @@ from pharos_embedder.vectors import (
     visible,
 )
 
-WRITE_BATCH: Final = 256  # points a write: about 25 ms in the embedded engine, which holds the interpreter meanwhile
+WRITE_BATCH: Final = (
+    256  # points a write: about 25 ms in the embedded engine, which holds the interpreter meanwhile
+)
 PAGE: Final = 1_000  # ids a scroll or delete
 LEXICON_SHARD_TERMS: Final = 50_000  # 8 bytes a term, 530 kB of base64 a point
 LEXICON_SHARDS_MAX: Final = 64
 
+T = TypeVar("T")
+
 
 class Engine(Protocol):
-    """What an adapter offers. Calls are blocking, thread-safe and small: nothing here is sized by the dataset."""
+    """What an adapter offers. Calls block, are thread-safe, and are small whatever the dataset."""
 
     def open(self) -> None: ...
     def close(self) -> None: ...
@@ -119,7 +122,7 @@ class GenerationStore:
     def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
         self._delete(AllOf((of_dataset(dataset), Range(field="from", above=live))))
         retired = AllOf((of_dataset(dataset), Range(field="until", above=live, at_most=ALIVE - 1)))
-        # Each page leaves the condition as its points come back to life, so the first page is always the next.
+        # A page whose points live again no longer meets the condition: the first page is always the next.
         while page := self._engine.ids(retired, after=None, limit=PAGE)[0]:
             self._set_until(page, ALIVE)
 
@@ -140,7 +143,18 @@ class GenerationStore:
                 Range(field="until", above=generation),
             )
         )
-        self._engine.put(list(_lexicon_points(dataset, generation, lexicon)))
+        # Lexicon points of this very generation are from an earlier try of the same run: the new ones win.
+        self._delete(
+            AllOf(
+                (
+                    of_dataset(dataset),
+                    Match("kind", ("lexicon",)),
+                    Range(field="from", above=generation - 1, at_most=generation),
+                )
+            )
+        )
+        for shard in _lexicon_points(dataset, generation, lexicon):
+            self._engine.put([shard])
         found, _ = self._engine.ids(earlier, after=None, limit=PAGE)
         self._set_until(found, generation)
 
@@ -154,9 +168,7 @@ class GenerationStore:
         return set(self._ids(AllOf((*chunks, Lacks("text")))))
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
-        return self._engine.count(
-            AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,))))
-        )
+        return self._engine.count(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)))))
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
         shards = self._engine.payloads(
@@ -230,7 +242,57 @@ class GenerationStore:
             raise ValueError(f"a {name} vector holds NaN or infinity")
 
 
-def _batches[T](items: Iterable[T], size: int) -> Iterator[list[T]]:
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+class _Shard(msgspec.Struct, frozen=True, kw_only=True):
+    """Part of a lexicon, as JSON in the text of a point; the two lists are little-endian 32-bit integers."""
+
+    documents: int
+    total_length: int
+    terms: str  # base64
+    counts: str
+
+
+def _lexicon_points(dataset: DatasetKey, generation: int, lexicon: Lexicon) -> Iterator[Point]:
+    for number, start in enumerate(range(0, max(1, len(lexicon.terms)), LEXICON_SHARD_TERMS)):
+        part = slice(start, start + LEXICON_SHARD_TERMS)
+        shard = _Shard(
+            documents=lexicon.documents,
+            total_length=lexicon.total_length,
+            terms=_packed(lexicon.terms[part]),
+            counts=_packed(lexicon.counts[part]),
+        )
+        path = f"{number:04d}"
+        name = point_id(
+            dataset, kind="lexicon", path=path, start_line=0, end_line=0, content_hash=str(generation),
+            chunker_version="", encoder_version="",
+        )  # fmt: skip
+        text = msgspec.json.encode(shard).decode()
+        yield Point(
+            id=name,
+            payload=Payload(dataset=dataset, kind="lexicon", generation=generation, path=path, text=text),
+        )
+
+
+def _lexicon_of(shards: Iterable[Payload]) -> Lexicon:
+    terms, counts = array("I"), array("I")
+    shard = None
+    for payload in sorted(shards, key=lambda payload: payload.path):
+        shard = msgspec.json.decode(payload.text, type=_Shard)
+        terms.extend(_unpacked(shard.terms))
+        counts.extend(_unpacked(shard.counts))
+    if shard is None:
+        return EMPTY_LEXICON
+    return Lexicon(documents=shard.documents, total_length=shard.total_length, terms=terms, counts=counts)
+
+
+def _packed(values: "array[int]") -> str:
+    return b64encode(np.asarray(values, dtype="<u4").tobytes()).decode()
+
+
+def _unpacked(text: str) -> "array[int]":
+    return array("I", np.frombuffer(b64decode(text), dtype="<u4").tolist())

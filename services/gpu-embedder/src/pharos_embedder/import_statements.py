@@ -25,6 +25,11 @@ def rust_path(node: Node) -> Iterator[Import]:
         yield Import(module=path, line=_line(node), kind="path")
 
 
+def first_child(node: Node | None) -> Node | None:
+    """The first named child of *node*, if it has any."""
+    return node.named_child(0) if node is not None and node.named_child_count else None
+
+
 def _text(node: Node | None) -> str:
     return "" if node is None or node.text is None else node.text.decode("utf-8", "replace")
 
@@ -63,8 +68,7 @@ def _string(node: Node | None) -> str:
 
 def _ecmascript(node: Node) -> Iterator[Import]:
     if node.type == "call_expression":
-        arguments = node.child_by_field_name("arguments")
-        first = arguments.named_child(0) if arguments is not None else None
+        first = first_child(node.child_by_field_name("arguments"))
         yield Import(module=_string(first), line=_line(node), kind="require")
         return
     source = node.child_by_field_name("source")
@@ -86,9 +90,9 @@ def _ecmascript(node: Node) -> Iterator[Import]:
             case "identifier":
                 names.append(ImportedName(name="default", alias=_text(child)))
             case "namespace_import" | "namespace_export":
-                alias = _text(child.named_child(0))
+                alias = _text(first_child(child))
             case "import_require_clause":
-                alias = _text(child.named_child(0))
+                alias = _text(first_child(child))
                 source = child.child_by_field_name("source")
     if node.type == "export_statement" and not names:
         names.append(ImportedName(name="*"))

@@ -172,7 +172,7 @@ _SHEBANG: Final = re.compile(r"#!\s*(\S+)(?:[ \t]+([^\r\n]{0,200}))?")
 
 
 def language_of(path: str, head: str = "") -> str:
-    """The language of the file at *path*, by its name, then by the `#!` line of *head*; `text` if nothing tells."""
+    """The language of the file at *path*, by its name, else by the `#!` line of *head*, else `text`."""
     name = PurePosixPath(path).name
     if (named := _BY_NAME.get(name)) is not None:
         return named

@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 from tree_sitter import Node, QueryCursor
 
 from pharos_embedder.chunking import split
-from pharos_embedder.import_statements import imports_of, rust_path
+from pharos_embedder.import_statements import first_child, imports_of, rust_path
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.syntax import Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
@@ -239,11 +239,10 @@ def _signature(core: Node, source: bytes) -> str:
 
 
 def _python_docstring(core: Node) -> str:
-    body = core.child_by_field_name("body")
-    first = body.named_child(0) if body is not None else None
+    first = first_child(core.child_by_field_name("body"))
     if first is None or first.type != "expression_statement" or first.named_child_count != 1:
         return ""
-    string = first.named_child(0)
+    string = first_child(first)
     if string is None or string.type != "string":
         return ""
     content = next((child for child in string.named_children if child.type == "string_content"), None)
@@ -251,7 +250,7 @@ def _python_docstring(core: Node) -> str:
 
 
 def _comment_above(lines: list[str], start_line: int) -> str:
-    """The comment that ends on the line before *start_line*; attributes and annotations between are passed over."""
+    """The comment that ends just before *start_line*; attributes and annotations between do not count."""
     at = start_line - 2
     floor = max(0, at - _DOC_LINES_MAX)
     while at >= floor and lines[at].lstrip().startswith(("#[", "@")):

@@ -1,7 +1,7 @@
 """What is known of one file after it was read: the values that parsing makes and linking and encoding take.
 
-Lines are 1-based and inclusive, and are counted by "\\n" alone (so "\\r\\n" is one line end, and a form feed or
-U+2028 is none). Byte offsets are into the UTF-8 text without its byte order mark.
+Lines are 1-based and inclusive, and are counted by "\\n" alone (so "\\r\\n" is one line end, and a form feed
+or U+2028 is none). Byte offsets are into the UTF-8 text without its byte order mark.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import msgspec
 class Definition(msgspec.Struct, frozen=True, kw_only=True):
     """Something with a name and a body: a function, a class, a constant.
 
-    `symbol` is the path of names down to it (`Outer.Inner.method`), `signature` its first line without the body
-    (at most 200 characters), `docstring` its documentation (at most 1,000 characters, empty if it has none).
+    `symbol` is the path of names down to it (`Outer.Inner.method`), `signature` its first line without the
+    body (at most 200 characters), `docstring` its documentation (at most 1,000 characters, empty if it has
+    none).
     """
 
     name: str
@@ -45,8 +46,8 @@ class ImportedName(msgspec.Struct, frozen=True, kw_only=True):
 class Import(msgspec.Struct, frozen=True, kw_only=True):
     """One import as written: the module's text, the names taken from it, and its place.
 
-    `level` counts the leading dots of a relative Python import, and is 0 elsewhere. A wildcard is the name `*`.
-    For Rust, `module` is the whole path (`crate::a::b`), and `mod x;` is the kind `module`.
+    `level` counts the leading dots of a relative Python import, and is 0 elsewhere. A wildcard is the name
+    `*`. For Rust, `module` is the whole path (`crate::a::b`), and `mod x;` is the kind `module`.
     """
 
     module: str
@@ -60,9 +61,9 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     """A run of whole lines of one file (or a part of one very long line), as it is stored, shown and encoded.
 
-    `text` is the exact source text. `context` is what is put before it for encoding only: the path, the enclosing
-    signature, and the end of the chunk before where the cut went through something. `content_hash` is the
-    blake2b-16 hex digest of `encoded_text`.
+    `text` is the exact source text. `context` is what is put before it for encoding only: the path, the
+    enclosing signature, and the end of the chunk before where the cut went through something. `content_hash`
+    is the blake2b-16 hex digest of `encoded_text`.
     """
 
     path: str
@@ -86,9 +87,9 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
 class ParsedFile(msgspec.Struct, frozen=True, kw_only=True):
     """One file, read and cut.
 
-    `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is the package clause of a Java or Go
-    file. `warning` is a sentence where something was not as it should be (broken syntax, a parser that was killed);
-    such a file is chunked all the same.
+    `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is the package clause of a
+    Java or Go file. `warning` is a sentence where something was not as it should be (broken syntax, a parser
+    that was killed); such a file is chunked all the same.
     """
 
     path: str

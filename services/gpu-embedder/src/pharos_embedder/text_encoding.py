@@ -17,8 +17,8 @@ _CONTROL_SHARE_MAX: Final = 0.02
 def decode(source: bytes, *, truncated: bool = False) -> str | None:
     """The text of *source* without a byte order mark, or None if it is binary.
 
-    *truncated* says that *source* is the head of something longer, so a character may be cut at its end. Line ends
-    are left as they are. A wrong byte in UTF-16 text becomes U+FFFD.
+    *truncated* says that *source* is the head of something longer, so a character may be cut at its end.
+    Line ends are left as they are. A wrong byte in UTF-16 text becomes U+FFFD.
     """
     if source.startswith(_UTF32_MARKS):
         return source.decode("utf-32", errors="replace").replace("\0", "\ufffd")

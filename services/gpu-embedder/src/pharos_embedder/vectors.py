@@ -21,7 +21,9 @@ Floats = npt.NDArray[np.float32]
 Kind = Literal["chunk", "file", "lexicon"]
 VectorName = Literal["text", "structure", "code_bm25"]
 
-ALIVE: Final = 2**53 - 1  # `until` of a point that no run has retired; exact as a double, which range filters use
+ALIVE: Final = (
+    2**53 - 1
+)  # `until` of a point that no run has retired; exact as a double, which range filters use
 STRUCTURE_DIMENSIONS: Final = 64
 SELECTION_DATASETS_MAX: Final = 256  # in one query; each adds a clause to its filter
 FILTER_VALUES_MAX: Final = 64
@@ -44,6 +46,10 @@ class StoreUnavailable(StoreError):
     """The store's server cannot be reached or refused the request; the same call may succeed later."""
 
 
+class StoreFull(StoreError):
+    """The disk has too little room left for another write."""
+
+
 class StoreClosed(StoreError):
     """The store was closed, or not opened yet."""
 
@@ -61,7 +67,7 @@ class DimensionMismatch(StoreError):
 
 
 class PointsMissing(StoreError):
-    """Vectors were given for points that are not in the store, for instance because it dropped their dataset."""
+    """Vectors were given for points that are not there, perhaps because their dataset was dropped."""
 
     def __init__(self, number: int) -> None:
         self.number = number
@@ -103,10 +109,11 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     docstring: str = ""
     repository: str = ""
     content_hash: str = ""
+    links: tuple[str, ...] = ()  # of a file: the files that it imports or uses names of, strongest first
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """A payload with its vectors; `id` as `point_id` makes it. `text_vector` may follow with `add_text_vectors`."""
+    """A payload with its vectors; `id` as `point_id` makes it. `text_vector` may follow later."""
 
     id: str
     payload: Payload
@@ -158,7 +165,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if len(self.datasets) > SELECTION_DATASETS_MAX:
             raise ValueError(
-                f"a query spans at most {SELECTION_DATASETS_MAX} datasets, not {len(self.datasets)}; name fewer"
+                f"a query spans at most {SELECTION_DATASETS_MAX} datasets, not {len(self.datasets)}"
             )
 
     def with_dense(self) -> Self:
@@ -166,12 +173,31 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, datasets=tuple(d for d in self.datasets if d.has_dense))
 
 
+class VectorReader(Protocol):
+    """What search asks of a store. Methods block and may be called from any thread."""
+
+    def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
+        """The word frequencies of *generation*; an empty lexicon where none were stored."""
+
+    def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
+        """The chunks nearest to *vector* (D,), nearest first."""
+
+    def sparse(self, vector: SparseVector, selection: Selection, limit: int) -> list[Hit]:
+        """The chunks that share words with *vector*, best first."""
+
+    def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
+        """The files nearest to *vector* (64,), nearest first."""
+
+    def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
+        """The structural vector (64,) of a file; None where it has none or is unknown."""
+
+
 @runtime_checkable
-class VectorStore(Protocol):
+class VectorStore(VectorReader, Protocol):
     """Everything that the pipeline and search ask of a store.
 
-    Methods block and may be called from any thread. A write has reached the store's log when its method
-    returns. Every method raises StoreClosed, and StoreUnavailable where there is a server.
+    A write has reached the store's log when its method returns. Every method raises StoreClosed, the embedded
+    store StoreFull and StoreError for what its engine reports, the server's StoreUnavailable.
     """
 
     def open(self) -> None:
@@ -181,7 +207,7 @@ class VectorStore(Protocol):
         """Flush and close; closing twice is harmless."""
 
     def flush(self) -> None:
-        """Make acknowledged writes survive a power loss, not only a killed process. Call before publishing."""
+        """Make acknowledged writes survive a power loss, not only kill -9. Call before publishing."""
 
     def optimize(self) -> bool:
         """Reclaim the space of deleted points and index large stores; whether anything changed.
@@ -190,7 +216,7 @@ class VectorStore(Protocol):
         """
 
     def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
-        """Undo whatever an unfinished run left: points born after *live* go, points retired after it stay alive.
+        """Undo what an unfinished run left: points born after *live* go, points retired after it live on.
 
         *live* is 0 for a dataset that was never published. Idempotent; call it before every run.
         """
@@ -203,8 +229,8 @@ class VectorStore(Protocol):
     def upsert(self, points: Iterable[Point]) -> int:
         """Store points, in batches; how many were given.
 
-        A living point of the same id stays as it is, vectors included: so a repeat is harmless, and no run can
-        take a point away from the readers of the live generation. A retired one is replaced.
+        A living point of the same id stays as it is, vectors included: so a repeat is harmless, and no run
+        can take a point away from the readers of the live generation. A retired one is replaced.
         """
 
     def add_text_vectors(self, ids: Sequence[str], vectors: Floats) -> None:
@@ -224,21 +250,6 @@ class VectorStore(Protocol):
     def put_lexicon(self, dataset: DatasetKey, generation: int, lexicon: Lexicon) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
 
-    def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
-        """The word frequencies of *generation*; an empty lexicon where none were stored."""
-
-    def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
-        """The chunks nearest to *vector* (D,), nearest first."""
-
-    def sparse(self, vector: SparseVector, selection: Selection, limit: int) -> list[Hit]:
-        """The chunks that share words with *vector*, best first."""
-
-    def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
-        """The files nearest to *vector* (64,), nearest first."""
-
-    def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
-        """The structural vector (64,) of a file; None where it has none or is unknown."""
-
 
 def point_id(
     dataset: DatasetKey,
@@ -253,11 +264,13 @@ def point_id(
 ) -> str:
     """The id of a point, the same for the same content at the same place.
 
-    Everything that may change in a point must be in *content_hash*, since a living point is never overwritten:
-    for a chunk its text and symbol, for a file also the structural vector, which moves with every training.
+    Everything that may change in a point must be in *content_hash*, since a living point is never
+    overwritten: for a chunk its text and symbol, for a file also the structural vector, which moves with
+    every training.
     """
     facts = (
-        dataset.joined(), kind, path, str(start_line), str(end_line), content_hash, chunker_version, encoder_version,
+        dataset.joined(), kind, path, str(start_line), str(end_line),
+        content_hash, chunker_version, encoder_version,
     )  # fmt: skip
     return str(uuid5(_NAMESPACE, "\x00".join(facts)))
 

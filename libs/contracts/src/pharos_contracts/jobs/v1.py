@@ -68,6 +68,18 @@ class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submi
     ttl_seconds: int
 
 
+class ActiveJob(Message, frozen=True, kw_only=True, tag="jobs.view.v1.active"):
+    """The pending or running job for one tenant, repository and ref, as the bucket ``active`` keeps it.
+
+    It holds the whole command: a command that expires while no scheduler runs leaves only its subject
+    behind, and its job must still end with a name. ``number`` is None until Q has given one.
+    """
+
+    command: SubmitJob
+    created_at: datetime
+    number: int | None = None
+
+
 class Notice(msgspec.Struct, frozen=True, kw_only=True):
     """Something to know of a job that went on all the same; ``path`` where it concerns a file."""
 
@@ -76,10 +88,14 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share."""
+    """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share.
+
+    ``built_on`` is the generation that was live when it began, 0 for none: only that one may it replace.
+    """
 
     dataset: str
     generation: int
+    built_on: int = 0
     commit: str
     branch: str | None = None
     files_processed: int
@@ -121,6 +137,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     worker: str | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    next_attempt_at: datetime | None = None
     error: str | None = None
     code: str | None = None
     reason: str | None = None
@@ -174,6 +191,27 @@ class JobCancelled(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.cance
 
 class JobSkipped(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.skipped"):
     """It never ran, or found nothing to do; ``job.reason`` says which."""
+
+
+def job_of(command: SubmitJob, number: int) -> Job:
+    """The job that *command* asks for, as it is when Q has taken it as its *number*-th."""
+    return Job(
+        job_id=command.job_id,
+        number=number,
+        tenant=command.tenant,
+        key=command.key,
+        kind=command.kind,
+        state=JobState.QUEUED,
+        source=command.source,
+        project=command.project,
+        dataset=command.dataset,
+        scope=command.scope,
+        priority=command.priority,
+        force=command.force,
+        submitted_at=command.submitted_at,
+        submitted_by=command.submitted_by,
+        ttl_seconds=command.ttl_seconds,
+    )
 
 
 AnyJobEvent = (

@@ -1,0 +1,246 @@
+"""What the gateway answers, typed. Unknown fields are ignored: the gateway may say more than this knows."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+
+ENDED: Final = frozenset({"completed", "complete", "failed", "cancelled", "skipped"})
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A job was accepted, or the one that does the same already was (``deduplicated``)."""
+
+    status: str
+    job_id: int | str
+    queue_position: int | None = None
+    target: str | None = None
+    queue_size: int | None = None
+    max_queue_size: int | None = None
+    deduplicated: bool = False
+
+
+class Worker(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker process."""
+
+    name: str
+    status: str
+    device: str | None = None
+    job_id: int | str | None = None
+    since: datetime | None = None
+    last_seen: datetime | None = None
+
+
+class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
+    """``Idle``, ``Training Graph on …``, ``Error: …`` or ``Offline``; and each worker."""
+
+    status: str
+    workers: tuple[Worker, ...] = ()
+
+    @property
+    def offline(self) -> bool:
+        return self.status == "Offline"
+
+
+class HistoryEntry(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as the public history of ingestion shows it."""
+
+    job_id: int | str
+    repo_url: str
+    status: str
+    timestamp: datetime | None = None
+    duration_seconds: float | None = None
+    files_processed: int | None = None
+    embeddings_generated: int | None = None
+    progress: Any = None
+    error: str | None = None
+    reason: str | None = None
+    age_seconds: int | None = None
+
+
+class History(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first."""
+
+    jobs: tuple[HistoryEntry, ...]
+
+
+class Notice(msgspec.Struct, frozen=True, kw_only=True):
+    """Something to know of a job that went on all the same."""
+
+    message: str
+    path: str | None = None
+
+
+class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
+    """What an indexing made."""
+
+    dataset: str | None = None
+    commit: str | None = None
+    branch: str | None = None
+    files_processed: int = 0
+    embeddings_generated: int = 0
+    chunks: int = 0
+    chunks_encoded: int = 0
+    chunks_reused: int = 0
+    edges: int = 0
+    left_out: dict[str, int] = msgspec.field(default_factory=dict)
+    languages: dict[str, int] = msgspec.field(default_factory=dict)
+    stage_seconds: dict[str, float] = msgspec.field(default_factory=dict)
+    warnings: tuple[Notice, ...] = ()
+    warnings_total: int = 0
+    summary: str = ""
+
+
+class Progress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running job is; ``percent`` never falls within an attempt."""
+
+    stage: str = ""
+    percent: float = 0.0
+    done: int = 0
+    total: int = 0
+    current_file: str | None = None
+    eta_seconds: float | None = None
+    detail: str | None = None
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Which repository a job indexes, and what of it."""
+
+    identity: str
+    clone_url: str | None = None
+    branch: str | None = None
+    sha: str | None = None
+
+
+class Job(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is now."""
+
+    job_id: str
+    state: str
+    number: int | None = None
+    kind: str = "repository"
+    source: Source | None = None
+    project: str | None = None
+    dataset: str | None = None
+    priority: str | None = None
+    submitted_at: datetime | None = None
+    started_at: datetime | None = None
+    ended_at: datetime | None = None
+    attempt: int = 0
+    max_attempts: int | None = None
+    worker: str | None = None
+    error: str | None = None
+    code: str | None = None
+    reason: str | None = None
+    result: IndexResult | None = None
+    progress: Progress | None = None
+    queue_position: int | None = None
+    waiting_for_worker: bool = False
+
+    @property
+    def ended(self) -> bool:
+        return self.state in ENDED
+
+    @property
+    def repository(self) -> str:
+        return self.source.identity if self.source is not None else ""
+
+    @property
+    def seconds(self) -> float | None:
+        """From its start to its end; None until both are known."""
+        if self.started_at is None or self.ended_at is None:
+            return None
+        return (self.ended_at - self.started_at).total_seconds()
+
+
+class JobPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs, newest first; ``cursor`` continues, None ends."""
+
+    jobs: tuple[Job, ...]
+    cursor: int | str | None = None
+
+
+class LineSpan(msgspec.Struct, frozen=True, kw_only=True):
+    """Lines of a file, from 1, both ends included."""
+
+    start: int
+    end: int
+
+
+class Scores(msgspec.Struct, frozen=True, kw_only=True):
+    """What each channel gave; None where it did not find the file. ``final`` orders."""
+
+    final: float
+    dense: float | None = None
+    sparse: float | None = None
+    structural: float | None = None
+    rerank: float | None = None
+
+
+class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
+    """A file and its best chunk."""
+
+    id: str
+    chunk: str
+    file: str
+    line_span: LineSpan = msgspec.field(name="lineSpan")
+    scores: Scores
+    symbol: str | None = None
+    kind: str | None = None
+    language: str | None = None
+    project: str | None = None
+    dataset: str | None = None
+    repository: str | None = None
+    commit: str | None = None
+    url: str | None = None
+    reasons: tuple[str, ...] = ()
+    highlights: tuple[str, ...] = ()
+    also: tuple[LineSpan, ...] = ()
+
+
+class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """The results, best first."""
+
+    results: tuple[SearchResult, ...]
+    metadata: dict[str, Any] = msgspec.field(default_factory=dict)
+    latency_ms: float = 0.0
+    request_id: str | None = None
+
+
+class Dataset(msgspec.Struct, frozen=True, kw_only=True):
+    """A searchable dataset: one branch of one repository, unless it was named."""
+
+    dataset: str
+    project: str | None = None
+    repository: str | None = None
+    branch: str | None = None
+    commit: str | None = None
+    stage: str | None = None
+    files: int | None = None
+    chunks: int | None = None
+    encoder: str | None = None
+    published_at: datetime | None = None
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """``healthy``, or ``degraded`` with what is wrong. ``ready`` is whether a submit would succeed."""
+
+    status: str
+    service: str | None = None
+    detail: str | None = None
+    dependencies: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Event(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened. ``id`` orders state events; progress has none."""
+
+    name: str
+    data: dict[str, Any]
+    id: str | None = None
+
+    @property
+    def ends_job(self) -> bool:
+        """The job that it tells of has ended."""
+        return self.name.startswith("job.") and self.name.removeprefix("job.") in ENDED

@@ -1,0 +1,202 @@
+"""How things look on a terminal, and as plain lines where there is none."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Final
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.style import Style
+from rich.syntax import Syntax
+from rich.table import Table
+from rich.text import Text
+
+from pharos_client.models import Job, SearchAnswer, SearchResult
+
+CODE_LINES_MAX: Final = 24
+WARNINGS_SHOWN: Final = 5
+STATE_STYLE: Final = {
+    "completed": "green",
+    "complete": "green",
+    "failed": "red",
+    "cancelled": "yellow",
+    "skipped": "yellow",
+    "running": "cyan",
+    "committing": "cyan",
+    "retrying": "yellow",
+}
+
+_CONTROL: Final = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+
+
+def safe(text: str) -> str:
+    """*text* without what would steer a terminal: code comes from anywhere."""
+    return _CONTROL.sub("\N{REPLACEMENT CHARACTER}", text.replace("\r\n", "\n"))
+
+
+def line(text: str) -> str:
+    """As `safe`, on one line."""
+    return " ".join(safe(text).split())
+
+
+def program() -> str:
+    """How this command was called, so that the next command can be typed as it is shown."""
+    called = Path(sys.argv[0])
+    return sys.argv[0] if called.name == "pharos" and len(called.parts) > 1 else "pharos"
+
+
+def search_answer(answer: SearchAnswer, *, terminal: bool) -> RenderableType:
+    """The results, best first, with code, place and reasons."""
+    if not answer.results:
+        return Text("Nothing was found.")
+    return Group(
+        *(_result(place, result, terminal=terminal) for place, result in enumerate(answer.results, 1)),
+        Text(f"{len(answer.results)} results in {answer.latency_ms:.0f} ms", style="dim"),
+    )
+
+
+def _result(place: int, result: SearchResult, *, terminal: bool) -> RenderableType:
+    span = result.line_span
+    link = _link(result.url) if terminal else Style()
+    head = Text.assemble(
+        (f"{place:>2}  ", "dim"),
+        (f"{line(result.file)}:{span.start}-{span.end}", Style(bold=True, color="cyan") + link),
+        ("  " + line(result.symbol) if result.symbol else "", "bold"),
+        (f"  {result.scores.final:.3f}", "dim"),
+    )
+    where = [result.repository or result.dataset or ""]
+    if result.commit:
+        where.append(f"@ {result.commit[:10]}")
+    where.append(" ".join(part for part in (result.language, result.kind) if part))
+    lines: list[RenderableType] = [head, Text("    " + line("  ".join(filter(None, where))), style="dim")]
+    if result.url and not terminal:
+        lines.append(Text("    " + line(result.url)))
+    lines.append(Text("    " + why(result), style="green"))
+    if result.also:
+        places = ", ".join(f"{also.start}-{also.end}" for also in result.also[:5])
+        lines.append(Text(f"    also at lines {places}", style="dim"))
+    lines.append(Padding(_code(result, terminal=terminal), (0, 0, 1, 4)))
+    return Group(*lines)
+
+
+def why(result: SearchResult) -> str:
+    """Why it was found, in words."""
+    if result.reasons:
+        return line("; ".join(result.reasons))
+    scores = result.scores
+    channels = (("meaning", scores.dense), ("words", scores.sparse), ("structure", scores.structural))
+    found = [f"{name} ({score:.2f})" for name, score in channels if score is not None]
+    return "found by " + " and ".join(found) if found else "found"
+
+
+def _code(result: SearchResult, *, terminal: bool) -> RenderableType:
+    lines = safe(result.chunk).rstrip("\n").split("\n")
+    shown, hidden = lines[:CODE_LINES_MAX], len(lines) - CODE_LINES_MAX
+    first = result.line_span.start
+    if not terminal:
+        width = len(str(first + len(shown)))
+        numbered = [f"{first + offset:>{width}} | {text}" for offset, text in enumerate(shown)]
+        more = [f"... {hidden} more lines"] if hidden > 0 else []
+        return Text("\n".join(numbered + more))
+    code = Syntax(
+        "\n".join(shown),
+        (result.language or "text").lower(),
+        theme="ansi_dark",
+        line_numbers=True,
+        start_line=first,
+        word_wrap=False,
+        background_color="default",
+    )
+    return Group(code, Text(f"… {hidden} more lines", style="dim")) if hidden > 0 else code
+
+
+def _link(url: str | None) -> Style:
+    """An OSC 8 hyperlink, for addresses that are nothing worse."""
+    return (
+        Style(link=url) if url and url.startswith(("https://", "http://")) and url.isprintable() else Style()
+    )
+
+
+def job_table(jobs: Iterable[Job], now: datetime) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in ("job", "state", "repository", "files", "chunks", "seconds", "when"):
+        table.add_column(column, justify="right" if column in {"files", "chunks", "seconds"} else "left")
+    for job in jobs:
+        result = job.result
+        table.add_row(
+            str(job.number if job.number is not None else job.job_id),
+            Text(job.state, style=STATE_STYLE.get(job.state, "")),
+            Text(line(job.repository)),
+            str(result.files_processed) if result else "",
+            str(result.chunks) if result else "",
+            f"{job.seconds:.1f}" if job.seconds is not None else "",
+            ago(job.submitted_at, now),
+        )
+    return table
+
+
+def job_lines(job: Job) -> tuple[str, ...]:
+    """A job told whole: what it is, how it stands, what it made, what was left out, and what went wrong."""
+    number = job.number if job.number is not None else job.job_id
+    lines = [f"job {number} {job.state}: {line(job.repository)}"]
+    if job.number is not None:
+        lines.append(f"  id {job.job_id}")
+    if job.error:
+        lines.append(f"  error: {line(job.error)}")
+    if job.reason:
+        lines.append(f"  reason: {line(job.reason)}")
+    if job.worker and not job.ended:
+        lines.append(f"  on {line(job.worker)}, attempt {job.attempt}")
+    return (*lines, *result_lines(job))
+
+
+def result_lines(job: Job) -> tuple[str, ...]:
+    """What a completed job made."""
+    result = job.result
+    if result is None:
+        return ()
+    seconds = f" in {job.seconds:.1f} s" if job.seconds is not None else ""
+    lines = [
+        f"  {result.files_processed} files, {result.chunks} chunks, {result.edges} edges{seconds}",
+        f"  commit {line(result.commit or 'unknown')}"
+        + (f" of {line(result.branch)}" if result.branch else ""),
+    ]
+    if result.chunks_reused:
+        lines.append(f"  {result.chunks_encoded} chunks encoded, {result.chunks_reused} reused")
+    if result.left_out:
+        counts = sorted(result.left_out.items(), key=lambda item: (-item[1], item[0]))
+        lines.append("  left out: " + ", ".join(f"{count} {line(what)}" for what, count in counts))
+    total = max(result.warnings_total, len(result.warnings))
+    if total:
+        lines.append(f"  {total} warning{'s' if total > 1 else ''}:")
+        for notice in result.warnings[:WARNINGS_SHOWN]:
+            place = f"{line(notice.path)}: " if notice.path else ""
+            lines.append(f"    {place}{line(notice.message)}")
+        if total > WARNINGS_SHOWN:
+            lines.append(f"    and {total - min(WARNINGS_SHOWN, len(result.warnings))} more")
+    return tuple(lines)
+
+
+def ago(moment: datetime | None, now: datetime) -> str:
+    """How long ago, in one unit."""
+    if moment is None:
+        return ""
+    moment = moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)
+    seconds = max(0, int((now - moment).total_seconds()))
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def consoles() -> tuple[Console, Console]:
+    """Standard output and standard error. Nothing is wrapped or coloured where no terminal is."""
+    out, err = Console(highlight=False), Console(stderr=True, highlight=False)
+    for console in (out, err):
+        console.soft_wrap = not console.is_terminal
+    return out, err

@@ -1,0 +1,114 @@
+"""Finding jobs: what waits in Q and what LEDGER holds is there at once, history knows the rest."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from pharos_contracts import rpc
+from pharos_contracts.identity import token
+from pharos_contracts.history.v1 import FindJob, JobPage, ListJobs
+from pharos_contracts.history.v1 import JobView as HistoryJobView
+from pharos_contracts.jobs.v1 import Job
+from pharos_contracts.message import UnreadableMessage, decode
+from pharos_contracts.streams import LEDGER
+from pharos_gateway.queueing import Queue
+from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
+from pharos_service.bus import Bus
+
+log = structlog.get_logger()
+
+HISTORY_SECONDS: Final = 1.5
+NUMBER_MAX: Final = 2**63 - 1
+
+
+class HistoryUnavailable(Exception):
+    """No process of the history service answers."""
+
+
+class _JobOfEvent(msgspec.Struct, frozen=True):
+    """The part of a job's event, of whatever type, that says all about the job."""
+
+    job: Job
+
+
+class Recent(Protocol):
+    """Jobs that this process has seen lately."""
+
+    def recent_job(self, number: int) -> tuple[str, str] | None:
+        """(tenant, job id) of the job with *number*."""
+
+
+class Finder:
+    """Finds jobs; errors of the bus pass through."""
+
+    def __init__(self, bus: Bus, queue: Queue, recent: Recent) -> None:
+        self._bus = bus
+        self._queue = queue
+        self._recent = recent
+
+    async def known(self, tenant: str | None, job_id: str) -> Job | None:
+        """The job as of this moment, without history: LEDGER's word before Q's. *tenant* None is every one."""
+        # Q first: a job leaves Q only after its event is stored.
+        waiting = await self._queue.of_job(job_id)
+        name = "*" if tenant is None else token(tenant)
+        stored = await self._bus.last(LEDGER, f"ledger.job.{name}.{token(job_id)}")
+        if stored is not None:
+            try:
+                return decode(stored.data, _JobOfEvent).job
+            except UnreadableMessage as error:
+                log.warning("job_unreadable", job_id=job_id, error=error.reason)
+        if waiting is not None and tenant in (None, waiting.command.tenant):
+            return waiting.job
+        return None
+
+    async def by_id(self, tenant: str | None, job_id: str) -> Job | None:
+        """A job by its UUID. HistoryUnavailable where only history can tell."""
+        return await self.known(tenant, job_id) or await self._from_history(
+            FindJob(tenant=tenant, job_id=job_id)
+        )
+
+    async def by_number(self, tenant: str | None, number: int) -> Job | None:
+        """A job by the number that Q gave it. HistoryUnavailable where only history can tell."""
+        recent = self._recent.recent_job(number)
+        if recent is not None:
+            owner, job_id = recent
+            return await self.known(owner, job_id) if tenant in (None, owner) else None
+        waiting = await self._queue.numbered(number)
+        if waiting is not None:
+            return waiting.job if tenant in (None, waiting.command.tenant) else None
+        found = await self._from_history(FindJob(tenant=tenant, number=number))
+        if found is None:
+            return None
+        return await self.known(found.tenant, found.job_id) or found  # history may lag
+
+    async def page(
+        self, tenant: str | None, *, states: Sequence[str], limit: int, before: int | None
+    ) -> JobPage:
+        """A page of history. HistoryUnavailable, QuestionRefused."""
+        question = ListJobs(tenant=tenant, states=tuple(states), limit=limit, before=before)
+        try:
+            return await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)
+        except NobodyAnswers as error:
+            raise HistoryUnavailable(str(error)) from error
+
+    async def waiting(self, tenant: str | None) -> list[Job]:
+        """What waits in Q, which history may not know of yet."""
+        return [waiting.job for waiting in await self._queue.waiting(tenant)]
+
+    async def _from_history(self, question: FindJob) -> Job | None:
+        views: tuple[HistoryJobView, ...]
+        try:
+            views = (
+                await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)
+            ).jobs
+        except NobodyAnswers as error:
+            raise HistoryUnavailable(str(error)) from error
+        except QuestionRefused as error:
+            if error.refusal.status == 404:
+                return None
+            raise
+        return views[0].job if views else None

@@ -1,0 +1,111 @@
+"""A job in the words of the native API. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import msgspec
+
+from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, Priority, Progress, RepositorySource, Scope, Stage
+from pharos_contracts.lifecycle import TERMINAL, JobState
+
+
+class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
+    """How far a running job is; ``percent`` never falls within an attempt."""
+
+    stage: Stage
+    percent: float
+    done: int
+    total: int
+    current_file: str | None
+    eta_seconds: float | None
+    detail: str | None
+    at: datetime
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is now. ``job_id`` is a UUID, ``number`` what the queue gave it."""
+
+    job_id: str
+    number: int
+    state: JobState
+    kind: JobKind
+    tenant: str
+    source: RepositorySource
+    project: str
+    dataset: str | None
+    scope: Scope
+    priority: Priority
+    force: bool
+    submitted_at: datetime
+    submitted_by: str
+    started_at: datetime | None
+    ended_at: datetime | None
+    next_attempt_at: datetime | None
+    attempt: int
+    max_attempts: int
+    worker: str | None
+    error: str | None
+    code: str | None
+    reason: str | None
+    age_seconds: int | None
+    result: IndexResult | None
+    progress: JobProgress | None
+    waiting_for_worker: bool
+
+
+class JobList(msgspec.Struct, frozen=True, kw_only=True):
+    """Jobs, newest first; ``cursor`` continues, None ends."""
+
+    jobs: tuple[JobView, ...]
+    cursor: int | None
+
+
+def view(job: Job, progress: Progress | None, *, workers_alive: bool) -> JobView:
+    """*job* with its latest *progress*, which counts only while it runs and for this attempt."""
+    current = progress if progress is not None and _is_current(job, progress) else None
+    return JobView(
+        job_id=job.job_id,
+        number=job.number,
+        state=job.state,
+        kind=job.kind,
+        tenant=job.tenant,
+        source=job.source,
+        project=job.project,
+        dataset=job.dataset,
+        scope=job.scope,
+        priority=job.priority,
+        force=job.force,
+        submitted_at=job.submitted_at,
+        submitted_by=job.submitted_by,
+        started_at=job.started_at,
+        ended_at=job.ended_at,
+        next_attempt_at=job.next_attempt_at,
+        attempt=job.attempt,
+        max_attempts=job.max_attempts,
+        worker=job.worker,
+        error=job.error,
+        code=job.code,
+        reason=job.reason,
+        age_seconds=job.age_seconds,
+        result=job.result,
+        progress=None if current is None else _progress(current),
+        waiting_for_worker=job.state is JobState.QUEUED and not workers_alive,
+    )
+
+
+def _is_current(job: Job, progress: Progress) -> bool:
+    return job.state not in TERMINAL and job.state is not JobState.QUEUED and progress.attempt >= job.attempt
+
+
+def _progress(progress: Progress) -> JobProgress:
+    return JobProgress(
+        stage=progress.stage,
+        percent=progress.percent,
+        done=progress.done,
+        total=progress.total,
+        current_file=progress.current_file,
+        eta_seconds=progress.eta_seconds,
+        detail=progress.detail,
+        at=progress.at,
+    )

@@ -1,0 +1,158 @@
+"""Our errors to ``{"detail", "code"}``: the one place where an exception becomes an HTTP answer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import structlog
+from litestar import Request, Response
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.types import ExceptionHandlersMap
+
+from pharos_gateway.authentication import Forbidden, InvalidIdentity, Unauthenticated, address_of
+from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable
+from pharos_service.asking import NobodyAnswers, QuestionRefused
+from pharos_service.bus import BusError
+from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
+
+log = structlog.get_logger()
+
+UNAUTHENTICATED: Final = "Invalid or missing authentication token"
+
+_BY_STATUS: Final[Mapping[int, tuple[str, str]]] = {
+    404: ("not_found", "There is nothing at this address"),
+    405: ("method_not_allowed", "This address does not answer this method"),
+    413: ("body_too_large", "The body of the request is larger than 1 MiB"),
+    415: ("unsupported_media_type", "The body of the request is of a type that is not understood"),
+}
+
+
+class Problem(Exception):
+    """An answer other than the one hoped for. ``extra`` joins ``detail`` and ``code`` in the body."""
+
+    def __init__(
+        self,
+        status: int,
+        code: str,
+        detail: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        extra: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__(detail)
+        self.status = status
+        self.code = code
+        self.detail = detail
+        self.headers = dict(headers or {})
+        self.extra = dict(extra or {})
+
+
+def unavailable(what: str, reason: str) -> Problem:
+    """*what* cannot be had at the moment."""
+    return Problem(503, "unavailable", f"{what} unavailable: {reason}", headers={"Retry-After": "1"})
+
+
+def not_found(what: str) -> Problem:
+    """The same for what does not exist and for what the caller may not know of."""
+    return Problem(404, "not_found", f"There is no such {what}")
+
+
+def invalid(detail: str, *, field: str | None = None) -> Problem:
+    """Something in the request cannot be understood; *field* names it."""
+    return Problem(400, "invalid_request", detail, extra={"field": field} if field else None)
+
+
+def problem_of(error: Exception) -> Problem:  # one case for each kind of error
+    """The answer that *error* stands for."""
+    match error:
+        case Problem():
+            return error
+        case Unauthenticated():
+            return Problem(
+                401, "unauthenticated", UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"}
+            )
+        case Forbidden():
+            return Problem(403, "forbidden", str(error), extra={"needed": error.needed})
+        case InvalidIdentity():
+            return invalid(str(error))
+        case InvalidRepositoryUrl() | HostRefused():
+            return Problem(
+                400, "invalid_repository_url", "Invalid repository URL", extra={"reason": error.reason}
+            )
+        case InvalidRef():
+            return Problem(400, "invalid_ref", "Invalid branch or commit", extra={"reason": error.reason})
+        case QueueFull():
+            return Problem(
+                429,
+                "queue_full",
+                f"Queue is full ({error.size} pending tasks). Please try again later.",
+                headers={"Retry-After": str(error.retry_after_seconds)},
+                extra={"queue_size": error.size, "max_queue_size": error.capacity},
+            )
+        case QueueUnavailable():
+            return Problem(
+                503,
+                "queue_unavailable" if error.job_id is None else "fate_unknown",
+                f"Queue unavailable: {error.reason}",
+                headers={"Retry-After": "1"},
+                extra=None if error.job_id is None else {"job_id": error.job_id},
+            )
+        case QuestionRefused():
+            refusal = error.refusal
+            # Only what the client can do something about keeps its status; the rest is ours.
+            status = refusal.status if refusal.status in (400, 404, 409, 429) else 503
+            return Problem(status, refusal.code, refusal.detail)
+        case NobodyAnswers():
+            return unavailable("Service", str(error))
+        case BusError():
+            return unavailable("Bus", str(error))
+        case ValidationException():
+            return _validation(error)
+        case HTTPException() if error.status_code < 500:
+            code, detail = _BY_STATUS.get(
+                error.status_code, ("invalid_request", "The request could not be understood")
+            )
+            return Problem(
+                error.status_code if error.status_code in _BY_STATUS else 400,
+                code,
+                detail,
+                headers=dict(error.headers or {}),
+            )
+        case _:
+            return Problem(500, "internal_error", "Something went wrong here; the log of the gateway says what")
+
+
+def _validation(error: ValidationException) -> Problem:
+    """Litestar's list of what does not fit, as one sentence that names the first."""
+    found = error.extra if isinstance(error.extra, list) else []
+    first = found[0] if found and isinstance(found[0], dict) else {}
+    message = str(first.get("message", "")).strip().rstrip(".")
+    field = str(first.get("key", "")) or None
+    if not message:
+        return invalid("The request could not be understood")
+    where = f"'{field}': " if field is not None and field != "data" else ""
+    return invalid(f"Invalid request: {where}{message}", field=None if field == "data" else field)
+
+
+def body_of(problem: Problem) -> dict[str, Any]:
+    return {"detail": problem.detail, "code": problem.code, **problem.extra}
+
+
+def answer(request: Request[Any, Any, Any], error: Exception) -> Response[dict[str, Any]]:
+    """Every error of every route comes by here."""
+    problem = problem_of(error)
+    if problem.status == 401:
+        # The path is left out: somebody may have put a credential into the address of a repository.
+        log.warning("authentication_failed", client=address_of(request), method=request.method)
+    elif problem.status == 500:
+        log.error("request_failed", method=request.method, exc_info=error)
+    return Response(
+        body_of(problem),
+        status_code=problem.status,
+        headers=problem.headers,
+        media_type="application/json",
+    )
+
+
+HANDLERS: Final[ExceptionHandlersMap] = {HTTPException: answer, Exception: answer}

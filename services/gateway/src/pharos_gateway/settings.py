@@ -1,0 +1,157 @@
+"""What the gateway reads at its start, and every mistake in it as a sentence."""
+
+from __future__ import annotations
+
+from ipaddress import ip_network
+from typing import Annotated, Final
+from urllib.parse import urlsplit
+
+import msgspec
+from msgspec import Meta
+
+from pharos_contracts.identity import InvalidName, token
+from pharos_gateway.authentication import Role
+from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
+from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+
+TOKEN_LENGTH_MIN: Final = 32
+TTL_SECONDS_MAX: Final = 86_400 * 30
+
+
+class Anonymous(msgspec.Struct, frozen=True):
+    """As whom a request without a credential acts."""
+
+    tenant: str
+    role: Role
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
+    """The gateway's settings."""
+
+    host: Annotated[str, Meta(description="Address that the gateway listens on.")] = "127.0.0.1"
+    port: Annotated[int, Meta(description="Port that the gateway listens on.", ge=0, le=65535)] = 8000
+    admin_token: Annotated[
+        Secret,
+        Meta(
+            description="The bootstrap admin's credential, at least 32 characters. "
+            "`make run` generates one at its first start."
+        ),
+    ] = Secret("")
+    git_allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="Hosts that repositories may come from: `host`, `host:port`, `https://host`, or "
+            "`http://host:port`, which admits plain http and private addresses. Empty: any public https host."
+        ),
+    ] = ""
+    task_ttl_seconds: Annotated[
+        int,
+        Meta(
+            description="How long a job may wait before it is skipped instead of run.",
+            ge=1,
+            le=TTL_SECONDS_MAX,
+        ),
+    ] = 86_400
+    public_status: Annotated[
+        bool,
+        Meta(description="Whether worker status and history of tenant `default` are shown without a key."),
+    ] = True
+    anonymous: Annotated[
+        str,
+        Meta(
+            description="`<tenant>:<role>`: as whom requests without a credential act. Empty: they get 401."
+        ),
+    ] = ""
+    trusted_proxies: Annotated[
+        tuple[str, ...],
+        Meta(description="Addresses or networks of proxies whose `X-Forwarded-*` headers are believed."),
+    ] = ()
+    cors_origins: Annotated[
+        tuple[str, ...],
+        Meta(description="Origins whose browsers may call the API; `*` for all. Empty: none."),
+    ] = ()
+    streams_max: Annotated[
+        int, Meta(description="Event streams that may be open at once, all together.", ge=1, le=100_000)
+    ] = 2_000
+    streams_per_key_max: Annotated[
+        int,
+        Meta(
+            description="Event streams that one key, or one address without a key, may have open.",
+            ge=1,
+            le=100_000,
+        ),
+    ] = 500
+
+    def __post_init__(self) -> None:
+        mistakes = [
+            *_token_mistakes(self.admin_token),
+            *_anonymous_mistakes(self.anonymous),
+            *_hosts_mistakes(self.git_allowed_hosts),
+            *(mistake for proxy in self.trusted_proxies for mistake in _proxy_mistakes(proxy)),
+            *(mistake for origin in self.cors_origins for mistake in _origin_mistakes(origin)),
+        ]
+        if mistakes:
+            raise InvalidSettings(mistakes)
+
+    @property
+    def allowed_hosts(self) -> AllowedHosts:
+        return AllowedHosts.parse(self.git_allowed_hosts)
+
+    @property
+    def anonymous_caller(self) -> Anonymous | None:
+        if not self.anonymous:
+            return None
+        tenant, _, role = self.anonymous.partition(":")
+        return Anonymous(tenant, Role(role))
+
+
+def _token_mistakes(admin_token: Secret) -> list[str]:
+    length = len(admin_token.reveal())
+    if length == 0:
+        return [
+            f"PHAROS_ADMIN_TOKEN is missing: set it, or PHAROS_ADMIN_TOKEN_FILE, to a random text of at "
+            f"least {TOKEN_LENGTH_MIN} characters."
+        ]
+    if length < TOKEN_LENGTH_MIN:
+        return [f"PHAROS_ADMIN_TOKEN has {length} characters; it needs at least {TOKEN_LENGTH_MIN}."]
+    return []
+
+
+def _anonymous_mistakes(text: str) -> list[str]:
+    if not text:
+        return []
+    tenant, _, role = text.partition(":")
+    try:
+        token(tenant)
+        Role(role)
+    except (InvalidName, ValueError):
+        return [
+            f"PHAROS_ANONYMOUS is {text[:80]!r}; it must be <tenant>:<role> with the role viewer, editor "
+            "or admin."
+        ]
+    return []
+
+
+def _hosts_mistakes(text: str) -> list[str]:
+    try:
+        AllowedHosts.parse(text)
+    except InvalidAllowedHost as error:
+        return [f"{error}."]
+    return []
+
+
+def _proxy_mistakes(proxy: str) -> list[str]:
+    if proxy == "*":
+        return []
+    try:
+        ip_network(proxy)
+    except ValueError:
+        return [f"PHAROS_TRUSTED_PROXIES has {proxy[:80]!r}, which is neither an address nor a network."]
+    return []
+
+
+def _origin_mistakes(origin: str) -> list[str]:
+    parts = urlsplit(origin)
+    if origin == "*" or (parts.scheme in ("http", "https") and parts.netloc and not parts.path):
+        return []
+    return [f"PHAROS_CORS_ORIGINS has {origin[:80]!r}, which is not an origin such as https://example.com."]

@@ -1,0 +1,384 @@
+"""Submitting a repository: one job for one piece of work, however often and at how many gateways it is asked.
+
+The order of the writes is what makes it safe. The entry in the bucket ``active`` is created before the
+command is published, so that of two submits one finds the other's entry. Whatever fails between the two
+leaves an entry without a job, which the next submit takes over. The publish itself is guarded a second time
+by the subjects of Q.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from datetime import datetime
+from typing import Final, Protocol
+
+import msgspec
+import structlog
+
+from pharos_contracts import subjects
+from pharos_contracts.identity import PROJECT_DEFAULT, fingerprint, work_key
+from pharos_contracts.jobs.v1 import ActiveJob, Job, Priority, RepositorySource, SubmitJob
+from pharos_contracts.lifecycle import TERMINAL, JobState
+from pharos_contracts.message import Message
+from pharos_contracts.workers.v1 import Worker
+from pharos_gateway import statuses
+from pharos_gateway.queueing import QueueState, Waiting, position
+from pharos_gateway.resolving import HostRefused
+from pharos_service.buckets import Bucket, Entry
+from pharos_service.bus import (
+    Bus,
+    BusError,
+    FateUnknown,
+    StreamFull,
+    WrongLastSequence,
+)
+from pharos_sources.repository_url import RepositoryAddress
+
+__all__ = [
+    "HostRefused",
+    "Order",
+    "QueueFull",
+    "QueueUnavailable",
+    "Remembered",
+    "Submitted",
+    "Submitting",
+]
+
+log = structlog.get_logger()
+
+SUBMIT_SECONDS: Final = 1.8  # an answer, whatever it is, within two seconds
+ORPHAN_SECONDS: Final = 10.0
+POLL_SECONDS: Final = 0.05
+PUBLISHES_MAX: Final = 3
+DISPATCHED: Final = "dispatched"
+UNDECIDED: Final = "An earlier submit of the same repository is still being decided"
+
+
+class Order(msgspec.Struct, frozen=True, kw_only=True):
+    """What a caller asks for, checked. ``sha`` wins over ``branch``."""
+
+    tenant: str
+    user: str
+    address: RepositoryAddress
+    branch: str | None = None
+    sha: str | None = None
+    force: bool = False
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
+
+
+class Submitted(msgspec.Struct, frozen=True, kw_only=True):
+    """A job was accepted, or the one that does the same already was (``deduplicated``).
+
+    ``job_id`` is the job's number, ``id`` its UUID. ``queue_position`` is 0 for a job that runs already.
+    """
+
+    status: str
+    job_id: int
+    queue_position: int
+    target: str
+    queue_size: int
+    max_queue_size: int
+    id: str
+    deduplicated: bool = False
+
+
+class Remembered(Message, frozen=True, kw_only=True, tag="idempotency.view.v1.submit"):
+    """What an Idempotency-Key stands for: the job that it started, and the answer once there was one."""
+
+    job_id: str
+    answer: Submitted | None = None
+
+
+class QueueFull(Exception):
+    """Q holds as many jobs as it may."""
+
+    def __init__(self, size: int, capacity: int, retry_after_seconds: int) -> None:
+        super().__init__("Queue is full")
+        self.size = size
+        self.capacity = capacity
+        self.retry_after_seconds = retry_after_seconds
+
+
+class QueueUnavailable(Exception):
+    """The bus did not take the job; with a ``job_id`` it may have, and nobody can say yet."""
+
+    def __init__(self, reason: str, job_id: str | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.job_id = job_id
+
+
+class Jobs(Protocol):
+    """Where a job can be looked up at once."""
+
+    async def known(self, tenant: str | None, job_id: str) -> Job | None: ...
+
+
+class Pending(Protocol):
+    """The queue."""
+
+    async def state(self) -> QueueState: ...
+    async def of_same_work(self, command: SubmitJob) -> Waiting | None: ...
+
+
+class Workers(Protocol):
+    """What is known of workers."""
+
+    def workers(self) -> Sequence[Worker]: ...
+    def recent_durations_seconds(self) -> Sequence[float]: ...
+
+
+class _Attempt:
+    """How far a submit got: what a timeout means depends on it."""
+
+    def __init__(self) -> None:
+        self.command: SubmitJob | None = None  # set while its publish may or may not have been stored
+        self.accepted: tuple[SubmitJob, int] | None = None
+
+
+class Submitting:
+    """The use case. One object serves every request of a process."""
+
+    def __init__(
+        self,
+        bus: Bus,
+        queue: Pending,
+        jobs: Jobs,
+        workers: Workers,
+        *,
+        active: Bucket[ActiveJob],
+        remembered: Bucket[Remembered],
+        check_host: Callable[[RepositoryAddress], Awaitable[None]],
+        ttl_seconds: int,
+        now: Callable[[], datetime],
+        new_job_id: Callable[[], str],
+    ) -> None:
+        self._bus = bus
+        self._queue = queue
+        self._jobs = jobs
+        self._workers = workers
+        self._active = active
+        self._remembered = remembered
+        self._check_host = check_host
+        self._ttl_seconds = ttl_seconds
+        self._now = now
+        self._new_job_id = new_job_id
+        self._last_state = QueueState(size=0, capacity=0, first=1, last=0)
+
+    async def submit(self, order: Order) -> Submitted:
+        """Accept *order*, or find the job that does the same.
+
+        HostRefused, QueueFull, QueueUnavailable.
+        """
+        if not self._bus.connected:
+            raise QueueUnavailable("Not connected to the bus")
+        await self._check_host(order.address)
+        attempt = _Attempt()
+        try:
+            async with asyncio.timeout(SUBMIT_SECONDS):
+                return await self._submit(order, attempt)
+        except TimeoutError:
+            if attempt.accepted is not None:
+                command, number = attempt.accepted
+                return self._answer(command.job_id, number, self._guess(), deduplicated=False)
+            if attempt.command is not None:
+                raise QueueUnavailable("Connection timeout", attempt.command.job_id) from None
+            raise QueueUnavailable(UNDECIDED if self._bus.connected else "Connection timeout") from None
+        except BusError as error:
+            raise QueueUnavailable(str(error)) from error
+
+    async def _submit(self, order: Order, attempt: _Attempt) -> Submitted:
+        if order.idempotency_key is None:
+            return await self._place(self._command(order, self._new_job_id()), attempt)
+        key = f"{order.tenant}.{fingerprint(order.idempotency_key)}"
+        entry, fresh = await self._remember(key)
+        if entry.value.answer is not None:
+            return entry.value.answer
+        job_id = entry.value.job_id
+        job = None if fresh else await self._jobs.known(order.tenant, job_id)
+        if job is None:
+            # Published for the first time, or again: the fate of the first was unknown and nothing is stored.
+            answer = await self._place(self._command(order, job_id), attempt)
+        else:
+            answer = await self._answer_of(job, deduplicated=False)
+        try:
+            await self._remembered.update(key, Remembered(job_id=job_id, answer=answer), entry.revision)
+        except BusError as error:  # the job id is remembered, and answers as well
+            log.info("answer_not_remembered", job_id=job_id, reason=str(error))
+        return answer
+
+    async def _remember(self, key: str) -> tuple[Entry[Remembered], bool]:
+        """The entry under *key*, and whether it is new."""
+        value = Remembered(job_id=self._new_job_id())
+        while True:
+            revision = await self._remembered.create(key, value)
+            if revision is not None:
+                return Entry(key, value, revision), True
+            found = await self._remembered.get(key)
+            if found is not None:  # else it expired between the two
+                return found, False
+
+    def _command(self, order: Order, job_id: str) -> SubmitJob:
+        branch = order.branch if order.sha is None else None
+        return SubmitJob(
+            job_id=job_id,
+            tenant=order.tenant,
+            key=work_key(
+                project=PROJECT_DEFAULT,
+                dataset=None,
+                repository=order.address.key,
+                ref=order.sha or branch,
+            ),
+            source=RepositorySource(
+                identity=order.address.identity,
+                clone_url=order.address.clone_url,
+                branch=order.branch,
+                sha=order.sha,
+            ),
+            project=PROJECT_DEFAULT,
+            priority=order.priority,
+            force=order.force,
+            submitted_at=self._now(),
+            submitted_by=order.user,
+            ttl_seconds=self._ttl_seconds,
+        )
+
+    async def _place(self, command: SubmitJob, attempt: _Attempt) -> Submitted:
+        """Claim the work, then publish; or the answer of whoever claimed it before."""
+        key = subjects.active_key(command.tenant, command.key)
+        claim = ActiveJob(command=command, created_at=self._now())
+        publishes = 0
+        while True:
+            revision = await self._active.create(key, claim)
+            if revision is None:
+                entry = await self._active.get(key)
+                if entry is None:
+                    continue  # released in between
+                if entry.value.command.job_id == command.job_id:
+                    revision = entry.revision
+                else:
+                    job = await self._jobs.known(command.tenant, entry.value.command.job_id)
+                    if job is not None and job.state not in TERMINAL:
+                        return await self._answer_of(job, deduplicated=True)
+                    if job is None and not self._is_orphan(entry.value):
+                        await asyncio.sleep(POLL_SECONDS)  # its publish is under way
+                        continue
+                    revision = await self._active.update(key, claim, entry.revision)
+                    if revision is None:
+                        continue
+                    log.info("claim_taken_over", job_id=command.job_id, was=entry.value.command.job_id)
+            publishes += 1
+            answer = await self._publish(command, key, claim, revision, attempt)
+            if answer is not None:
+                return answer
+            if publishes >= PUBLISHES_MAX:
+                raise QueueUnavailable(UNDECIDED)
+
+    def _is_orphan(self, active: ActiveJob) -> bool:
+        return (self._now() - active.created_at).total_seconds() > ORPHAN_SECONDS
+
+    async def _publish(
+        self, command: SubmitJob, key: str, claim: ActiveJob, revision: int, attempt: _Attempt
+    ) -> Submitted | None:
+        """The answer once Q has decided; None where a command of the same work came and went meanwhile."""
+        attempt.command = command
+        try:
+            ack = await self._bus.publish(
+                subjects.submit_subject(command),
+                command,
+                message_id=command.job_id,
+                ttl_seconds=command.ttl_seconds,
+                expect_last=0,
+                expect_scope=subjects.same_work_filter(command),
+            )
+        except FateUnknown as error:
+            raise QueueUnavailable(str(error), command.job_id) from error
+        except WrongLastSequence:
+            attempt.command = None
+            return await self._yield_to_other(command, key, claim, revision)
+        except StreamFull:
+            attempt.command = None
+            await self._release(key, revision)
+            same = await self._queue.of_same_work(command)
+            if same is not None:
+                return await self._answer_of(same.job, deduplicated=same.command.job_id != command.job_id)
+            raise await self._full() from None
+        except BusError as error:  # refused or not connected: nothing was stored
+            attempt.command = None
+            await self._release(key, revision)
+            raise QueueUnavailable(str(error)) from error
+        attempt.accepted = (command, ack.seq)
+        log.info("job_submitted", job_id=command.job_id, number=ack.seq, tenant=command.tenant)
+        try:
+            await self._active.update(key, msgspec.structs.replace(claim, number=ack.seq), revision)
+        except BusError as error:  # Q knows the number too
+            log.info("number_not_noted", job_id=command.job_id, reason=str(error))
+        return self._answer(command.job_id, ack.seq, await self._state(), deduplicated=False)
+
+    async def _yield_to_other(
+        self, command: SubmitJob, key: str, claim: ActiveJob, revision: int
+    ) -> Submitted | None:
+        """Q has a command for the same work already: its job is the answer, and the claim is its."""
+        same = await self._queue.of_same_work(command)
+        if same is None:
+            return None
+        owner = msgspec.structs.replace(claim, command=same.command, number=same.number)
+        try:
+            await self._active.update(key, owner, revision)
+        except BusError as error:  # taken over by the next submit, when it has become an orphan
+            log.info("claim_not_handed_over", job_id=same.command.job_id, reason=str(error))
+        return await self._answer_of(same.job, deduplicated=same.command.job_id != command.job_id)
+
+    async def _release(self, key: str, revision: int) -> None:
+        try:
+            await self._active.delete(key, revision)
+        except BusError as error:  # an orphan, which the next submit takes over
+            log.info("claim_not_released", reason=str(error))
+
+    async def _full(self) -> QueueFull:
+        state = await self._state()
+        workers = self._workers.workers()
+        return QueueFull(
+            state.capacity,
+            state.capacity,
+            statuses.retry_after_seconds(
+                self._workers.recent_durations_seconds(), sum(worker.slots for worker in workers)
+            ),
+        )
+
+    async def _state(self) -> QueueState:
+        """The queue as it is; as it was last seen when the bus does not say."""
+        try:
+            self._last_state = await self._queue.state()
+        except BusError:
+            return self._guess()
+        return self._last_state
+
+    def _guess(self) -> QueueState:
+        last = self._last_state
+        return msgspec.structs.replace(last, size=max(last.size, 1), capacity=max(last.capacity, 1))
+
+    async def _answer_of(self, job: Job, *, deduplicated: bool) -> Submitted:
+        state = await self._state()
+        answer = self._answer(job.job_id, job.number, state, deduplicated=deduplicated)
+        if job.state in (JobState.QUEUED, JobState.PENDING):
+            return answer
+        return msgspec.structs.replace(
+            answer, queue_position=0, queue_size=state.size, target=job.worker or answer.target
+        )
+
+    def _answer(self, job_id: str, number: int, state: QueueState, *, deduplicated: bool) -> Submitted:
+        place = position(state, number)
+        return Submitted(
+            status=DISPATCHED,
+            job_id=number,
+            queue_position=place,
+            target=statuses.target(self._workers.workers()),
+            # A worker may have taken the job before its size was read.
+            queue_size=max(state.size, place),
+            max_queue_size=max(state.capacity, 1),
+            id=job_id,
+            deduplicated=deduplicated,
+        )

@@ -1,0 +1,157 @@
+"""``rpc.search``: a question of the bus becomes a query, its answer a message."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import anyio.to_thread
+import structlog
+
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.message import Message
+from pharos_contracts.rpc import Refused
+from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_embedder import search
+from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
+from pharos_embedder.encoding import EncoderBusy
+from pharos_embedder.fusion import Reason
+from pharos_embedder.vectors import DatasetKey, Filters, Searched, Selection, StoreError
+from pharos_sources.hosts import AllowedHosts
+from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddress, parse_repository_url
+
+log = structlog.get_logger()
+
+
+class Answers:
+    """Answers searches over the live datasets."""
+
+    def __init__(
+        self, engine: search.SearchEngine, catalogue: Catalogue, allowed_hosts: AllowedHosts
+    ) -> None:
+        self._engine = engine
+        self._catalogue = catalogue
+        self._address = lru_cache(maxsize=4096)(_address_in(allowed_hosts))
+
+    async def answer(self, question: Search) -> Message:
+        """The answer, or a refusal that says what to change."""
+        began = time.perf_counter()
+        chosen = choose(question, self._catalogue.all())
+        if not chosen:
+            return SearchAnswer(
+                results=(),
+                metadata={"datasets_searched": 0, "note": _nothing_to_search(question)},
+                latency_ms=_ms_since(began),
+            )
+        searched = chosen[:DATASETS_MAX]
+        try:
+            query = _query(question, searched)
+            answer = await anyio.to_thread.run_sync(self._engine.search, query)
+        except (search.InvalidQuery, ValueError) as error:
+            return Refused(code="invalid_query", detail=str(error), status=400)
+        except EncoderBusy as error:
+            return Refused(code="encoder_busy", detail=str(error), status=503)
+        except StoreError as error:
+            return Refused(code="store_unavailable", detail=str(error), status=503)
+        live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in searched}
+        return SearchAnswer(
+            results=tuple(self._result(found, live[found.dataset]) for found in answer.results),
+            metadata=_metadata(answer.metadata, searched, len(chosen)),
+            latency_ms=_ms_since(began),
+        )
+
+    def _result(self, found: search.SearchResult, dataset: Dataset) -> SearchResult:
+        address = self._address(dataset.clone_url)
+        url = None
+        if address is not None:
+            url = address.web_url(dataset.commit, found.path, found.start_line, found.end_line)
+        return SearchResult(
+            id=found.id,
+            chunk=found.text,
+            file=found.path,
+            line_span=LineSpan(start=found.start_line, end=found.end_line),
+            symbol=found.symbol or None,
+            kind=found.kind or None,
+            language=found.language,
+            project=dataset.project,
+            dataset=dataset.dataset,
+            repository=dataset.repository,
+            commit=dataset.commit,
+            url=url,
+            scores=Scores(
+                dense=found.scores.dense,
+                sparse=found.scores.sparse,
+                structural=found.scores.structural,
+                final=found.scores.final,
+            ),
+            reasons=tuple(_reason(each) for each in found.reasons),
+            highlights=found.highlights,
+            also=tuple(LineSpan(start=span.start, end=span.end) for span in found.other_chunks),
+        )
+
+
+def _address_in(allowed_hosts: AllowedHosts) -> Callable[[str], RepositoryAddress | None]:
+    def parse(clone_url: str) -> RepositoryAddress | None:
+        try:
+            return parse_repository_url(clone_url, allowed_hosts=allowed_hosts)
+        except InvalidRepositoryUrl:
+            return None  # admitted once, and no longer: what was indexed stays, without links
+
+    return parse
+
+
+def _query(question: Search, datasets: Sequence[Dataset]) -> search.SearchQuery:
+    return search.SearchQuery(
+        text=question.query,
+        k=question.k,
+        mode=question.mode.value,
+        threshold=question.threshold or 0.0,
+        selection=Selection(
+            datasets=tuple(
+                Searched(
+                    dataset=DatasetKey(each.tenant, each.project, each.dataset),
+                    generation=each.generation,
+                    has_dense=each.stage is IndexStage.FULL,
+                )
+                for each in datasets
+            ),
+            filters=Filters(
+                languages=tuple(language.lower() for language in question.languages),
+                path_prefix=question.path_prefix or "",
+            ),
+        ),
+    )
+
+
+def _metadata(
+    told: search.SearchMetadata, searched: Sequence[Dataset], chosen: int
+) -> dict[str, str | int | float | bool | list[str]]:
+    facts: dict[str, str | int | float | bool | list[str]] = {
+        "mode": told.mode,
+        "datasets_searched": len(searched),
+        "datasets_matched": chosen,
+        "dense_candidates": told.dense_candidates,
+        "sparse_candidates": told.sparse_candidates,
+        "words_searched": told.words_searched,
+        "query_cut": told.query_cut,
+    }
+    if told.lexical_only:
+        facts["lexical_only"] = [key.dataset for key in told.lexical_only]
+    return facts
+
+
+def _reason(reason: Reason) -> str:
+    channel = "meaning" if reason.channel == "dense" else "words"
+    by = "its best chunk" if reason.by == "best" else "its best three chunks"
+    return f"#{reason.rank} by {channel} ({by})"
+
+
+def _nothing_to_search(question: Search) -> str:
+    if question.datasets or question.repositories:
+        return "No indexed dataset matches these filters"
+    return "Nothing has been indexed here yet"
+
+
+def _ms_since(began: float) -> float:
+    return round((time.perf_counter() - began) * 1000, 2)

@@ -1,0 +1,250 @@
+"""Composition root: the only file that names concrete classes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import socket
+import sys
+from contextlib import ExitStack
+from datetime import UTC, datetime
+from importlib.metadata import version
+from typing import Final
+from uuid import uuid4
+
+import anyio
+import anyio.to_thread
+import structlog
+from faststream.nats import NatsBroker
+
+from pharos_contracts.identity import as_token
+from pharos_contracts.rpc import SEARCH
+from pharos_contracts.search.v1 import Search
+from pharos_contracts.subjects import POOL_DEFAULT
+from pharos_contracts.workers.v1 import Worker as WorkerView
+from pharos_contracts.workers.v1 import WorkerState
+from pharos_embedder.answering import Answers
+from pharos_embedder.catalogue import Catalogue
+from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, probe
+from pharos_embedder.discovery import DiscoveryLimits
+from pharos_embedder.encoding import EncoderService
+from pharos_embedder.model import EncoderUnavailable, load_encoder
+from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.pipeline import Limits, Tools
+from pharos_embedder.presence import Presence
+from pharos_embedder.publishing import Publisher
+from pharos_embedder.search import SearchEngine
+from pharos_embedder.settings import Settings
+from pharos_embedder.syntax import ParseOptions
+from pharos_embedder.vector_cache import VectorCache
+from pharos_embedder.vectors import StoreError, VectorStore
+from pharos_embedder.worker import Worker, WorkerConfig
+from pharos_service.bus import Bus, connection_options
+from pharos_service.health import probes
+from pharos_service.rpc import answer
+from pharos_service.running import EXIT_SETTINGS, run
+from pharos_sources.git import FetchLimits
+from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+from pharos_sources.secret import Secret
+
+log = structlog.get_logger()
+
+MiB: Final = 1024 * 1024
+ROLES: Final = ("all", "worker", "search")
+PARSE_WORKERS: Final = 2
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+class CannotStart(Exception):
+    """The process cannot do its work as it is set up; the text says what to change."""
+
+
+async def serve(settings: Settings, role: str) -> None:
+    """Load the encoder, open the store, then work and answer until cancelled."""
+    with ExitStack() as opened:
+        allowed_hosts = _allowed_hosts(settings)
+        choice, encoder = await anyio.to_thread.run_sync(_load, settings)
+        store = _store(settings, role, encoder.dimensions)
+        await anyio.to_thread.run_sync(_open, store)
+        opened.callback(store.close)
+        broker = NatsBroker(settings.nats_url, **connection_options(settings, "pharos-embedder"))
+        bus = Bus(await broker.connect())
+        catalogue = Catalogue(bus)
+        if role in ("all", "search"):
+            engine = SearchEngine(store, encoder.encode_query)
+            answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+        try:
+            await broker.start()
+            async with (
+                probes(
+                    settings.health_host,
+                    settings.health_port,
+                    lambda: None if bus.connected else "not connected to the bus",
+                ),
+                anyio.create_task_group() as tasks,
+            ):
+                tasks.start_soon(catalogue.follow)
+                if role in ("all", "worker") and settings.worker_slots > 0:
+                    presence = Presence(bus, _view(settings, choice, encoder), utc_now)
+                    tasks.start_soon(presence.beat)
+                    for worker in _workers(settings, allowed_hosts, bus, presence, store, encoder, opened):
+                        tasks.start_soon(worker.serve)
+                await anyio.sleep_forever()
+        finally:
+            with anyio.CancelScope(shield=True), anyio.move_on_after(3):
+                await broker.stop()
+
+
+def _workers(
+    settings: Settings,
+    allowed_hosts: AllowedHosts,
+    bus: Bus,
+    presence: Presence,
+    store: VectorStore,
+    encoder: EncoderService,
+    opened: ExitStack,
+) -> list[Worker]:
+    home = settings.home_path
+    cache = VectorCache(
+        home / "vectors",
+        limit_bytes=settings.vector_cache_max_mb * MiB,
+        warn=lambda text: log.warning("vector_cache", detail=text),
+    )
+    opened.callback(cache.close)
+    # What a killed process left behind belongs to nobody: one home has one embedder.
+    workspaces = home / "workspaces"
+    shutil.rmtree(workspaces, ignore_errors=True)
+    workspaces.mkdir(parents=True, mode=0o700)
+    config = WorkerConfig(
+        workspaces=workspaces,
+        allowed_hosts=allowed_hosts,
+        github_token=Secret(settings.github_token.reveal()) if settings.github_token else None,
+        job_timeout_seconds=settings.job_timeout_seconds,
+        limits=_limits(settings),
+    )
+    publisher = Publisher(bus, encoder=encoder.version, now=utc_now)
+    found = []
+    for _ in range(settings.worker_slots):
+        pool = ParsePool(PARSE_WORKERS, settings.parse_timeout_seconds)
+        opened.callback(pool.close)
+        tools = Tools(store=store, encoder=encoder, cache=cache, parse_pool=pool)
+        found.append(Worker(bus, tools, publisher, presence, config, now=utc_now))
+    return found
+
+
+def _load(settings: Settings) -> tuple[DeviceChoice, EncoderService]:
+    try:
+        choice = choose_device(settings.device)
+        log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why)
+        return choice, EncoderService(load_encoder(settings.encoder, choice))
+    except (DeviceUnavailable, EncoderUnavailable) as error:
+        raise CannotStart(str(error)) from error
+
+
+def _store(settings: Settings, role: str, dimensions: int) -> VectorStore:
+    if settings.uses_server:
+        if not settings.qdrant_url:
+            raise CannotStart(
+                "PHAROS_STORE=qdrant needs PHAROS_QDRANT_URL, the address of the Qdrant server."
+            )
+        from pharos_embedder.qdrant_store import qdrant_store
+
+        return qdrant_store(
+            settings.qdrant_url,
+            dimensions=dimensions,
+            api_key=settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None,
+        )
+    if settings.store not in ("", "edge"):
+        raise CannotStart(f"PHAROS_STORE is {settings.store!r}; it can be `edge` or `qdrant`.")
+    if role == "worker":
+        raise CannotStart(
+            "The embedded store belongs to one process. Run `--role all`, or set PHAROS_QDRANT_URL to a "
+            "Qdrant server that workers and searchers share."
+        )
+    from pharos_embedder.edge_store import edge_store
+
+    return edge_store(settings.home_path / "index", dimensions=dimensions)
+
+
+def _open(store: VectorStore) -> None:
+    try:
+        store.open()
+    except StoreError as error:
+        raise CannotStart(str(error)) from error
+
+
+def _allowed_hosts(settings: Settings) -> AllowedHosts:
+    try:
+        return AllowedHosts.parse(settings.git_allowed_hosts)
+    except InvalidAllowedHost as error:
+        raise CannotStart(f"PHAROS_GIT_ALLOWED_HOSTS is not valid: {error}") from error
+
+
+def _limits(settings: Settings) -> Limits:
+    file_bytes = settings.max_file_size_mb * MiB
+    return Limits(
+        fetch=FetchLimits(bytes_max=settings.repository_max_mb * MiB),
+        discovery=DiscoveryLimits(
+            file_bytes_max=min(file_bytes, DiscoveryLimits().file_bytes_max),
+            total_bytes_max=settings.repository_max_mb * MiB,
+        ),
+        parsing=ParseOptions(
+            size_chars=settings.chunk_size,
+            overlap_chars=min(settings.chunk_overlap, settings.chunk_size // 2),
+            file_bytes_max=file_bytes,
+        ),
+        batch_tokens=None
+        if settings.embedding_batch_tokens == "auto"
+        else int(settings.embedding_batch_tokens),
+    )
+
+
+def _device_name(choice: DeviceChoice) -> str:
+    """What the GPU calls itself; empty for a CPU."""
+    kind, _, index = choice.device.partition(":")
+    return probe().cuda[int(index or 0)] if kind == "cuda" else ""
+
+
+def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> WorkerView:
+    started = utc_now()
+    return WorkerView(
+        name=as_token(settings.worker_name or _device_name(choice) or socket.gethostname()),
+        instance=str(uuid4()),
+        pool=POOL_DEFAULT,
+        state=WorkerState.IDLE,
+        device=f"{choice.device} {choice.dtype}",
+        slots=settings.worker_slots,
+        since=started,
+        seen_at=started,
+        versions={
+            "pharos": version("pharos-embedder"),
+            "torch": version("torch"),
+            "encoder": encoder.version,
+            "chunker": CHUNKER_VERSION,
+        },
+    )
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="pharos_embedder", description="Index repositories, answer searches."
+    )
+    parser.add_argument("--role", choices=ROLES, default="all")
+    role = parser.parse_args().role
+    # Models come from packages, a local path or the hub's cache; progress bars belong to no log.
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+
+    async def start(settings: Settings) -> None:
+        await serve(settings, role)
+
+    try:
+        run("embedder", Settings, start)
+    except* CannotStart as errors:
+        for error in errors.exceptions:
+            print(f"embedder: {error}", file=sys.stderr)
+        raise SystemExit(EXIT_SETTINGS) from None

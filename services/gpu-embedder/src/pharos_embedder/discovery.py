@@ -1,0 +1,300 @@
+"""The files of a checked-out tree that are worth indexing, and an account of those that are not.
+
+Nothing is followed out of the tree: symbolic links are never opened, and `.git` is never read. The walk is a
+loop in path order with limits on depth, entries, files, bytes and time, so the same tree gives the same
+answer (time aside) and a hostile one ends; whatever a limit leaves out is counted under its reason.
+
+Large data: files of DATA_LANGUAGES (JSON, CSV, XML, …) have a limit of their own, lower than that for source.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Final, NamedTuple
+
+import msgspec
+
+from pharos_embedder.file_rules import folder_reason, head_reason, name_reason
+from pharos_embedder.git_patterns import PATTERN_FILE_BYTES_MAX, AttributeRules, IgnoreRules
+from pharos_embedder.languages import DATA_LANGUAGES, TEXT, language_of
+from pharos_embedder.reading import read_regular
+from pharos_embedder.text_encoding import decode
+
+_HEAD_BYTES: Final = 64 * 1024
+_PATH_BYTES_MAX: Final = 4_096
+
+_CONFIG_NAMES: Final = frozenset({"go.mod", "package.json", "jsconfig.json", "Cargo.toml"})
+_CONFIG_BYTES_MAX: Final = 256 * 1024
+_CONFIGS_MAX: Final = 2_000
+
+
+class DiscoveryLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much of a tree is taken. What is over is left out and counted."""
+
+    file_bytes_max: int = 1024 * 1024
+    data_bytes_max: int = 256 * 1024
+    files_max: int = 50_000
+    total_bytes_max: int = 1024 * 1024 * 1024
+    depth_max: int = 64
+    entries_max: int = 1_000_000
+    seconds_max: float = 300.0
+    examples_max: int = 5
+
+
+class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
+    """A file to index: its path from the root with `/`, its size in bytes, its language."""
+
+    path: str
+    size: int
+    language: str
+
+
+class Discovery(msgspec.Struct, frozen=True, kw_only=True):
+    """What was found. `left_out` counts files (a submodule is one) by reason, `examples` has a few of each.
+
+    Reasons: binary, minified, lock file, vendored, generated, ignored, too large, symlink, submodule, empty,
+    not a file, unreadable, over the depth limit, over the file limit, over the size limit, over the time
+    limit.
+    """
+
+    files: tuple[SourceFile, ...]
+    left_out: Mapping[str, int]
+    examples: Mapping[str, tuple[str, ...]]
+    total_bytes: int
+
+
+class _Entry(NamedTuple):
+    path: str
+    name: str
+    depth: int
+    is_folder: bool
+    is_link: bool
+    reason: str | None  # inherited from the folder above
+    siblings: frozenset[str]
+
+
+def discover(
+    root: Path,
+    limits: DiscoveryLimits | None = None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
+) -> Discovery:
+    """Every file under *root* that is to be indexed, sorted by path, and what was left out.
+
+    Raises OSError if *root* itself cannot be listed; a folder or file further down that cannot is left out.
+    """
+    return _Walk(root, limits or DiscoveryLimits(), clock).run()
+
+
+def read_configs(root: Path, files: tuple[SourceFile, ...]) -> dict[str, str]:
+    """Path → text of the manifests that import resolution asks (go.mod, tsconfig, package.json, Cargo.toml).
+
+    At most 2,000 files of at most 256 KiB; those nearest to the root first.
+    """
+    wanted = [one for one in files if _is_config(one.path.rpartition("/")[2])]
+    wanted.sort(key=lambda one: (one.path.count("/"), one.path))
+    texts: dict[str, str] = {}
+    for one in wanted[:_CONFIGS_MAX]:
+        source = read_regular(root / one.path, _CONFIG_BYTES_MAX + 1)
+        if source is not None and len(source) <= _CONFIG_BYTES_MAX and (text := decode(source)) is not None:
+            texts[one.path] = text
+    return texts
+
+
+def _is_config(name: str) -> bool:
+    return name in _CONFIG_NAMES or (name.startswith("tsconfig") and name.endswith(".json"))
+
+
+class _Walk:
+    """One discovery: the stack of what is still to be looked at, and the account."""
+
+    def __init__(self, root: Path, limits: DiscoveryLimits, clock: Callable[[], float]) -> None:
+        self._root = root
+        self._limits = limits
+        self._clock = clock
+        self._ends_at = clock() + limits.seconds_max
+        self._ignored = IgnoreRules()
+        self._attributes = AttributeRules()
+        self._submodules: frozenset[str] = frozenset()
+        self._files: list[SourceFile] = []
+        self._total = 0
+        self._entries = 0
+        self._left_out: dict[str, int] = {}
+        self._examples: dict[str, list[str]] = {}
+
+    def run(self) -> Discovery:
+        modules = read_regular(self._root / ".gitmodules", PATTERN_FILE_BYTES_MAX)
+        self._submodules = frozenset(_submodule_paths((decode(modules) or "") if modules else ""))
+        stack = list(self._list("", 0, None))[::-1]
+        while stack:
+            entry = stack.pop()
+            self._entries += 1
+            late = self._clock() > self._ends_at
+            if late or self._entries > self._limits.entries_max:
+                self._leave("over the time limit" if late else "over the file limit", entry.path)
+                for rest in stack:
+                    self._leave("over the time limit" if late else "over the file limit", rest.path)
+                break
+            if entry.is_folder:
+                stack.extend(reversed(self._enter(entry)))
+            else:
+                self._take(entry)
+        files = tuple(sorted(self._files, key=lambda one: one.path))
+        return Discovery(
+            files=files,
+            left_out=dict(sorted(self._left_out.items())),
+            examples={reason: tuple(paths) for reason, paths in sorted(self._examples.items())},
+            total_bytes=self._total,
+        )
+
+    def _list(self, folder: str, depth: int, reason: str | None) -> Iterator[_Entry]:
+        """The entries of *folder* in the order of their paths, after its pattern files were read."""
+        with os.scandir(self._root / folder) as scanned:
+            listed = [one for one in scanned if one.name != ".git"]
+        names = frozenset(one.name for one in listed)
+        if reason is None:
+            self._read_patterns(folder, names)
+        found = [
+            _Entry(
+                path=f"{folder}/{one.name}" if folder else one.name,
+                name=one.name,
+                depth=depth,
+                is_folder=one.is_dir(follow_symlinks=False),
+                is_link=one.is_symlink(),
+                reason=reason,
+                siblings=names,
+            )
+            for one in listed
+        ]
+        # A folder sorts as its name and "/", which is how the paths of its files sort among those of its
+        # siblings.
+        found.sort(key=lambda one: one.path + "/" * one.is_folder)
+        yield from found
+
+    def _read_patterns(self, folder: str, names: frozenset[str]) -> None:
+        for name, rules in ((".gitignore", self._ignored), (".gitattributes", self._attributes)):
+            if name in names:
+                source = read_regular(self._root / folder / name, PATTERN_FILE_BYTES_MAX)
+                rules.add(folder, (decode(source, truncated=True) or "") if source else "")
+
+    def _enter(self, entry: _Entry) -> list[_Entry]:
+        if entry.path in self._submodules or (self._root / entry.path / ".git").exists():
+            self._leave("submodule", entry.path)
+            return []
+        if entry.depth >= self._limits.depth_max:
+            self._leave("over the depth limit", entry.path)
+            return []
+        reason = entry.reason
+        if reason is None and self._ignored.ignores(entry.path, is_folder=True):
+            reason = "ignored"
+        if reason is None:
+            reason = folder_reason(entry.name, entry.siblings, lambda: self._names(entry.path))
+            if reason == "vendored" and self._attributes.overrides_vendored:
+                reason = None
+        try:
+            return list(self._list(entry.path, entry.depth + 1, reason))
+        except OSError:
+            self._leave("unreadable", entry.path)
+            return []
+
+    def _names(self, folder: str) -> frozenset[str]:
+        try:
+            with os.scandir(self._root / folder) as scanned:
+                return frozenset(one.name for one in scanned)
+        except OSError:
+            return frozenset()
+
+    def _take(self, entry: _Entry) -> None:
+        """The file *entry* into the files, or into the account."""
+        reason, size, language = self._judge(entry)
+        if reason is None and len(self._files) >= self._limits.files_max:
+            reason = "over the file limit"
+        if reason is None and self._total + size > self._limits.total_bytes_max:
+            reason = "over the size limit"
+        if reason is not None:
+            self._leave(reason, entry.path)
+            return
+        self._total += size
+        self._files.append(SourceFile(path=entry.path, size=size, language=language))
+
+    def _judge(self, entry: _Entry) -> tuple[str | None, int, str]:
+        if entry.is_link:
+            return "symlink", 0, TEXT
+        if entry.reason is not None:
+            return entry.reason, 0, TEXT
+        try:
+            encoded = entry.path.encode("utf-8")
+        except UnicodeEncodeError:
+            return "unreadable", 0, TEXT  # a name that is not text cannot be shown, stored or asked for
+        if len(encoded) > _PATH_BYTES_MAX:
+            return "unreadable", 0, TEXT
+        if self._ignored.ignores(entry.path, is_folder=False):
+            return "ignored", 0, TEXT
+        attributes = self._attributes.of(entry.path)
+        reason = self._by_attributes(attributes) or self._by_name(entry, attributes)
+        if reason is not None:
+            return reason, 0, TEXT
+        return self._by_content(entry, attributes)
+
+    @staticmethod
+    def _by_attributes(attributes: Mapping[str, str]) -> str | None:
+        if attributes.get("linguist-vendored") == "true":
+            return "vendored"
+        if attributes.get("linguist-generated") == "true":
+            return "generated"
+        if attributes.get("binary") == "true" or attributes.get("text") == "false":
+            return "binary"
+        return None
+
+    def _by_name(self, entry: _Entry, attributes: Mapping[str, str]) -> str | None:
+        if self._attributes.overrides_vendored and attributes.get("linguist-vendored") != "false":
+            for folder in entry.path.split("/")[:-1]:  # was entered only for the sake of the override
+                if folder_reason(folder, frozenset({"package.json"}), frozenset) == "vendored":
+                    return "vendored"
+        reason = name_reason(entry.name)
+        return None if reason == "generated" and attributes.get("linguist-generated") == "false" else reason
+
+    def _by_content(self, entry: _Entry, attributes: Mapping[str, str]) -> tuple[str | None, int, str]:
+        path = self._root / entry.path
+        try:
+            status = path.lstat()
+        except OSError:
+            return "unreadable", 0, TEXT
+        if not stat.S_ISREG(status.st_mode):
+            return "not a file", 0, TEXT
+        size = status.st_size
+        if size == 0:
+            return "empty", 0, TEXT
+        if size > self._limits.file_bytes_max:
+            return "too large", size, TEXT
+        source = read_regular(path, _HEAD_BYTES)
+        if source is None:
+            return "unreadable", size, TEXT
+        whole = len(source) >= size
+        head = decode(source, truncated=not whole)
+        if head is None:
+            return "binary", size, TEXT
+        language = language_of(entry.path, head[:300])
+        if language in DATA_LANGUAGES and size > self._limits.data_bytes_max:
+            return "too large", size, language
+        reason = head_reason(head, language, whole=whole)
+        if reason == "generated" and attributes.get("linguist-generated") == "false":
+            reason = None
+        return reason, size, language
+
+    def _leave(self, reason: str, path: str) -> None:
+        self._left_out[reason] = self._left_out.get(reason, 0) + 1
+        examples = self._examples.setdefault(reason, [])
+        if len(examples) < self._limits.examples_max:
+            examples.append(path.encode("utf-8", "replace").decode("utf-8"))
+
+
+def _submodule_paths(text: str) -> Iterator[str]:
+    for line in text.splitlines():
+        key, _, value = line.partition("=")
+        if key.strip() == "path":
+            yield value.strip().strip('"').strip("/")

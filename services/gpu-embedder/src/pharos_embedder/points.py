@@ -1,0 +1,125 @@
+"""What is stored of a repository, as points. Pure: chunks, the graph and its vectors in, points out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Final
+
+import msgspec
+import numpy as np
+
+from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
+from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.linking import FileGraph
+from pharos_embedder.syntax import Chunk, ParsedFile
+from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, point_id
+
+LINKS_MAX: Final = 64
+DOCSTRING_CHARACTERS_MAX: Final = 500
+
+
+class Origin(msgspec.Struct, frozen=True, kw_only=True):
+    """What all points of one run share."""
+
+    dataset: DatasetKey
+    generation: int
+    scope: str
+    repository: str
+    encoder: str
+
+
+def chunk_id(chunk: Chunk, origin: Origin) -> str:
+    # The context is part of what is encoded and the symbol of what is shown: both are in the hash.
+    content = hashlib.blake2b(
+        "\0".join((chunk.content_hash, chunk.symbol, chunk.kind)).encode(), digest_size=16
+    ).hexdigest()
+    return point_id(
+        origin.dataset,
+        kind="chunk",
+        path=f"{chunk.path}\0{chunk.ordinal}" if chunk.start_line == chunk.end_line else chunk.path,
+        start_line=chunk.start_line,
+        end_line=chunk.end_line,
+        content_hash=content,
+        chunker_version=CHUNKER_VERSION,
+        encoder_version=origin.encoder,
+    )
+
+
+def terms_of(chunk: Chunk) -> Counter[int]:
+    return document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol)
+
+
+def chunk_points(
+    chunks: Iterable[tuple[str, Chunk, Mapping[int, int]]], lexicon: Lexicon, origin: Origin
+) -> Iterator[Point]:
+    """A point for each (id, chunk, its terms), without its dense vector, which follows when it is encoded."""
+    for identifier, chunk, terms in chunks:
+        yield Point(
+            id=identifier,
+            payload=Payload(
+                dataset=origin.dataset,
+                kind="chunk",
+                generation=origin.generation,
+                path=chunk.path,
+                scope=origin.scope,
+                language=chunk.language,
+                symbol=chunk.symbol,
+                symbol_kind=chunk.kind,
+                start_line=chunk.start_line,
+                end_line=chunk.end_line,
+                text=chunk.text,
+                docstring=chunk.docstring[:DOCSTRING_CHARACTERS_MAX],
+                repository=origin.repository,
+                content_hash=chunk.content_hash,
+            ),
+            code_bm25=document_vector(terms, lexicon.average_length),
+        )
+
+
+def file_points(
+    files: Sequence[ParsedFile], graph: FileGraph, structure: Floats, origin: Origin
+) -> Iterator[Point]:
+    """A point for each file: its vector (64,) from the graph, and where its strongest edges lead.
+
+    *structure* is (N, 64), in the order of ``graph.paths``.
+    """
+    number = {path: index for index, path in enumerate(graph.paths)}
+    strongest: dict[int, list[tuple[float, str]]] = {}
+    for edge in graph.edges:
+        strongest.setdefault(edge.source, []).append((-edge.weight, graph.paths[edge.target]))
+    for file in files:
+        index = number[file.path]
+        links = tuple(dict.fromkeys(path for _, path in sorted(strongest.get(index, ()))))[:LINKS_MAX]
+        vector = structure[index]
+        content = hashlib.blake2b(
+            "\0".join((file.content_hash, *links)).encode() + np.ascontiguousarray(vector).tobytes(),
+            digest_size=16,
+        ).hexdigest()
+        yield Point(
+            id=point_id(
+                origin.dataset,
+                kind="file",
+                path=file.path,
+                start_line=1,
+                end_line=file.line_count,
+                content_hash=content,
+                chunker_version=CHUNKER_VERSION,
+                encoder_version=origin.encoder,
+            ),
+            payload=Payload(
+                dataset=origin.dataset,
+                kind="file",
+                generation=origin.generation,
+                path=file.path,
+                scope=origin.scope,
+                language=file.language,
+                start_line=1,
+                end_line=file.line_count,
+                repository=origin.repository,
+                content_hash=file.content_hash,
+                links=links,
+            ),
+            structure=vector,
+        )

@@ -1,0 +1,155 @@
+"""What the worker tells of itself, and how far its jobs are, while it lives."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable
+from datetime import datetime
+from typing import Final
+
+import structlog
+from msgspec.structs import replace
+
+from pharos_contracts import streams
+from pharos_contracts.jobs.v1 import Job, Progress, Stage
+from pharos_contracts.message import encode
+from pharos_contracts.subjects import ITEM_REPOSITORY, progress_subject
+from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_embedder.progress import Gauge
+from pharos_service.buckets import Bucket
+from pharos_service.bus import TROUBLE, Bus
+
+log = structlog.get_logger()
+
+HEARTBEAT_SECONDS: Final = 3.0
+PROGRESS_SECONDS: Final = 0.25  # four times a second, whatever happens in between
+
+
+class Presence:
+    """The worker's entry in the bucket ``workers``, renewed often enough that silence means death."""
+
+    def __init__(self, bus: Bus, worker: Worker, now: Callable[[], datetime]) -> None:
+        self._bucket = Bucket(bus, streams.KV_WORKERS, Worker)
+        self._worker = worker
+        self._now = now
+        self._changed = asyncio.Event()
+
+    @property
+    def name(self) -> str:
+        return self._worker.name
+
+    def busy(self, job: Job) -> None:
+        self._set(
+            state=WorkerState.BUSY,
+            job_ids=(*self._worker.job_ids, job.job_id),
+            tenant=job.tenant,
+            repository=job.source.identity,
+            error=None,
+            since=self._now(),
+        )
+
+    def done(self, job: Job, error: str | None) -> None:
+        """The job ended; an *error* stays visible until the next one begins."""
+        left = tuple(each for each in self._worker.job_ids if each != job.job_id)
+        state = WorkerState.BUSY if left else WorkerState.ERROR if error else WorkerState.IDLE
+        self._set(
+            state=state,
+            job_ids=left,
+            error=error,
+            stage=None,
+            tenant=job.tenant,
+            repository=job.source.identity if left or error else None,
+            since=self._now(),
+        )
+
+    def at_stage(self, stage: Stage) -> None:
+        if self._worker.stage != stage:
+            self._set(stage=stage.value)
+
+    def _set(self, **changes: object) -> None:
+        self._worker = replace(self._worker, **changes)
+        self._changed.set()
+
+    async def beat(self) -> None:
+        """Write the entry at every change, and every few seconds; take it away when cancelled."""
+        try:
+            while True:
+                self._changed.clear()
+                try:
+                    await self._bucket.put(self._worker.name, replace(self._worker, seen_at=self._now()))
+                except TROUBLE as error:
+                    log.debug("heartbeat_failed", reason=repr(error))
+                try:
+                    await asyncio.wait_for(self._changed.wait(), HEARTBEAT_SECONDS)
+                except TimeoutError:
+                    continue
+        finally:
+            await asyncio.shield(self._leave())
+
+    async def _leave(self) -> None:
+        """Gone at once, rather than after the bucket has forgotten it."""
+        try:
+            async with asyncio.timeout(1):
+                entry = await self._bucket.get(self._worker.name)
+                if entry is not None and entry.value.instance == self._worker.instance:
+                    await self._bucket.delete(self._worker.name, entry.revision, tombstone_seconds=60)
+        except TROUBLE as error:
+            log.debug("farewell_failed", reason=repr(error))
+
+
+class ProgressFeed:
+    """The progress of one attempt: reported from any thread, sent four times a second at most."""
+
+    def __init__(
+        self, bus: Bus, job: Job, attempt: int, presence: Presence, now: Callable[[], datetime]
+    ) -> None:
+        self._bus = bus
+        self._job = job
+        self._attempt = attempt
+        self._presence = presence
+        self._now = now
+        self._gauge = Gauge()
+        self._latest: Progress | None = None
+        self._sent: Progress | None = None
+
+    def report(
+        self,
+        stage: Stage,
+        done: int,
+        total: int,
+        *,
+        current_file: str | None = None,
+        detail: str | None = None,
+    ) -> None:
+        at = self._gauge.read(
+            stage, done, total, at=time.monotonic(), current_file=current_file, detail=detail
+        )
+        self._latest = Progress(
+            tenant=self._job.tenant,
+            job_id=self._job.job_id,
+            item_id=ITEM_REPOSITORY,
+            attempt=self._attempt,
+            at=self._now(),
+            stage=at.stage,
+            done=at.done,
+            total=at.total,
+            percent=at.percent,
+            current_file=at.current_file,
+            eta_seconds=at.eta_seconds,
+            detail=at.detail,
+            worker=self._presence.name,
+        )
+
+    async def send(self) -> None:
+        """Send what is new, until cancelled. Nobody waits for it to be stored: the next one replaces it."""
+        while True:
+            latest = self._latest
+            if latest is not None and latest is not self._sent:
+                self._presence.at_stage(latest.stage)
+                try:
+                    await self._bus.client.publish(progress_subject(latest), encode(latest))
+                    self._sent = latest
+                except TROUBLE as error:
+                    log.debug("progress_not_sent", reason=repr(error))
+            await asyncio.sleep(PROGRESS_SECONDS)

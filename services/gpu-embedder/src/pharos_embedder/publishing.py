@@ -1,0 +1,108 @@
+"""Publishing a generation: one compare-and-set of the dataset's record, finished even after a crash."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+
+from pharos_contracts import streams
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.identity import dataset_key
+from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.pipeline import Live, Target
+from pharos_embedder.vectors import DatasetKey
+from pharos_service.buckets import Bucket, Entry
+from pharos_service.bus import Bus
+
+log = structlog.get_logger()
+
+
+class PublishConflict(Exception):
+    """Another job published the dataset meanwhile; this one has to be done again on top of it."""
+
+    def __init__(self, dataset: str) -> None:
+        super().__init__(f"The dataset {dataset} was published by another job meanwhile")
+
+
+def is_published(record: Dataset | None, job: Job, result: IndexResult, stage: IndexStage) -> bool:
+    """Whether *record* already says what publishing *result* would make it say, or more."""
+    return (
+        record is not None
+        and record.job_id == job.job_id
+        and record.generation >= result.generation
+        and (record.stage is stage or record.stage is IndexStage.FULL)
+    )
+
+
+def may_follow(record: Dataset | None, job: Job, result: IndexResult) -> bool:
+    """Whether *result* was built on what *record* says is live."""
+    if record is None:
+        return result.built_on == 0
+    if record.generation == result.generation:
+        return record.job_id == job.job_id and record.stage is IndexStage.LEXICAL
+    return record.generation == result.built_on
+
+
+class Publisher:
+    """The bucket ``datasets``, as a worker uses it."""
+
+    def __init__(self, bus: Bus, *, encoder: str, now: Callable[[], datetime]) -> None:
+        self._bucket = Bucket(bus, streams.KV_DATASETS, Dataset)
+        self._encoder = encoder
+        self._now = now
+
+    async def target(self, job: Job, name: str) -> Target:
+        """Where an index of *job* under the dataset's *name* goes, and what is live there."""
+        entry = await self._entry(job, name)
+        live = Live()
+        if entry is not None:
+            live = Live(generation=entry.value.generation, full=entry.value.stage is IndexStage.FULL)
+        return Target(dataset=DatasetKey(job.tenant, job.project, name), live=live)
+
+    async def publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
+        """Make *result* what readers see; PublishConflict when another job got there first. Repeatable."""
+        key = dataset_key(job.tenant, job.project, result.dataset)
+        entry = await self._entry(job, result.dataset)
+        current = entry.value if entry else None
+        if is_published(current, job, result, stage):
+            return
+        if not may_follow(current, job, result):
+            raise PublishConflict(result.dataset)
+        record = Dataset(
+            tenant=job.tenant,
+            project=job.project,
+            dataset=result.dataset,
+            scope=job.scope,
+            repository=job.source.identity,
+            clone_url=job.source.clone_url,
+            branch=result.branch,
+            commit=result.commit,
+            generation=result.generation,
+            stage=stage,
+            job_id=job.job_id,
+            files=result.files_processed,
+            chunks=result.chunks,
+            encoder=self._encoder,
+            chunker=CHUNKER_VERSION,
+            published_at=self._now(),
+        )
+        if entry is None:
+            written = await self._bucket.create(key, record)
+        else:
+            written = await self._bucket.update(key, record, entry.revision)
+        if written is None:
+            raise PublishConflict(result.dataset)
+        log.info("dataset_published", dataset=result.dataset, generation=result.generation, stage=stage)
+
+    async def withdraw(self, job: Job, name: str) -> bool:
+        """Take back what *job* showed before its vectors were in; whether there was anything."""
+        entry = await self._entry(job, name)
+        if entry is None or entry.value.job_id != job.job_id or entry.value.stage is IndexStage.FULL:
+            return False
+        return await self._bucket.delete(dataset_key(job.tenant, job.project, name), entry.revision)
+
+    async def _entry(self, job: Job, name: str) -> Entry[Dataset] | None:
+        return await self._bucket.get(dataset_key(job.tenant, job.project, name))

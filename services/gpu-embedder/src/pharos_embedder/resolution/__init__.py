@@ -1,0 +1,49 @@
+"""From an import statement to the files of the repository that it means, by the rules of its language. Pure.
+
+A resolver answers with paths; with an empty tuple for something that must lie in the repository but has no
+file here (a broken relative import, a package whose only file is empty); with None for what comes from
+elsewhere.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.ecmascript import EcmaScriptResolver
+from pharos_embedder.resolution.go import GoResolver
+from pharos_embedder.resolution.java import JavaResolver
+from pharos_embedder.resolution.python import PythonResolver
+from pharos_embedder.resolution.rust import RustResolver
+from pharos_embedder.resolution.tree import Tree
+from pharos_embedder.syntax import Import, ParsedFile
+
+Targets = tuple[str, ...] | None
+
+
+class Resolver(Protocol):
+    """The import rules of one language."""
+
+    def resolve(self, file: ParsedFile, one: Import) -> Targets:
+        """The files that the import *one* of *file* means."""
+
+    def neighbours(self, file: ParsedFile) -> Sequence[str]:
+        """The files whose names *file* may use without an import: those of its package, where there is
+        such.
+        """
+
+
+def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mapping[str, Resolver]:
+    """Language → its resolver, for the languages that have imports here."""
+    tree = Tree(file.path for file in files)
+    ecmascript = EcmaScriptResolver(tree, configs)
+    return {
+        "python": PythonResolver(tree),
+        "javascript": ecmascript,
+        "typescript": ecmascript,
+        "tsx": ecmascript,
+        "go": GoResolver(tree, configs),
+        "java": JavaResolver(files),
+        "rust": RustResolver(tree, configs),
+    }

@@ -1,0 +1,80 @@
+"""What the embedder reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+from msgspec import Meta
+
+from pharos_service.settings import Secret, ServiceSettings
+
+
+class Settings(ServiceSettings, frozen=True, kw_only=True):
+    git_allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="Hosts that repositories may come from: `host`, `host:port`, `https://host` or "
+            "`http://127.0.0.1:9418`, separated by commas. Empty: every public https host. Only a host "
+            "listed with `http://` may be plain http or private."
+        ),
+    ] = ""
+    github_token: Annotated[
+        Secret,
+        Meta(
+            description="Sent to exactly `github.com`, for repositories of the tenant `default` only.",
+            extra={"variable": "GITHUB_TOKEN"},
+        ),
+    ] = Secret("")
+    worker_name: Annotated[
+        str,
+        Meta(description="What the worker is called; empty: the GPU's or the host's name.", max_length=64),
+    ] = ""
+    worker_slots: Annotated[
+        int, Meta(description="Jobs that one worker runs at once; 0: search only, no worker.", ge=0, le=16)
+    ] = 1
+    encoder: Annotated[
+        str,
+        Meta(description="Any Hugging Face encoder by name, or a local path; empty: the packaged MiniLM."),
+    ] = ""
+    device: Annotated[str, Meta(description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")] = "auto"
+    store: Annotated[
+        str, Meta(description="`edge`: the embedded engine; `qdrant`: the server at PHAROS_QDRANT_URL.")
+    ] = ""
+    qdrant_url: Annotated[
+        str, Meta(description="Where Qdrant is; setting it chooses the server as the store.")
+    ] = ""
+    qdrant_api_key: Annotated[Secret, Meta(description="API key of the Qdrant server.")] = Secret("")
+    chunk_size: Annotated[int, Meta(description="Characters that a chunk aims at.", ge=100, le=20_000)] = 1000
+    chunk_overlap: Annotated[
+        int, Meta(description="Characters of the chunk before that are encoded with a chunk.", ge=0, le=5_000)
+    ] = 100
+    max_file_size_mb: Annotated[
+        int, Meta(description="Files above this many MiB are left out.", ge=1, le=1_000)
+    ] = 100
+    embedding_batch_tokens: Annotated[
+        str,
+        Meta(
+            description="Padded tokens of one batch of the encoder, or `auto`.", pattern=r"^(auto|\d{2,7})$"
+        ),
+    ] = "auto"
+    job_timeout_seconds: Annotated[
+        int, Meta(description="A repository job that takes longer fails.", ge=10, le=86_400)
+    ] = 3600
+    repository_max_mb: Annotated[
+        int, Meta(description="A repository whose files take more than this many MiB is refused.", ge=1)
+    ] = 2048
+    vector_cache_max_mb: Annotated[
+        int, Meta(description="Disk that the cache of encoded chunks may take, in MiB.", ge=8)
+    ] = 2048
+    parse_timeout_seconds: Annotated[
+        float, Meta(description="A file whose parsing takes longer is cut by lines instead.", gt=0, le=300)
+    ] = 10.0
+
+    @property
+    def home_path(self) -> Path:
+        return Path(self.home)
+
+    @property
+    def uses_server(self) -> bool:
+        return self.store == "qdrant" or (self.store == "" and bool(self.qdrant_url))

@@ -1,0 +1,210 @@
+"""Chunks tile the text, keep their bounds, and change only where the text does."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import json
+import textwrap
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import pharos_embedder
+from pharos_embedder.languages import language_of
+from pharos_embedder.parsing import parse
+from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
+
+LANGUAGES = ("python", "javascript", "typescript", "tsx", "go", "java", "rust", "markdown", "text")
+
+SAMPLES = sorted(
+    [
+        *Path(pharos_embedder.__file__).parent.rglob("*.py"),
+        *(Path(inspect.getfile(module)) for module in (ast, inspect, json, textwrap)),
+    ]
+)
+
+
+def check(text: str, chunks: Sequence[Chunk], size_chars: int, overlap_chars: int) -> None:
+    """Everything that must hold of the chunks of *text*."""
+    starts = [0]
+    for line in text.split("\n"):
+        starts.append(starts[-1] + len(line) + 1)
+    at = 0
+    for ordinal, chunk in enumerate(chunks):
+        assert chunk.ordinal == ordinal
+        assert 0 < len(chunk.text) <= size_chars
+        assert chunk.text.strip()
+        found = text.index(chunk.text, at)
+        assert not text[at:found].strip(), "nothing but white space is left between chunks"
+        end = found + len(chunk.text)
+        assert starts[chunk.start_line - 1] <= found < starts[chunk.start_line]
+        assert starts[chunk.end_line - 1] < end <= starts[chunk.end_line]
+        whole_lines = found == starts[chunk.start_line - 1] and end in {starts[chunk.end_line], len(text)}
+        longest = max(
+            starts[number] - starts[number - 1] for number in (chunk.start_line, chunk.end_line)
+        )
+        assert whole_lines or longest > size_chars, "only a line that is too long is cut"
+        assert len(chunk.context) <= overlap_chars + 80 + 2 + 120 + 1
+        at = end
+    assert not text[at:].strip()
+
+
+SOURCE = st.text(
+    alphabet=st.sampled_from("abcdef(){}[]:;,.#/*\"'\\ \t\r\n\n\n\n0=é𝄞\x0c\u2028"), max_size=3_000
+)
+WORDS = st.lists(
+    st.sampled_from(
+        ["def f():\n", "    return 1\n", "class A:\n", "\n", "# note\n", "x" * 150, " ", "{\n", "}\n", "fn g() {"]
+    ),
+    max_size=120,
+).map("".join)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    text=SOURCE | WORDS,
+    language=st.sampled_from(LANGUAGES),
+    size_chars=st.sampled_from([100, 137, 1000]),
+)
+def test_any_text_is_tiled_within_bounds(text: str, language: str, size_chars: int) -> None:
+    options = ParseOptions(size_chars=size_chars, overlap_chars=size_chars // 4)
+    parsed = parse("a/b.x", language, text.encode(), options)
+    check(text, parsed.chunks, size_chars, size_chars // 4)
+    assert parsed == parse("a/b.x", language, text.encode(), options)
+
+
+@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
+@pytest.mark.parametrize(("size_chars", "overlap_chars"), [(1000, 100), (300, 0), (4000, 400)])
+def test_real_sources_are_tiled_within_bounds(path: Path, size_chars: int, overlap_chars: int) -> None:
+    source = path.read_bytes()
+    options = ParseOptions(size_chars=size_chars, overlap_chars=overlap_chars)
+    for language in (language_of(path.name), "text"):
+        parsed = parse(path.name, language, source, options)
+        check(source.decode(), parsed.chunks, size_chars, overlap_chars)
+
+
+def function(name: str, lines: int) -> str:
+    body = "".join(f"    {name}_{number} = compute({number}, {number * 7})\n" for number in range(lines))
+    return f"def {name}():\n{body}\n\n"
+
+
+def test_definitions_that_fit_are_kept_whole_and_apart() -> None:
+    text = function("first", 10) + function("second", 12) + function("third", 14)
+    parsed = parse("m.py", "python", text.encode())
+    assert [(one.symbol, one.kind, one.start_line) for one in parsed.chunks] == [
+        ("first", "function", 1),
+        ("second", "function", 14),
+        ("third", "function", 29),
+    ]
+    assert [one.context for one in parsed.chunks] == ["m.py"] * 3
+
+
+def test_small_neighbours_are_merged() -> None:
+    text = "".join(f"def f{number}():\n    return {number}\n\n\n" for number in range(12))
+    assert len(parse("m.py", "python", text.encode()).chunks) == 1
+
+
+def test_a_large_class_is_split_at_its_methods_and_they_carry_its_signature() -> None:
+    methods = "".join(textwrap.indent(function(f"m{number}", 14), "    ") for number in range(3))
+    text = f'class Big(Base):\n    """What it is."""\n\n{methods}'
+    chunks = parse("pkg/m.py", "python", text.encode()).chunks
+    assert [(one.symbol, one.kind) for one in chunks] == [
+        ("Big", "class"),
+        ("Big.m1", "method"),
+        ("Big.m2", "method"),
+    ]
+    assert chunks[0].docstring == "What it is."
+    assert chunks[-1].context == "pkg/m.py: class Big(Base)"
+
+
+def test_a_large_function_is_split_between_statements_with_overlap() -> None:
+    text = function("huge", 100)
+    chunks = parse("m.py", "python", text.encode()).chunks
+    assert {one.symbol for one in chunks} == {"huge"}
+    for before, after in zip(chunks, chunks[1:], strict=False):
+        head, _, overlap = after.context.partition("\n")
+        assert head == "m.py: def huge()"
+        assert before.text.endswith(overlap + "\n") and 0 < len(overlap) <= 100
+        assert after.encoded_text == f"{after.context}\n{after.text}"
+    sizes = [len(one.text) for one in chunks]
+    assert max(sizes) - min(sizes) < 400, "even parts, not a full one and a rest"
+
+
+def test_a_comment_goes_with_what_it_explains() -> None:
+    text = function("first", 18) + "# Why second.\n# Really.\n" + function("second", 18)
+    second = parse("m.py", "python", text.encode()).chunks[1]
+    assert second.text.startswith("# Why second.") and second.symbol == "second"
+
+
+def test_a_heading_begins_a_chunk_of_prose() -> None:
+    paragraph = "A sentence of some length about the matter.\n" * 8
+    text = "".join(f"## Part {number}\n\n{paragraph}\n" for number in range(6))
+    for chunk in parse("a.md", "markdown", text.encode()).chunks:
+        assert chunk.text.startswith("## Part")
+
+
+def test_a_very_long_line_is_split_and_nothing_is_lost() -> None:
+    text = "head\n" + "word, " * 100_000 + "\ntail\n"
+    chunks = parse("a.txt", "text", text.encode()).chunks
+    check(text, chunks, 1000, 100)
+    assert "".join(one.text for one in chunks) == text
+    assert all(one.text.rstrip("\n").endswith((" ", "head", "tail")) for one in chunks)
+
+
+def test_a_line_end_of_two_characters_is_never_cut() -> None:
+    text = "x" * 999 + "\r\n" + "y\r\n"
+    chunks = parse("a.txt", "text", text.encode()).chunks
+    assert [one.text[-1] for one in chunks][:1] == ["x"]
+    assert "".join(one.text for one in chunks) == text
+
+
+def test_windows_line_ends_give_the_same_lines_as_unix_ones() -> None:
+    text = inspect.getsource(textwrap)
+    unix = parse("m.py", "python", text.encode())
+    windows = parse("m.py", "python", text.replace("\n", "\r\n").encode())
+    check(text.replace("\n", "\r\n"), windows.chunks, 1000, 100)
+    assert [(one.symbol, one.start_line, one.end_line) for one in unix.definitions] == [
+        (one.symbol, one.start_line, one.end_line) for one in windows.definitions
+    ]
+    assert unix.line_count == windows.line_count
+
+
+def test_blank_files_have_no_chunks() -> None:
+    for text in ("", "\n", " \n\t\n"):
+        assert parse("m.py", "python", text.encode()).chunks == ()
+
+
+def hashes(parsed: ParsedFile) -> set[str]:
+    return {one.content_hash for one in parsed.chunks}
+
+
+@pytest.mark.parametrize("path", [path for path in SAMPLES if path.stat().st_size > 12_000], ids=lambda p: p.name)
+@pytest.mark.parametrize("language", ["python", "text"])
+def test_an_edit_changes_only_the_chunks_around_it(path: Path, language: str) -> None:
+    lines = path.read_text().split("\n")
+    before = parse(path.name, language, "\n".join(lines).encode())
+    changed = 0
+    for tenth in range(10):
+        at = len(lines) * tenth // 10
+        edited = [*lines[:at], "# a new line", "# and another", *lines[at:]]
+        changed += len(hashes(parse(path.name, language, "\n".join(edited).encode())) - hashes(before))
+    assert changed / 10 <= (3 if language == "python" else 5), f"of {len(before.chunks)} chunks"
+
+
+def test_the_hash_is_of_what_is_encoded() -> None:
+    text = function("huge", 100).encode()
+    assert hashes(parse("a.py", "python", text)).isdisjoint(hashes(parse("b.py", "python", text)))
+    wide = hashes(parse("a.py", "python", text, ParseOptions(overlap_chars=200)))
+    assert wide != hashes(parse("a.py", "python", text))
+
+
+@pytest.mark.parametrize(
+    ("size_chars", "overlap_chars"), [(99, 0), (20_001, 0), (1000, 501), (1000, -1)]
+)
+def test_options_out_of_range_are_refused(size_chars: int, overlap_chars: int) -> None:
+    with pytest.raises(ValueError, match="must be between"):
+        ParseOptions(size_chars=size_chars, overlap_chars=overlap_chars)

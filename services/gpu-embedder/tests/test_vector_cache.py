@@ -1,0 +1,260 @@
+"""The cache: what it keeps, what it forgets, and what it survives."""
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, as_stored, vector_key
+
+LIMIT_BYTES = LIMIT_BYTES_MIN
+DIMENSIONS = 384
+
+
+def key(number: int) -> bytes:
+    return vector_key(tenant="acme", content=f"{number:064x}", chunker="c1", encoder="m@1")
+
+
+def vector(number: int) -> NDArray[np.float32]:
+    made = np.random.default_rng(number).standard_normal(DIMENSIONS).astype(np.float32)
+    return made / np.float32(np.linalg.norm(made))
+
+
+@pytest.fixture
+def warnings() -> list[str]:
+    return []
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "vectors"
+
+
+@pytest.fixture
+def cache(path: Path, warnings: list[str]) -> Iterator[VectorCache]:
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as opened:
+        yield opened
+    assert warnings == []
+
+
+def test_a_cached_vector_is_the_fresh_one_to_the_last_bit(cache: VectorCache) -> None:
+    cache.put_many({key(n): vector(n) for n in range(20)})
+    found = cache.get_many([key(n) for n in range(25)])
+    assert set(found) == {key(n) for n in range(20)}
+    for n in range(20):
+        assert found[key(n)].dtype == np.float32
+        assert np.array_equal(found[key(n)], as_stored(vector(n)))
+
+
+def test_a_vector_that_went_through_the_cache_twice_does_not_move(cache: VectorCache) -> None:
+    once = as_stored(vector(1))
+    cache.put_many({key(1): once})
+    assert np.array_equal(cache.get_many([key(1)])[key(1)], once)
+    assert np.array_equal(as_stored(once), once)
+
+
+def test_rounding_moves_a_unit_vector_by_almost_nothing() -> None:
+    vectors = np.stack([vector(n) for n in range(100)])
+    assert np.linalg.norm(as_stored(vectors) - vectors, axis=1).max() < 3e-4
+
+
+def test_nothing_in_nothing_out(cache: VectorCache) -> None:
+    cache.put_many({})
+    assert cache.get_many([]) == {}
+    assert cache.get_many([key(1)]) == {}
+
+
+def test_every_part_of_the_key_tells_vectors_apart() -> None:
+    parts = {"tenant": "a", "content": "b", "chunker": "c", "encoder": "d"}
+    keys = [vector_key(**parts)]
+    keys += [vector_key(**{**parts, name: value + "x"}) for name, value in parts.items()]
+    keys.append(vector_key(tenant="ab", content="", chunker="c", encoder="d"))
+    assert all(left != right for left, right in combinations(keys, 2))
+
+
+def test_vectors_of_several_encoders_live_side_by_side(cache: VectorCache) -> None:
+    cache.put_many({key(1): vector(1), key(2): np.ones(64, dtype=np.float32)})
+    assert [len(found) for found in cache.get_many([key(1), key(2)]).values()] == [DIMENSIONS, 64]
+
+
+def test_a_cache_that_was_closed_is_there_when_it_is_opened_again(path: Path, warnings: list[str]) -> None:
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        cache.put_many({key(1): vector(1)})
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        assert key(1) in cache.get_many([key(1)])
+    assert warnings == []
+
+
+def test_a_closed_cache_misses_and_stores_nothing(path: Path, warnings: list[str]) -> None:
+    cache = VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append)
+    cache.close()
+    cache.put_many({key(1): vector(1)})
+    assert cache.get_many([key(1)]) == {}
+    assert cache.count() == 0
+
+
+def test_the_file_never_exceeds_its_limit_and_the_newest_stay(cache: VectorCache, path: Path) -> None:
+    total = 5 * LIMIT_BYTES // (2 * DIMENSIONS)
+    step = 300
+    for start in range(0, total, step):
+        cache.put_many({key(n): vector(n) for n in range(start, start + step)})
+        assert (path / "data.mdb").stat().st_size <= LIMIT_BYTES
+    last = list(range(total, total + step))
+    cache.put_many({key(n): vector(n) for n in last})
+    assert len(cache.get_many([key(n) for n in last])) == step
+    assert cache.get_many([key(n) for n in range(step)]) == {}
+    assert LIMIT_BYTES / (2 * DIMENSIONS) / 6 < cache.count() < LIMIT_BYTES / (2 * DIMENSIONS)
+
+
+def test_one_put_of_more_than_the_limit_keeps_to_the_limit(cache: VectorCache, path: Path) -> None:
+    total = 2 * LIMIT_BYTES // (2 * DIMENSIONS)
+    shared = vector(0)
+    cache.put_many({key(n): shared for n in range(total)})
+    assert (path / "data.mdb").stat().st_size <= LIMIT_BYTES
+    assert cache.count() > 0
+
+
+def test_what_is_asked_for_survives_what_is_not(cache: VectorCache) -> None:
+    favourites = [key(n) for n in range(50)]
+    cache.put_many({name: vector(n) for n, name in enumerate(favourites)})
+    total = 4 * LIMIT_BYTES // (2 * DIMENSIONS)
+    for start in range(1_000, 1_000 + total, 250):
+        cache.put_many({key(n): vector(0) for n in range(start, start + 250)})
+        assert len(cache.get_many(favourites)) == 50
+    assert cache.get_many([key(1_000)]) == {}
+
+
+@pytest.mark.parametrize(
+    ("damage", "survivors"),
+    [
+        (lambda file: file.write_bytes(os.urandom(file.stat().st_size)), 0),
+        (lambda file: file.write_bytes(b""), 0),
+        (lambda file: file.write_bytes(b"not a database"), 0),
+        (lambda file: os.truncate(file, file.stat().st_size // 2), 0),
+        (lambda file: os.truncate(file, 8_192), 0),
+    ],
+)
+def test_a_corrupt_database_is_moved_aside_and_begun_anew(
+    path: Path, warnings: list[str], damage: object, survivors: int
+) -> None:
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        cache.put_many({key(n): vector(n) for n in range(500)})
+    assert callable(damage)
+    damage(path / "data.mdb")
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        assert len(cache.get_many([key(n) for n in range(500)])) == survivors
+        cache.put_many({key(1): vector(1)})
+        assert key(1) in cache.get_many([key(1)])
+    emptied = not warnings  # an empty file is a new database to LMDB, and loses nothing but what was lost
+    assert emptied or (len(warnings) == 1 and "begun anew" in warnings[0])
+    assert emptied or path.with_name("vectors.broken").is_dir()
+
+
+def test_a_vector_whose_bytes_changed_is_a_miss_and_can_be_written_again(
+    path: Path, warnings: list[str]
+) -> None:
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        cache.put_many({key(n): vector(n) for n in range(5)})
+    file = path / "data.mdb"
+    content = file.read_bytes()
+    body = vector(3).astype("<f2").tobytes()
+    assert body in content
+    file.write_bytes(content.replace(body, bytes(len(body))))
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        names = [key(n) for n in range(5)]
+        assert set(cache.get_many(names)) == set(names) - {key(3)}
+        cache.put_many({key(3): vector(3)})
+        assert set(cache.get_many(names)) == set(names)
+
+
+def test_a_lowered_limit_begins_anew(path: Path, warnings: list[str]) -> None:
+    with VectorCache(path, limit_bytes=4 * LIMIT_BYTES, warn=warnings.append) as cache:
+        for start in range(0, 6_000, 1_000):
+            cache.put_many({key(n): vector(0) for n in range(start, start + 1_000)})
+    assert (path / "data.mdb").stat().st_size > LIMIT_BYTES
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        cache.put_many({key(1): vector(1)})
+    assert (path / "data.mdb").stat().st_size <= LIMIT_BYTES
+    assert len(warnings) == 1
+
+
+def test_a_place_that_cannot_be_written_is_a_warning_and_every_chunk_is_a_miss(
+    tmp_path: Path, warnings: list[str]
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with VectorCache(tmp_path / "file" / "vectors", limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        cache.put_many({key(1): vector(1)})
+        assert cache.get_many([key(1)]) == {}
+    assert len(warnings) == 1
+    assert "cannot be used" in warnings[0]
+
+
+def test_a_limit_that_holds_nothing_is_refused(path: Path) -> None:
+    with pytest.raises(ValueError, match="at least"):
+        VectorCache(path, limit_bytes=1_000, warn=print)
+
+
+WRITER = """
+import sys, numpy as np
+from pathlib import Path
+from pharos_embedder.vector_cache import VectorCache, vector_key
+
+path, first = Path(sys.argv[1]), int(sys.argv[2])
+cache = VectorCache(path, limit_bytes=int(sys.argv[3]), warn=lambda text: print("WARNING", text, flush=True))
+for start in range(first, first + 1_000_000, 20):
+    keys = [
+        vector_key(tenant="acme", content=f"{n:064x}", chunker="c1", encoder="m@1")
+        for n in range(start, start + 20)
+    ]
+    cache.put_many({name: np.full(384, 0.05, dtype=np.float32) for name in keys})
+    print(start, flush=True)
+"""
+
+
+def writer(path: Path, first: int) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), str(first), str(LIMIT_BYTES)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_killed_writer_leaves_a_whole_database_and_what_it_had_stored(
+    path: Path, warnings: list[str]
+) -> None:
+    for round_ in range(3):
+        first = round_ * 10_000_000
+        with writer(path, first) as process:
+            assert process.stdout is not None
+            stored = [int(process.stdout.readline()) for _ in range(8 + 5 * round_)]
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+            names = [key(n) for start in stored for n in range(start, start + 20)]
+            found = cache.get_many(names)
+            assert set(found) == set(names)
+            assert all(np.array_equal(one, np.full(384, np.float16(0.05))) for one in found.values())
+            cache.put_many({key(n): vector(n) for n in range(900_000, 900_050)})  # its lock is free again
+            assert len(cache.get_many([key(n) for n in range(900_000, 900_050)])) == 50
+    assert warnings == []
+
+
+def test_two_processes_share_one_cache(path: Path, warnings: list[str]) -> None:
+    with writer(path, 0) as one, writer(path, 10_000_000) as other:
+        assert one.stdout is not None
+        assert other.stdout is not None
+        with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+            for n in range(10):
+                left, right = int(one.stdout.readline()), int(other.stdout.readline())
+                cache.put_many({key(20_000_000 + n): vector(n)})
+                assert len(cache.get_many([key(left), key(right), key(20_000_000 + n)])) == 3
+        for process in (one, other):
+            process.kill()
+    assert warnings == []

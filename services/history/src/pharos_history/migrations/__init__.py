@@ -1,0 +1,1 @@
+"""Every shape that the tables have had, oldest first."""

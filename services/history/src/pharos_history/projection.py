@@ -1,0 +1,182 @@
+"""The fold: from events to views. Pure; the order of places decides, and a place seen before changes nothing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import Final, assert_never
+
+import msgspec
+
+from pharos_contracts.history.v1 import ItemView
+from pharos_contracts.jobs.v1 import (
+    AnyEvent,
+    AnyItemEvent,
+    AnyJobEvent,
+    ItemCancelled,
+    ItemCommitting,
+    ItemCompleted,
+    ItemFailed,
+    ItemLexicalReady,
+    ItemSkipped,
+    ItemStarted,
+    Job,
+    JobCancelled,
+    JobCommitting,
+    JobCompleted,
+    JobEvent,
+    JobFailed,
+    JobPaused,
+    JobQueued,
+    JobResumed,
+    JobRetrying,
+    JobSkipped,
+    JobStarted,
+)
+from pharos_contracts.lifecycle import JobState
+
+TEXT_CHARACTERS_MAX: Final = 300
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_MICROSECOND: Final = timedelta(microseconds=1)
+
+
+class View(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as its events tell it. ``first`` is the place of its first event seen, ``last`` of its last."""
+
+    job: Job
+    first: int
+    last: int
+    changed_us: int
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """An item as its events tell it; ``last`` is the place of its last event."""
+
+    view: ItemView
+    last: int
+
+
+def project(view: View | None, place: int, event: AnyJobEvent) -> View:
+    """*view* after *event*, which stands at *place*; *view* itself where it has seen that place already."""
+    if view is not None and place <= view.last:
+        return view
+    return View(
+        job=event.job,
+        first=place if view is None else view.first,
+        last=place,
+        changed_us=microseconds(event.at),
+    )
+
+
+def project_item(item: Item | None, place: int, event: AnyItemEvent) -> Item:
+    """*item* after *event*, likewise."""
+    if item is not None and place <= item.last:
+        return item
+    earlier = item.view if item is not None else None
+    view = ItemView(
+        item_id=event.item_id,
+        state=_item_state(event, earlier),
+        attempt=event.attempt,
+        dispatch=event.dispatch,
+        worker=event.worker,
+        changed_at=event.at,
+        started_at=event.at if isinstance(event, ItemStarted) else (earlier and earlier.started_at),
+        lexical_ready_at=_lexical_ready_at(event, earlier),
+        error=event.error if isinstance(event, ItemFailed) else None,
+        code=event.code if isinstance(event, ItemFailed) else None,
+        reason=event.reason if isinstance(event, ItemSkipped) else None,
+    )
+    return Item(view=view, last=place)
+
+
+def microseconds(moment: datetime) -> int:
+    """*moment* in microseconds since 1970."""
+    return (moment - _EPOCH) // _MICROSECOND
+
+
+def moment(microseconds: int) -> datetime:
+    """The reverse, in UTC."""
+    return _EPOCH + microseconds * _MICROSECOND
+
+
+def _item_state(event: AnyItemEvent, earlier: ItemView | None) -> JobState:
+    match event:
+        case ItemStarted():
+            return JobState.RUNNING
+        case ItemLexicalReady():
+            return earlier.state if earlier is not None else JobState.RUNNING
+        case ItemCommitting():
+            return JobState.COMMITTING
+        case ItemCompleted():
+            return JobState.COMPLETED
+        case ItemFailed():
+            return JobState.FAILED
+        case ItemSkipped():
+            return JobState.SKIPPED
+        case ItemCancelled():
+            return JobState.CANCELLED
+        case _:
+            assert_never(event)
+
+
+def _lexical_ready_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | None:
+    """The first time counts: another attempt does not make the dataset less searchable."""
+    if earlier is not None and earlier.lexical_ready_at is not None:
+        return earlier.lexical_ready_at
+    return event.at if isinstance(event, ItemLexicalReady) else None
+
+
+def sentence(event: AnyEvent) -> str:
+    """*event* as a line of its job's log."""
+    if isinstance(event, JobEvent):
+        text = _job_sentence(event)
+    else:
+        text = f"Item {event.item_id}: {_item_sentence(event)}"
+    cut = text if len(text) <= TEXT_CHARACTERS_MAX else text[: TEXT_CHARACTERS_MAX - 1] + "…"
+    return cut.replace("\0", "")
+
+
+def _job_sentence(event: AnyJobEvent) -> str:
+    job = event.job
+    match event:
+        case JobQueued():
+            return "Queued"
+        case JobStarted():
+            return f"Started on {job.worker or 'a worker'}, attempt {job.attempt}"
+        case JobPaused():
+            return "Paused"
+        case JobResumed():
+            return "Resumed"
+        case JobRetrying():
+            return f"Will be tried again: {job.error}" if job.error else "Will be tried again"
+        case JobCommitting():
+            return "Publishing"
+        case JobCompleted():
+            return (job.result.summary if job.result else "") or "Completed"
+        case JobFailed():
+            return f"Failed: {job.error or 'no reason given'}"
+        case JobCancelled():
+            return "Cancelled"
+        case JobSkipped():
+            return f"Skipped: {job.reason or 'nothing to do'}"
+        case _:
+            assert_never(event)
+
+
+def _item_sentence(event: AnyItemEvent) -> str:
+    match event:
+        case ItemStarted():
+            return f"taken by {event.worker}, attempt {event.attempt}"
+        case ItemLexicalReady():
+            return f"searchable by words: {event.chunks} chunks of {event.files} files"
+        case ItemCommitting():
+            return "publishing"
+        case ItemCompleted():
+            return "published"
+        case ItemFailed():
+            return f"failed: {event.error}"
+        case ItemSkipped():
+            return f"skipped: {event.reason}"
+        case ItemCancelled():
+            return "cancelled"
+        case _:
+            assert_never(event)

@@ -1,0 +1,321 @@
+"""The views in SQL: what is folded in, what is asked for, what is forgotten. Methods block; use threads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from datetime import datetime
+from types import TracebackType
+from typing import Any, Final
+
+import msgspec
+from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, union_all, update
+
+from pharos_contracts.history.v1 import (
+    FindJob,
+    ItemView,
+    JobLog,
+    JobPage,
+    JobView,
+    ListJobs,
+    LogEntry,
+    ReadLog,
+)
+from pharos_contracts.jobs.v1 import Job
+from pharos_contracts.lifecycle import TERMINAL
+from pharos_history import folding
+from pharos_history.database import Database
+from pharos_history.facts import Fact, Position, Unreadable, place_of, sequence_of
+from pharos_history.projection import microseconds, moment
+from pharos_history.tables import events, items, jobs, position, unreadable
+
+# NATS refuses a message beyond 1 MiB: a page ends early rather than not arrive.
+PAGE_BYTES_MAX: Final = 900_000
+ITEMS_MAX: Final = 1000
+_ROW: Final = 1
+
+_jobs = msgspec.json.Decoder(Job)
+_items = msgspec.json.Decoder(ItemView)
+
+
+class PositionMoved(Exception):
+    """The stream was made anew, or the facts do not join on to what has been read."""
+
+
+class StreamState(msgspec.Struct, frozen=True, kw_only=True):
+    """What the server says of JOBS. ``created`` differs between two streams of that name."""
+
+    created: str
+    first_sequence: int
+    last_sequence: int
+
+
+class ViewStore:
+    """The projection. Writers of several processes take turns (see ``database``)."""
+
+    def __init__(self, database: Database, clock: Callable[[], datetime]) -> None:
+        self._database = database
+        self._clock = clock
+
+    def open(self, stream: StreamState) -> Position:
+        """How far *stream* has been read.
+
+        A stream that was made anew, or that ends before what was read of it (it was restored), begins a
+        new epoch: its events are read from the start, and come after all that was read before.
+        """
+        with self._database.writing() as connection:
+            return _open(connection, stream)
+
+    def fold(self, after: Position, facts: Sequence[Fact | Unreadable]) -> Position:
+        """Fold *facts*, which are everything that the stream holds from *after* to the last of them.
+
+        Facts and position change in one transaction; what was read before changes nothing. PositionMoved
+        when *after* is not a position that this store has passed.
+        """
+        assert facts, "a batch has at least one fact"
+        with self._database.writing() as connection:
+            now = _position(connection)
+            if now is None or now.epoch != after.epoch or now.sequence < after.sequence:
+                raise PositionMoved(f"facts follow {after}, the store is at {now}")
+            return self._advance(connection, now, facts)
+
+    def rebuild(self, stream: StreamState) -> Rebuild:
+        """Begin to fold *stream* again from its first event, in one transaction.
+
+        Readers see the old views until it ends. Rows whose last event is no longer in the stream stay as
+        they are; all others are made again from the events.
+        """
+        return Rebuild(self._database, stream, self._advance)
+
+    def _advance(self, connection: Connection, now: Position, facts: Sequence[Fact | Unreadable]) -> Position:
+        fresh = [fact for fact in facts if fact.sequence > now.sequence]
+        if not fresh:
+            return now
+        folding.fold(
+            connection,
+            now.epoch,
+            fresh,
+            kept_us=microseconds(self._clock()),
+            is_sqlite=self._database.is_sqlite,
+        )
+        connection.execute(update(position).where(position.c.row == _ROW).values(sequence=fresh[-1].sequence))
+        return Position(now.epoch, fresh[-1].sequence)
+
+    def list_jobs(self, query: ListJobs) -> JobPage:
+        """A page of jobs, newest first. It may be shorter than asked for; the cursor says whether more follow."""
+        with self._database.reading() as connection:
+            found = connection.execute(_listing(query)).all()
+            more = len(found) > query.limit
+            chosen = _fitting(found[: query.limit])
+            more = more or len(chosen) < min(len(found), query.limit)
+            return JobPage(
+                jobs=_views(connection, chosen),
+                cursor=chosen[-1].first if more else None,
+                sequence=_sequence(connection),
+            )
+
+    def find_job(self, query: FindJob) -> JobPage:
+        """The job, with its items; of several with the same number the newest. An empty page for none."""
+        wanted = select(jobs).order_by(jobs.c.first.desc()).limit(1)
+        if query.job_id is not None:
+            wanted = wanted.where(jobs.c.job_id == query.job_id)
+        if query.number is not None:
+            wanted = wanted.where(jobs.c.number == query.number)
+        if query.tenant is not None:
+            wanted = wanted.where(jobs.c.tenant == query.tenant)
+        with self._database.reading() as connection:
+            views = _views(connection, connection.execute(wanted).all())
+            return JobPage(
+                jobs=tuple(
+                    msgspec.structs.replace(view, items=_items_of(connection, view.job.job_id))
+                    for view in views
+                ),
+                sequence=_sequence(connection),
+            )
+
+    def read_log(self, query: ReadLog) -> JobLog:
+        """What happened to a job, oldest first; no entries for a job that there is not."""
+        wanted = (
+            select(events)
+            .where(events.c.job_id == query.job_id, events.c.place > (query.after or 0))
+            .order_by(events.c.place)
+            .limit(query.limit + 1)
+        )
+        if query.tenant is not None:
+            wanted = wanted.join(jobs, jobs.c.job_id == events.c.job_id).where(jobs.c.tenant == query.tenant)
+        with self._database.reading() as connection:
+            found = connection.execute(wanted).all()
+        chosen = found[: query.limit]
+        return JobLog(
+            entries=tuple(
+                LogEntry(
+                    sequence=sequence_of(row.place), event=row.event, at=moment(row.at_us), text=row.text
+                )
+                for row in chosen
+            ),
+            cursor=chosen[-1].place if len(found) > len(chosen) else None,
+        )
+
+    def unreadable_count(self) -> int:
+        """How many messages of JOBS are kept aside."""
+        with self._database.reading() as connection:
+            return int(connection.execute(select(func.count()).select_from(unreadable)).scalar_one())
+
+    def prune(self, before: datetime, limit: int) -> int:
+        """Forget at most *limit* jobs that ended before *before*, with all of theirs; how many rows went.
+
+        A job that has not ended is kept, however old. Call it again until it answers 0.
+        """
+        oldest = microseconds(before)
+        ended = [state.value for state in TERMINAL]
+        with self._database.writing() as connection:
+            old = (
+                select(jobs.c.job_id)
+                .where(jobs.c.changed_us < oldest, jobs.c.state.in_(ended))
+                .order_by(jobs.c.changed_us)
+                .limit(limit)
+            )
+            job_ids = list(connection.execute(old).scalars())
+            gone = 0
+            for table in (items, events, jobs):
+                gone += connection.execute(delete(table).where(table.c.job_id.in_(job_ids))).rowcount
+            # Items and log lines of a job that history never saw itself.
+            for table, moment_us in ((items, items.c.changed_us), (events, events.c.at_us)):
+                orphan = ~select(jobs.c.job_id).where(jobs.c.job_id == table.c.job_id).exists()
+                gone += connection.execute(delete(table).where(moment_us < oldest, orphan)).rowcount
+            gone += connection.execute(delete(unreadable).where(unreadable.c.kept_us < oldest)).rowcount
+            return gone
+
+
+class Rebuild:
+    """A rebuild under way: ``fold`` as often as needed, then leave the block; an exception undoes it all."""
+
+    def __init__(
+        self,
+        database: Database,
+        stream: StreamState,
+        advance: Callable[[Connection, Position, Sequence[Fact | Unreadable]], Position],
+    ) -> None:
+        self._database = database
+        self._stream = stream
+        self._advance = advance
+        self._stack = ExitStack()
+        self._connection: Connection | None = None
+        self._position = Position(0, 0)
+
+    def __enter__(self) -> Rebuild:
+        self._connection = connection = self._stack.enter_context(self._database.writing())
+        epoch = _open(connection, self._stream).epoch
+        start = place_of(epoch, self._stream.first_sequence)
+        for table in (jobs, items):
+            connection.execute(update(table).where(table.c.last >= start).values(last=0))
+        connection.execute(delete(unreadable).where(unreadable.c.place >= start))
+        connection.execute(update(position).where(position.c.row == _ROW).values(sequence=0))
+        self._position = Position(epoch, 0)
+        return self
+
+    def fold(self, facts: Sequence[Fact | Unreadable]) -> None:
+        """Fold the next *facts* of the stream."""
+        assert self._connection is not None, "enter the rebuild first"
+        self._position = self._advance(self._connection, self._position, facts)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+
+def _open(connection: Connection, stream: StreamState) -> Position:
+    row = connection.execute(select(position).where(position.c.row == _ROW)).first()
+    if row is None:
+        connection.execute(
+            insert(position).values(row=_ROW, stream_created=stream.created, epoch=0, sequence=0)
+        )
+        return Position(0, 0)
+    if row.stream_created == stream.created and stream.last_sequence >= row.sequence:
+        return Position(row.epoch, row.sequence)
+    connection.execute(
+        update(position)
+        .where(position.c.row == _ROW)
+        .values(stream_created=stream.created, epoch=row.epoch + 1, sequence=0)
+    )
+    return Position(row.epoch + 1, 0)
+
+
+def _position(connection: Connection) -> Position | None:
+    row = connection.execute(
+        select(position.c.epoch, position.c.sequence).where(position.c.row == _ROW)
+    ).first()
+    return None if row is None else Position(row.epoch, row.sequence)
+
+
+def _sequence(connection: Connection) -> int:
+    now = _position(connection)
+    return 0 if now is None else now.sequence
+
+
+def _listing(query: ListJobs) -> Select[Any]:
+    """Each state by its own index, then merged: a rare state among many jobs is found as fast as a common one."""
+    conditions: list[ColumnElement[bool]] = []
+    if query.tenant is not None:
+        conditions.append(jobs.c.tenant == query.tenant)
+    if query.project is not None:
+        conditions.append(jobs.c.project == query.project)
+    if query.before is not None:
+        conditions.append(jobs.c.first < query.before)
+
+    def newest(*more: ColumnElement[bool]) -> Select[Any]:
+        return select(jobs).where(*conditions, *more).order_by(jobs.c.first.desc()).limit(query.limit + 1)
+
+    if not query.states:
+        return newest()
+    parts = [
+        select(newest(jobs.c.state == state).subquery(f"state_{number}"))
+        for number, state in enumerate(sorted(set(query.states)))
+    ]
+    merged = union_all(*parts).subquery("merged")
+    return select(merged).order_by(merged.c.first.desc()).limit(query.limit + 1)
+
+
+def _fitting(rows: Sequence[Row[Any]]) -> Sequence[Row[Any]]:
+    """As many of the first *rows* as one answer may carry, and at least one."""
+    total = 0
+    for count, row in enumerate(rows):
+        total += len(row.document.encode()) + 200
+        if total > PAGE_BYTES_MAX and count > 0:
+            return rows[:count]
+    return rows
+
+
+def _views(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[JobView, ...]:
+    if not rows:
+        return ()
+    ready = connection.execute(
+        select(items.c.job_id, func.min(items.c.lexical_ready_us))
+        .where(items.c.job_id.in_([row.job_id for row in rows]), items.c.lexical_ready_us.is_not(None))
+        .group_by(items.c.job_id)
+    )
+    ready_us: dict[str, int] = {job_id: us for job_id, us in ready}
+    return tuple(
+        JobView(
+            job=_slim(_jobs.decode(row.document), len(row.document)),
+            sequence=sequence_of(row.last),
+            changed_at=moment(row.changed_us),
+            lexical_ready_at=moment(ready_us[row.job_id]) if row.job_id in ready_us else None,
+        )
+        for row in rows
+    )
+
+
+def _slim(job: Job, size: int) -> Job:
+    """*job*, without the warnings of its result where they alone would not fit into an answer."""
+    if size <= PAGE_BYTES_MAX or job.result is None:
+        return job
+    return msgspec.structs.replace(job, result=msgspec.structs.replace(job.result, warnings=(), losses=()))
+
+
+def _items_of(connection: Connection, job_id: str) -> tuple[ItemView, ...]:
+    found = connection.execute(
+        select(items.c.document).where(items.c.job_id == job_id).order_by(items.c.item_id).limit(ITEMS_MAX)
+    )
+    return tuple(_items.decode(document) for document in found.scalars())

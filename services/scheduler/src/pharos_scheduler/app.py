@@ -1,0 +1,100 @@
+"""Composition root: the only file that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+import structlog
+
+from pharos_contracts import streams
+from pharos_contracts.message import UnreadableMessage
+from pharos_scheduler.job_store import BusDispatcher, BusJobStore
+from pharos_scheduler.scheduler import Scheduler
+from pharos_scheduler.settings import Settings
+from pharos_scheduler.subscribers import advisories, commands, items, timers, workers
+from pharos_service.buckets import Bucket
+from pharos_service.bus import TROUBLE, Bus, connect
+from pharos_service.health import probes
+from pharos_service.lease import Lease, lead
+from pharos_service.running import run
+
+log = structlog.get_logger()
+
+LEASE_KEY: Final = "scheduler"
+RENEW_SECONDS: Final = streams.QUEUE_ACK_WAIT_SECONDS / 3
+SWEEP_SECONDS: Final = 1.0
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+async def serve(settings: Settings) -> None:
+    """Stand by, lead when the lease is free, until cancelled."""
+    bus = await connect(settings, "pharos-scheduler")
+    holder = f"{socket.gethostname()}-{os.getpid()}"
+    lease = Bucket(bus, streams.KV_LEASE, Lease)
+
+    async def term() -> None:
+        await lead_term(bus, settings)
+
+    try:
+        async with probes(
+            settings.health_host,
+            settings.health_port,
+            lambda: None if bus.connected else "not connected to the bus",
+        ):
+            await lead(lease, LEASE_KEY, holder, streams.LEASE_TTL_SECONDS, term)
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+            await bus.client.close()
+
+
+async def lead_term(bus: Bus, settings: Settings) -> None:
+    """One term of leadership: it ends with the lease, or with an error that a new term starts over from."""
+    while True:
+        try:
+            await _lead(bus, settings)
+        except* (*TROUBLE, UnreadableMessage) as errors:
+            # What is in memory is only a cache: forget it, and recover from what is stored.
+            log.warning("term_restarted", reason="; ".join(repr(error) for error in errors.exceptions))
+        await asyncio.sleep(0.5)
+
+
+async def _lead(bus: Bus, settings: Settings) -> None:
+    scheduler = Scheduler(
+        BusJobStore(bus, utc_now), BusDispatcher(bus), now=utc_now, max_attempts=settings.max_attempts
+    )
+    await scheduler.recover()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(commands, bus, scheduler)
+        tasks.start_soon(timers, bus, scheduler)
+        tasks.start_soon(items, bus, scheduler)
+        tasks.start_soon(advisories, bus, scheduler)
+        tasks.start_soon(workers, bus, scheduler)
+        tasks.start_soon(_every, RENEW_SECONDS, scheduler.renew)
+        tasks.start_soon(_every, SWEEP_SECONDS, scheduler.sweep)
+        tasks.start_soon(_hand_out, scheduler)
+
+
+async def _every(seconds: float, act: Callable[[], Awaitable[None]]) -> None:
+    while True:
+        await asyncio.sleep(seconds)
+        await act()
+
+
+async def _hand_out(scheduler: Scheduler) -> None:
+    while True:
+        await scheduler.changed.wait()
+        scheduler.changed.clear()
+        await scheduler.hand_out()
+
+
+def main() -> None:
+    run("scheduler", Settings, serve)

@@ -1,0 +1,417 @@
+"""One suite over every vector store: embedded, qdrant-client's local mode, a server where one is given."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import numpy as np
+import pytest
+
+from pharos_embedder.bm25 import Lexicon, SparseVector
+from pharos_embedder.edge_store import edge_store
+from pharos_embedder.generations import PAGE
+from pharos_embedder.qdrant_store import local_mode_store, qdrant_store
+from pharos_embedder.vectors import (
+    STRUCTURE_DIMENSIONS,
+    DatasetKey,
+    DimensionMismatch,
+    Filters,
+    Floats,
+    Kind,
+    Payload,
+    Point,
+    PointsMissing,
+    Searched,
+    Selection,
+    StoreClosed,
+    VectorStore,
+    point_id,
+)
+
+DIMENSIONS = 4
+ATLAS = DatasetKey("acme", "default", "github.com/acme/atlas@main")
+BORA = DatasetKey("acme", "default", "bora")
+FOREIGN = DatasetKey("other", "default", "github.com/acme/atlas@main")
+
+
+@dataclass
+class Place:
+    """Where a store lives, so that a test can open it again."""
+
+    kind: str
+    folder: Path
+    collection: str
+
+    def store(self, dimensions: int = DIMENSIONS, *, passing: bool = False) -> VectorStore:
+        """A store to open; *passing* where the test opens it once, so that local mode may stay in memory."""
+        if self.kind == "edge":
+            return edge_store(self.folder / "index", dimensions=dimensions)
+        if self.kind == "local mode":
+            return local_mode_store(None if passing else self.folder / "index", dimensions=dimensions)
+        return qdrant_store(
+            os.environ["PHAROS_QDRANT_URL"], dimensions=dimensions, collection=self.collection,
+            api_key=os.environ.get("PHAROS_QDRANT_API_KEY"),
+        )  # fmt: skip
+
+
+PLACES = ["edge", "local mode", *(["server"] if os.environ.get("PHAROS_QDRANT_URL") else [])]
+
+
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    place = Place(request.param, tmp_path, f"pharos-test-{uuid4()}")
+    yield place
+    if place.kind == "server":
+        from qdrant_client import QdrantClient
+
+        client = QdrantClient(
+            url=os.environ["PHAROS_QDRANT_URL"], api_key=os.environ.get("PHAROS_QDRANT_API_KEY")
+        )
+        client.delete_collection(place.collection)
+        client.close()
+
+
+@pytest.fixture(scope="module")
+def empty_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty embedded index to copy: making one waits for the disk a dozen times."""
+    folder = tmp_path_factory.mktemp("empty") / "index"
+    store = edge_store(folder, dimensions=DIMENSIONS)
+    store.open()
+    store.close()
+    return folder
+
+
+@pytest.fixture
+def store(place: Place, empty_index: Path) -> Iterator[VectorStore]:
+    if place.kind == "edge":
+        shutil.copytree(empty_index, place.folder / "index")
+    store = place.store(passing=True)
+    store.open()
+    yield store
+    store.close()
+
+
+def chunk(
+    path: str,
+    *,
+    dataset: DatasetKey = ATLAS,
+    generation: int = 1,
+    line: int = 1,
+    words: dict[int, float] | None = None,
+    vector: Floats | None = None,
+    kind: Kind = "chunk",
+    structure: Floats | None = None,
+    **facts: Any,
+) -> Point:
+    return Point(
+        id=point_id(
+            dataset, kind=kind, path=path, start_line=line, end_line=line, content_hash="c",
+            chunker_version="1", encoder_version="m",
+        ),
+        payload=Payload(
+            dataset=dataset, kind=kind, generation=generation, path=path, start_line=line, end_line=line,
+            text=f"text of {path}", content_hash="c", **facts,
+        ),
+        code_bm25=SparseVector.of({7: 1.0} if words is None else words),
+        text_vector=vector,
+        structure=structure,
+    )  # fmt: skip
+
+
+def axis(number: int, *, of: int = DIMENSIONS, lean: float = 0.0) -> Floats:
+    """A unit vector along one axis, leaning towards the next."""
+    vector = np.zeros(of, dtype=np.float32)
+    vector[number], vector[(number + 1) % of] = 1, lean
+    return vector / np.linalg.norm(vector)
+
+
+def at(generation: int, *datasets: DatasetKey, filters: Filters = Filters()) -> Selection:
+    return Selection(
+        datasets=tuple(
+            Searched(dataset=dataset, generation=generation, has_dense=True)
+            for dataset in datasets or (ATLAS,)
+        ),
+        filters=filters,
+    )
+
+
+def paths(store: VectorStore, selection: Selection) -> list[str]:
+    return sorted(hit.payload.path for hit in store.sparse(SparseVector.of({7: 1.0}), selection, 50))
+
+
+def test_a_point_comes_back_as_it_was_given(store: VectorStore) -> None:
+    point = chunk(
+        "src/a.py", line=3, language="python", symbol="run", symbol_kind="function", docstring="Runs.",
+        repository="acme/atlas", scope="global",
+    )  # fmt: skip
+    assert store.upsert([point]) == 1
+    (hit,) = store.sparse(SparseVector.of({7: 2.0}), at(1), 10)
+    assert (hit.id, hit.payload) == (point.id, point.payload)
+    assert hit.score == pytest.approx(2.0)
+
+
+def test_a_new_generation_is_invisible_until_readers_ask_for_it(store: VectorStore) -> None:
+    kept, gone, born = chunk("kept.py"), chunk("gone.py"), chunk("born.py", generation=2)
+    store.upsert([kept, gone])
+    store.upsert([born])
+    store.retire(ATLAS, [gone.id], 2)
+    assert paths(store, at(1)) == ["gone.py", "kept.py"]
+    assert paths(store, at(2)) == ["born.py", "kept.py"]
+    assert store.live_ids(ATLAS, 1, "chunk") == {kept.id, gone.id}
+    assert store.live_ids(ATLAS, 2, "chunk") == {kept.id, born.id}
+    assert [store.count(ATLAS, generation, "chunk") for generation in (0, 1, 2, 3)] == [0, 2, 2, 2]
+
+
+def test_discarding_undoes_an_unfinished_run_however_often_it_is_called(store: VectorStore) -> None:
+    kept, gone, born = chunk("kept.py"), chunk("gone.py"), chunk("born.py", generation=2)
+    store.upsert([kept, gone, born, chunk("foreign.py", dataset=FOREIGN, generation=2)])
+    store.retire(ATLAS, [gone.id], 2)
+    for _ in range(2):
+        store.discard_unpublished(ATLAS, 1)
+        assert store.live_ids(ATLAS, 1, "chunk") == store.live_ids(ATLAS, 9, "chunk") == {kept.id, gone.id}
+    assert store.count(FOREIGN, 2, "chunk") == 1
+
+
+def test_discarding_before_the_first_publish_leaves_nothing(store: VectorStore) -> None:
+    store.upsert([chunk("a.py"), chunk("b.py", kind="file")])
+    store.discard_unpublished(ATLAS, 0)
+    assert store.drop(ATLAS) == 0
+
+
+def test_discarding_keeps_what_was_retired_by_a_published_run(store: VectorStore) -> None:
+    gone = chunk("gone.py")
+    store.upsert([gone, chunk("kept.py")])
+    store.retire(ATLAS, [gone.id], 2)
+    store.discard_unpublished(ATLAS, 2)
+    assert paths(store, at(2)) == ["kept.py"]
+
+
+def test_collecting_deletes_what_no_kept_generation_sees(store: VectorStore) -> None:
+    first, second, kept = chunk("first.py"), chunk("second.py"), chunk("kept.py")
+    store.upsert([first, second, kept])
+    store.retire(ATLAS, [first.id], 2)
+    store.retire(ATLAS, [second.id], 3)
+    assert store.collect(ATLAS, 2) == 1
+    assert paths(store, at(2)) == ["kept.py", "second.py"]
+    assert store.collect(ATLAS, 3) == 1
+    assert store.collect(ATLAS, 3) == 0
+    assert store.drop(ATLAS) == 1
+
+
+def test_a_living_point_is_not_overwritten_and_keeps_its_vectors(store: VectorStore) -> None:
+    store.upsert([chunk("a.py", vector=axis(0))])
+    store.upsert([chunk("a.py", generation=2), chunk("b.py", generation=2)])
+    assert store.count(ATLAS, 1, "chunk") == 1
+    assert store.count(ATLAS, 2, "chunk") == 2
+    assert [hit.payload.path for hit in store.dense(axis(0), at(1), 5)] == ["a.py"]
+
+
+def test_content_that_returns_after_it_was_retired_lives_again(store: VectorStore) -> None:
+    point = chunk("a.py")
+    store.upsert([point])
+    store.retire(ATLAS, [point.id], 2)
+    store.upsert([chunk("a.py", generation=3)])
+    assert [store.count(ATLAS, generation, "chunk") for generation in (2, 3)] == [0, 1]
+
+
+def test_retiring_ignores_the_points_of_other_datasets(store: VectorStore) -> None:
+    foreign = chunk("a.py", dataset=FOREIGN)
+    store.upsert([foreign])
+    store.retire(ATLAS, [foreign.id, str(uuid4())], 2)
+    assert store.count(FOREIGN, 2, "chunk") == 1
+
+
+def test_dropping_deletes_one_dataset_and_counts_its_chunks(store: VectorStore) -> None:
+    store.upsert([chunk("a.py"), chunk("b.py", generation=2), chunk("a.py", kind="file")])
+    store.upsert([chunk("a.py", dataset=FOREIGN)])
+    store.put_lexicon(ATLAS, 1, Lexicon.from_frequencies(1, 1, {7: 1}))
+    assert store.drop(ATLAS) == 2
+    assert store.drop(ATLAS) == 0
+    assert [store.count(ATLAS, 1, kind) for kind in ("chunk", "file", "lexicon")] == [0, 0, 0]
+    assert store.count(FOREIGN, 1, "chunk") == 1
+
+
+def test_more_points_than_a_page_are_listed_discarded_collected_and_dropped(store: VectorStore) -> None:
+    number = PAGE + 300
+    points = [chunk("a.py", line=line) for line in range(1, number + 1)]
+    store.upsert(iter(points))
+    assert store.live_ids(ATLAS, 1, "chunk") == {point.id for point in points}
+    store.retire(ATLAS, [point.id for point in points], 2)
+    store.discard_unpublished(ATLAS, 1)
+    assert store.count(ATLAS, 2, "chunk") == number
+    store.retire(ATLAS, [point.id for point in points[:-1]], 2)
+    assert store.collect(ATLAS, 2) == number - 1
+    assert store.drop(ATLAS) == 1
+
+
+def test_meaning_comes_in_a_second_step(store: VectorStore) -> None:
+    points = [chunk("a.py"), chunk("b.py"), chunk("c.py")]
+    store.upsert([*points, chunk("a.py", kind="file")])
+    assert store.dense(axis(0), at(1), 5) == []
+    assert store.ids_without_text(ATLAS, 1) == {point.id for point in points}
+    vectors = np.stack([axis(0), axis(0, lean=0.5)])
+    store.add_text_vectors([point.id for point in points[:2]], vectors)
+    assert store.ids_without_text(ATLAS, 1) == {points[2].id}
+    hits = store.dense(axis(0), at(1), 5)
+    assert [(hit.payload.path, round(hit.score, 3)) for hit in hits] == [("a.py", 1.0), ("b.py", 0.894)]
+    assert paths(store, at(1)) == ["a.py", "b.py", "c.py"]
+
+
+def test_vectors_for_points_that_are_gone_are_refused(store: VectorStore) -> None:
+    point = chunk("a.py")
+    store.upsert([point])
+    with pytest.raises(PointsMissing, match="1 of the points"):
+        store.add_text_vectors([point.id, str(uuid4())], np.stack([axis(0), axis(1)]))
+
+
+@pytest.mark.parametrize(
+    "vectors",
+    [
+        np.zeros((2, DIMENSIONS), np.float32),
+        np.zeros((1, 3), np.float32),
+        np.full((1, 4), np.nan, np.float32),
+    ],
+    ids=["too many", "too short", "not a number"],
+)
+def test_vectors_that_do_not_fit_are_refused(store: VectorStore, vectors: Floats) -> None:
+    point = chunk("a.py")
+    store.upsert([point])
+    with pytest.raises(ValueError):
+        store.add_text_vectors([point.id], vectors)
+
+
+def test_queries_stay_inside_the_selection(store: VectorStore) -> None:
+    store.upsert([chunk(f"{key.dataset}.py", dataset=key, vector=axis(0)) for key in (ATLAS, BORA, FOREIGN)])
+    assert paths(store, at(1, ATLAS)) == [f"{ATLAS.dataset}.py"]
+    assert paths(store, at(1, ATLAS, BORA)) == ["bora.py", f"{ATLAS.dataset}.py"]
+    assert {hit.payload.dataset for hit in store.dense(axis(0), at(1, BORA, FOREIGN), 9)} == {BORA, FOREIGN}
+    nothing = Selection(datasets=())
+    assert store.sparse(SparseVector.of({7: 1.0}), nothing, 5) == store.dense(axis(0), nothing, 5) == []
+
+
+def test_datasets_of_one_query_have_their_own_generations(store: VectorStore) -> None:
+    store.upsert([chunk("a.py", dataset=ATLAS, generation=3), chunk("b.py", dataset=BORA, generation=1)])
+    selection = Selection(
+        datasets=(
+            Searched(dataset=ATLAS, generation=2, has_dense=False),
+            Searched(dataset=BORA, generation=1, has_dense=False),
+        )
+    )
+    assert paths(store, selection) == ["b.py"]
+
+
+FILTERED = [
+    (Filters(), ["core/deep/b.go", "core/a.py", "core2/c.py", "d.md"]),
+    (Filters(languages=("python",)), ["core/a.py", "core2/c.py"]),
+    (Filters(languages=("python", "go")), ["core/deep/b.go", "core/a.py", "core2/c.py"]),
+    (Filters(path_prefix="core"), ["core/deep/b.go", "core/a.py"]),
+    (Filters(path_prefix="./core/"), ["core/deep/b.go", "core/a.py"]),
+    (Filters(path_prefix="core/deep"), ["core/deep/b.go"]),
+    (Filters(path_prefix="core/a.py"), ["core/a.py"]),
+    (Filters(path_prefix="cor"), []),
+    (Filters(repositories=("acme/x",)), ["d.md"]),
+    (Filters(symbol_kinds=("class",)), ["core2/c.py"]),
+    (Filters(languages=("python",), path_prefix="core2", symbol_kinds=("class",)), ["core2/c.py"]),
+    (Filters(languages=("go",), path_prefix="core2"), []),
+]
+
+
+@pytest.mark.parametrize(("filters", "found"), FILTERED)
+def test_every_filter_filters(store: VectorStore, filters: Filters, found: list[str]) -> None:
+    store.upsert(
+        [
+            chunk("core/a.py", language="python", repository="acme/atlas", symbol_kind="function"),
+            chunk("core/deep/b.go", language="go", repository="acme/atlas", symbol_kind="function"),
+            chunk("core2/c.py", language="python", repository="acme/atlas", symbol_kind="class"),
+            chunk("d.md", language="markdown", repository="acme/x"),
+        ]
+    )
+    assert paths(store, at(1, filters=filters)) == sorted(found)
+
+
+def test_words_are_scored_by_the_dot_product_and_ties_are_ordered(store: VectorStore) -> None:
+    store.upsert(
+        [
+            chunk("none.py", words={9: 5.0}),
+            chunk("both.py", words={1: 1.0, 4294967295: 2.0}),
+            *(chunk(f"tie{number}.py", words={1: 1.0}) for number in range(4)),
+        ]
+    )
+    hits = store.sparse(SparseVector.of({1: 0.5, 4294967295: 1.0}), at(1), 10)
+    assert [(hit.payload.path, hit.score) for hit in hits[:1]] == [("both.py", 2.5)]
+    assert [hit.id for hit in hits[1:]] == sorted(hit.id for hit in hits[1:])
+    assert len(hits) == 5
+    assert len(store.sparse(SparseVector.of({1: 0.5}), at(1), 2)) == 2
+    assert store.sparse(SparseVector.of({}), at(1), 5) == []
+
+
+def test_files_have_neighbours_in_structure(store: VectorStore) -> None:
+    size = STRUCTURE_DIMENSIONS
+    store.upsert(
+        [
+            chunk("a.py", kind="file", structure=axis(0, of=size), words={}),
+            chunk("b.py", kind="file", structure=axis(0, of=size, lean=0.2), words={}),
+            chunk("c.py", kind="file", structure=axis(9, of=size), words={}),
+            chunk("lonely.py", kind="file", words={}),
+            chunk("a.py"),
+        ]
+    )
+    vector = store.file_vector(ATLAS, 1, "a.py")
+    assert vector is not None
+    assert vector.shape == (size,)
+    assert [hit.payload.path for hit in store.structure(vector, at(1), 2)] == ["a.py", "b.py"]
+    assert store.file_vector(ATLAS, 1, "lonely.py") is None
+    assert store.file_vector(ATLAS, 1, "unknown.py") is None
+    assert store.file_vector(ATLAS, 0, "a.py") is None
+
+
+def test_a_lexicon_belongs_to_its_generation(store: VectorStore) -> None:
+    old = Lexicon.from_frequencies(2, 10, {1: 2, 4294967295: 1})
+    big = Lexicon.from_frequencies(3, 90_000, dict.fromkeys(range(120_000), 1))
+    assert store.lexicon(ATLAS, 1).documents == 0
+    store.put_lexicon(ATLAS, 1, old)
+    store.put_lexicon(ATLAS, 2, old)
+    store.put_lexicon(ATLAS, 2, big)
+    assert store.lexicon(ATLAS, 1) == old
+    assert store.lexicon(ATLAS, 2) == big
+    assert store.count(ATLAS, 2, "lexicon") == 3
+    store.discard_unpublished(ATLAS, 1)
+    assert store.lexicon(ATLAS, 2) == old
+    store.put_lexicon(ATLAS, 2, big)
+    assert store.collect(ATLAS, 2) == 1
+    assert store.lexicon(FOREIGN, 2).documents == 0
+
+
+def test_what_was_stored_is_there_after_closing_and_opening(place: Place) -> None:
+    store = place.store()
+    store.open()
+    store.upsert([chunk("a.py", vector=axis(0))])
+    store.flush()
+    store.optimize()
+    store.close()
+    store.close()
+    with pytest.raises(StoreClosed):
+        store.count(ATLAS, 1, "chunk")
+    again = place.store()
+    again.open()
+    assert paths(again, at(1)) == ["a.py"]
+    again.close()
+
+
+def test_a_store_made_for_another_encoder_says_what_to_do(place: Place) -> None:
+    store = place.store()
+    store.open()
+    store.upsert([chunk("a.py", vector=axis(0))])
+    store.close()
+    other = place.store(dimensions=8)
+    with pytest.raises(DimensionMismatch, match=r"of 4 .* makes 8.*index the datasets again"):
+        other.open()
+    again = place.store()
+    again.open()
+    assert store is not again
+    assert again.count(ATLAS, 1, "chunk") == 1
+    again.close()
