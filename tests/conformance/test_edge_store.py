@@ -170,7 +170,7 @@ def test_optimizing_swaps_the_shard_and_loses_nothing(tmp_path: Path, store: Gen
     reads, stop = [], threading.Event()
 
     def read() -> None:
-        while not stop.is_set():
+        while not stop.wait(0.02):
             reads.append(store.count(DATASET, 1, "chunk"))
 
     reader = threading.Thread(target=read)

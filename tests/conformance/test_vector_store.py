@@ -1,7 +1,6 @@
 """One suite over every vector store: embedded, qdrant-client's local mode, a server where one is given."""
 
 import os
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from pharos_embedder.edge_store import edge_store
 from pharos_embedder.generations import PAGE
 from pharos_embedder.qdrant_store import local_mode_store, qdrant_store
 from pharos_embedder.vectors import (
+    DIRECTORY_DEPTH_MAX,
     STRUCTURE_DIMENSIONS,
     DatasetKey,
     DimensionMismatch,
@@ -28,7 +28,9 @@ from pharos_embedder.vectors import (
     Searched,
     Selection,
     StoreClosed,
+    StoreUnavailable,
     VectorStore,
+    directories,
     point_id,
 )
 
@@ -61,11 +63,10 @@ class Place:
 PLACES = ["edge", "local mode", *(["server"] if os.environ.get("PHAROS_QDRANT_URL") else [])]
 
 
-@pytest.fixture(params=PLACES)
-def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
-    place = Place(request.param, tmp_path, f"pharos-test-{uuid4()}")
+def made(kind: str, folder: Path) -> Iterator[Place]:
+    place = Place(kind, folder, f"pharos-test-{uuid4()}")
     yield place
-    if place.kind == "server":
+    if kind == "server":
         from qdrant_client import QdrantClient
 
         client = QdrantClient(
@@ -75,24 +76,27 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
         client.close()
 
 
-@pytest.fixture(scope="module")
-def empty_index(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An empty embedded index to copy: making one waits for the disk a dozen times."""
-    folder = tmp_path_factory.mktemp("empty") / "index"
-    store = edge_store(folder, dimensions=DIMENSIONS)
-    store.open()
-    store.close()
-    return folder
+@pytest.fixture(params=PLACES)
+def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
+    yield from made(request.param, tmp_path)
+
+
+@pytest.fixture(scope="module", params=PLACES)
+def shared(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[VectorStore]:
+    """One store of each kind: making one waits for the disk a dozen times."""
+    for place in made(request.param, tmp_path_factory.mktemp("shared")):
+        store = place.store(passing=True)
+        store.open()
+        yield store
+        store.close()
 
 
 @pytest.fixture
-def store(place: Place, empty_index: Path) -> Iterator[VectorStore]:
-    if place.kind == "edge":
-        shutil.copytree(empty_index, place.folder / "index")
-    store = place.store(passing=True)
-    store.open()
-    yield store
-    store.close()
+def store(shared: VectorStore) -> Iterator[VectorStore]:
+    """A store without points."""
+    yield shared
+    for dataset in (ATLAS, BORA, FOREIGN):
+        shared.drop(dataset)
 
 
 def chunk(
@@ -291,6 +295,36 @@ def test_queries_stay_inside_the_selection(store: VectorStore) -> None:
     assert {hit.payload.dataset for hit in store.dense(axis(0), at(1, BORA, FOREIGN), 9)} == {BORA, FOREIGN}
     nothing = Selection(datasets=())
     assert store.sparse(SparseVector.of({7: 1.0}), nothing, 5) == store.dense(axis(0), nothing, 5) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "parents"),
+    [("a.py", []), ("a/b.py", ["a"]), ("a/b/c.py", ["a", "a/b"]), ("d/" * 99 + "e.py", None)],
+)
+def test_a_path_is_found_by_its_parents(path: str, parents: list[str] | None) -> None:
+    found = directories(path)
+    assert len(found) <= DIRECTORY_DEPTH_MAX
+    assert parents is None or found == parents
+
+
+def test_a_selection_has_a_limit_and_names_are_unambiguous() -> None:
+    with pytest.raises(ValueError, match="at most 256 datasets"):
+        at(1, *(DatasetKey("t", "p", str(number)) for number in range(257)))
+    with pytest.raises(ValueError, match="at most 64 values"):
+        Filters(languages=tuple(map(str, range(65))))
+    assert DatasetKey("a", "b/c", "d").joined() != DatasetKey("a/b", "c", "d").joined()
+    for names in (("", "p", "d"), ("t", "p\x1fd", "d")):
+        with pytest.raises(ValueError, match="must not"):
+            DatasetKey(*names)
+
+
+def test_a_server_that_is_away_is_told_without_its_key() -> None:
+    store = qdrant_store("http://127.0.0.1:9", dimensions=DIMENSIONS, api_key="s3cret")
+    with pytest.warns(UserWarning, match="insecure"), pytest.raises(StoreUnavailable) as raised:
+        store.open()
+    assert "s3cret" not in str(raised.value)
+    with pytest.raises(StoreClosed):
+        store.count(ATLAS, 1, "chunk")
 
 
 def test_datasets_of_one_query_have_their_own_generations(store: VectorStore) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio.to_thread
 import pytest
+from packaging.utils import canonicalize_name
 
 from pharos_service.health import probes
 from tests.support.nats_server import free_port
@@ -99,6 +100,14 @@ def test_every_installation_obeys_the_constraints_and_leaves_no_cache(name: str)
     for installation in installations:
         assert "--no-cache-dir" in installation
         assert "-c constraints.txt" in installation
+
+
+@each_service
+def test_every_library_in_an_image_has_its_version_pinned(name: str) -> None:
+    """Setuptools aside: it comes with torch, and nothing at run time reads it."""
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pinned = {canonicalize_name(line.split("==", 1)[0]) for line in lines if "==" in line}
+    assert installed_with(service(name).name) - pinned - {"setuptools"} == set()
 
 
 def test_the_gateway_brings_no_library_that_learns_parses_or_stores_vectors() -> None:

@@ -6,7 +6,6 @@ import functools
 import importlib.metadata
 import re
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
@@ -23,13 +22,15 @@ HEAVY_DISTRIBUTIONS = re.compile(
 
 
 class Package(msgspec.Struct, frozen=True, kw_only=True):
-    """``folder`` is relative to the root; ``workspace`` and ``third_party`` are distribution names."""
+    """``folder`` is relative to the root; ``workspace`` and ``third_party`` are distribution names.
+    ``extras``: what is asked of some of them."""
 
     name: str
     module: str
     folder: str
     workspace: frozenset[str]
     third_party: frozenset[str]
+    extras: frozenset[tuple[str, str]]
 
     def sources(self) -> list[Path]:
         return sorted((ROOT / self.folder / "src" / self.module).rglob("*.py"))
@@ -49,13 +50,17 @@ def package(path: Path) -> Package:
     """The package that the ``pyproject.toml`` at *path* declares."""
     content = tomllib.loads(path.read_text())
     (source,) = content["tool"]["hatch"]["build"]["targets"]["wheel"]["packages"]
-    names = {canonicalize_name(Requirement(each).name) for each in content["project"]["dependencies"]}
+    requirements = [Requirement(each) for each in content["project"]["dependencies"]]
+    names = {canonicalize_name(each.name) for each in requirements}
     return Package(
         name=canonicalize_name(content["project"]["name"]),
         module=source.removeprefix("src/"),
         folder=str(path.parent.relative_to(ROOT)),
         workspace=frozenset(name for name in names if name.startswith("pharos-")),
         third_party=frozenset(name for name in names if not name.startswith("pharos-")),
+        extras=frozenset(
+            (canonicalize_name(each.name), extra) for each in requirements for extra in each.extras
+        ),
     )
 
 
@@ -79,7 +84,7 @@ def needed(name: str) -> set[str]:
 
 def installed_with(name: str) -> set[str]:
     """Every distribution that installing *name* brings along, by what is installed here."""
-    waiting = [(each, "") for each in _requirements(needed(name))]
+    waiting = [pair for each in needed(name) for pair in _wanted(packages()[each])]
     seen: set[tuple[str, str]] = set()
     while waiting:
         current = waiting.pop()
@@ -94,8 +99,8 @@ def installed_with(name: str) -> set[str]:
     return {distribution for distribution, _ in seen}
 
 
-def _requirements(names: Iterable[str]) -> set[str]:
-    return {dependency for name in names for dependency in packages()[name].third_party}
+def _wanted(package: Package) -> list[tuple[str, str]]:
+    return [*((each, "") for each in package.third_party), *package.extras]
 
 
 def _with_extras(requirement: Requirement) -> list[tuple[str, str]]:

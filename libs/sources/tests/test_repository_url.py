@@ -395,6 +395,44 @@ def test_an_empty_list_of_hosts_means_every_public_host() -> None:
     assert AllowedHosts.parse("  ,\n") == AllowedHosts()
 
 
+STAR = AllowedHosts.parse("*, http://127.0.0.1:9418")
+
+
+@pytest.mark.parametrize(
+    ("raw", "clone_url"),
+    [
+        ("https://github.com/a/b", "https://github.com/a/b"),
+        ("github.com/a/b", "https://github.com/a/b"),
+        ("https://git.example.org:8443/a/b", "https://git.example.org:8443/a/b"),
+        ("http://127.0.0.1:9418/a/b", "http://127.0.0.1:9418/a/b"),
+    ],
+)
+def test_a_star_keeps_every_public_host_beside_the_listed_ones(raw: str, clone_url: str) -> None:
+    assert parse(raw, STAR).clone_url.removesuffix(".git") == clone_url
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        "http://github.com/a/b",
+        "https://127.0.0.1/a/b",
+        "http://127.0.0.1:8000/a/b",
+        "http://localhost:9418/a/b",
+        "https://10.0.0.1/a/b",
+        "https://gitlab.internal/a/b",
+    ],
+)
+def test_a_star_admits_neither_plain_http_nor_private_hosts(raw: str) -> None:
+    with pytest.raises(InvalidRepositoryUrl):
+        parse(raw, STAR)
+
+
+def test_a_star_alone_is_the_same_as_no_list() -> None:
+    assert parse("https://github.com/a/b", AllowedHosts.parse("*")) == parse("https://github.com/a/b")
+    with pytest.raises(InvalidRepositoryUrl):
+        parse("http://127.0.0.1:9418/a/b", AllowedHosts.parse("*"))
+
+
 def test_spellings_in_another_case_share_a_key_where_the_host_ignores_case() -> None:
     assert parse("github.com/User/Repo").key == parse("GitHub.com/user/repo").key
     assert parse("git.example.org/User/Repo").key != parse("git.example.org/user/repo").key

@@ -7,6 +7,7 @@ import inspect
 import json
 import textwrap
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -44,9 +45,7 @@ def check(text: str, chunks: Sequence[Chunk], size_chars: int, overlap_chars: in
         assert starts[chunk.start_line - 1] <= found < starts[chunk.start_line]
         assert starts[chunk.end_line - 1] < end <= starts[chunk.end_line]
         whole_lines = found == starts[chunk.start_line - 1] and end in {starts[chunk.end_line], len(text)}
-        longest = max(
-            starts[number] - starts[number - 1] for number in (chunk.start_line, chunk.end_line)
-        )
+        longest = max(starts[number] - starts[number - 1] for number in (chunk.start_line, chunk.end_line))
         assert whole_lines or longest > size_chars, "only a line that is too long is cut"
         assert len(chunk.context) <= overlap_chars + 80 + 2 + 120 + 1
         at = end
@@ -58,7 +57,18 @@ SOURCE = st.text(
 )
 WORDS = st.lists(
     st.sampled_from(
-        ["def f():\n", "    return 1\n", "class A:\n", "\n", "# note\n", "x" * 150, " ", "{\n", "}\n", "fn g() {"]
+        [
+            "def f():\n",
+            "    return 1\n",
+            "class A:\n",
+            "\n",
+            "# note\n",
+            "x" * 150,
+            " ",
+            "{\n",
+            "}\n",
+            "fn g() {",
+        ]
     ),
     max_size=120,
 ).map("".join)
@@ -125,7 +135,7 @@ def test_a_large_function_is_split_between_statements_with_overlap() -> None:
     text = function("huge", 100)
     chunks = parse("m.py", "python", text.encode()).chunks
     assert {one.symbol for one in chunks} == {"huge"}
-    for before, after in zip(chunks, chunks[1:], strict=False):
+    for before, after in pairwise(chunks):
         head, _, overlap = after.context.partition("\n")
         assert head == "m.py: def huge()"
         assert before.text.endswith(overlap + "\n") and 0 < len(overlap) <= 100
@@ -182,7 +192,9 @@ def hashes(parsed: ParsedFile) -> set[str]:
     return {one.content_hash for one in parsed.chunks}
 
 
-@pytest.mark.parametrize("path", [path for path in SAMPLES if path.stat().st_size > 12_000], ids=lambda p: p.name)
+@pytest.mark.parametrize(
+    "path", [path for path in SAMPLES if path.stat().st_size > 12_000], ids=lambda p: p.name
+)
 @pytest.mark.parametrize("language", ["python", "text"])
 def test_an_edit_changes_only_the_chunks_around_it(path: Path, language: str) -> None:
     lines = path.read_text().split("\n")
@@ -202,9 +214,7 @@ def test_the_hash_is_of_what_is_encoded() -> None:
     assert wide != hashes(parse("a.py", "python", text))
 
 
-@pytest.mark.parametrize(
-    ("size_chars", "overlap_chars"), [(99, 0), (20_001, 0), (1000, 501), (1000, -1)]
-)
+@pytest.mark.parametrize(("size_chars", "overlap_chars"), [(99, 0), (20_001, 0), (1000, 501), (1000, -1)])
 def test_options_out_of_range_are_refused(size_chars: int, overlap_chars: int) -> None:
     with pytest.raises(ValueError, match="must be between"):
         ParseOptions(size_chars=size_chars, overlap_chars=overlap_chars)

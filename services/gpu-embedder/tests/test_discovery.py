@@ -156,7 +156,8 @@ def test_attributes_leave_files_out_and_let_vendored_ones_back_in(tmp_path: Path
     write(
         tmp_path,
         {
-            ".gitattributes": "out/* linguist-generated\n*.dat -text\nthird_party/ours/** linguist-vendored=false\n"
+            ".gitattributes": "out/* linguist-generated\n*.dat -text\n"
+            "third_party/ours/** linguist-vendored=false\n"
             "extern/** linguist-vendored\nx_pb2.py linguist-generated=false\n",
             "out/a.py": "x = 1\n",
             "b.dat": "text after all\n",

@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -100,8 +101,8 @@ def tiny_model(folder: Path, *, kind: str = "bert", seed: int = 0) -> Path:
         word: index for index, word in enumerate(["[PAD]", "[CLS]", "[SEP]", "[UNK]", "a", "b", "c", "x"])
     }
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="[UNK]"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()  # type: ignore[assignment]
-    tokenizer.post_processor = processors.TemplateProcessing(  # type: ignore[assignment]
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    tokenizer.post_processor = processors.TemplateProcessing(
         single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 1), ("[SEP]", 2)]
     )
     folder.mkdir(parents=True, exist_ok=True)
@@ -116,19 +117,20 @@ def tiny_model(folder: Path, *, kind: str = "bert", seed: int = 0) -> Path:
         "intermediate_size": 32,
         "max_position_embeddings": 40,
     }
-    if kind == "bert":
-        config = transformers.BertConfig(**sizes, pad_token_id=0)
-    elif kind == "roberta":
-        config = transformers.RobertaConfig(**sizes, pad_token_id=0)
-    elif kind == "mpnet":
-        config = transformers.MPNetConfig(**sizes, pad_token_id=0)
-    elif kind == "qwen3":
-        config = transformers.Qwen3Config(**sizes, num_key_value_heads=2, head_dim=4, pad_token_id=0)
-    else:
-        config = transformers.T5Config(
-            vocab_size=len(words), d_model=16, d_kv=4, d_ff=32, num_layers=1, num_heads=4, pad_token_id=0
-        )
-    transformers.AutoModel.from_config(config).save_pretrained(folder)
+    if kind == "qwen3":
+        sizes |= {"num_key_value_heads": 2, "head_dim": 4}
+    if kind == "t5":
+        sizes = {
+            "vocab_size": len(words),
+            "d_model": 16,
+            "d_kv": 4,
+            "d_ff": 32,
+            "num_layers": 1,
+            "num_heads": 4,
+        }
+    library = cast(Any, transformers)
+    config = library.AutoConfig.for_model(kind, pad_token_id=0, **sizes)
+    library.AutoModel.from_config(config).save_pretrained(folder)
     return folder
 
 

@@ -150,13 +150,13 @@ EXPECTED: dict[str, tuple[str, list[str], set[str], list[str]]] = {
             "constant LIMIT 8-8",
             "variable names 9-9",
             "type Pair 10-10",
-            "class Outer 13-26",
+            "class Outer 13-27",
             "class Outer.Inner 17-22",
             "method Outer.Inner.method 18-22",
             "method Outer.run 24-27",
             "function Outer.run.local 25-26",
         ],
-        {"B", "Widget", "decorate", "go", "helper", "int", "list", "str", "tuple"},
+        {"B", "Pair", "Widget", "decorate", "go", "helper", "int", "list", "str", "tuple"},
         [
             "3 import os.path",
             "3 import json as j",
@@ -229,8 +229,8 @@ EXPECTED: dict[str, tuple[str, list[str], set[str], list[str]]] = {
             "function main 22-22",
         ],
         {
-            "Config", "Load", "Make", "Server", "Runner", "Alias", "Kind", "Store", "T", "any", "error", "int",
-            "start", "string",
+            "Config", "Load", "Make", "Server", "Runner", "Alias", "Kind", "Store", "T", "any", "error",
+            "int", "start", "string",
         },
         ["4 import fmt as f", "5 import a/b as .", "6 import c as _", "8 import d"],
     ),
@@ -326,7 +326,10 @@ def test_signatures_and_docstrings() -> None:
     assert python["Outer.Inner.method"].docstring == "Doc of\nmethod."
     assert python["Outer.run"].signature == "async def run(self)"
     script = {one.symbol: one for one in parse("f", "javascript", JAVASCRIPT.encode()).definitions}
-    assert (script["hello"].signature, script["hello"].docstring) == ("async function hello(name)", "Says hello.")
+    assert (script["hello"].signature, script["hello"].docstring) == (
+        "async function hello(name)",
+        "Says hello.",
+    )
     go = {one.symbol: one for one in parse("f", "go", GO.encode()).definitions}
     assert go["Server"].docstring == "Server serves.\nFor ever."
     assert go["Server.Run"].signature == "func (s *Server[T]) Run(x int) error"
@@ -350,7 +353,9 @@ def test_broken_syntax_is_a_warning_and_everything_is_still_chunked(language: st
 
 
 @pytest.mark.parametrize("language", sorted(PARSED_LANGUAGES))
-@pytest.mark.parametrize("source", ["(" * 5_000, "[\n" * 5_000, "a.b(" * 5_000, "{" * 4_000 + "}" * 4_000, "x=\n" * 4_000])
+@pytest.mark.parametrize(
+    "source", ["(" * 5_000, "[\n" * 5_000, "a.b(" * 5_000, "{" * 4_000 + "}" * 4_000, "x=\n" * 4_000]
+)
 def test_nesting_without_end_ends(language: str, source: str) -> None:
     parsed = parse("f", language, source.encode())
     assert "".join(one.text for one in parsed.chunks) == source
@@ -367,7 +372,7 @@ def test_nested_functions_without_end_keep_short_symbols() -> None:
     [
         (b"\xef\xbb\xbfdef f(): pass\n", 1, 0),
         ("def f(): pass\n".encode("utf-16"), 1, 0),
-        (b"# caf\xe9, a comment in Latin-1 that is long enough\r\ndef f(): pass\r\n", 2, 50),
+        (b"# caf\xe9, a comment in Latin-1 that is long enough\r\ndef f(): pass\r\n", 2, 51),
         (b"def f(): pass", 1, 0),
         (b"", 0, None),
     ],

@@ -12,6 +12,12 @@ from pharos_client.errors import PharosError
 _LOCAL_SUFFIXES: Final = (".local", ".internal", ".lan", ".localdomain")
 
 
+def sentence(error: PharosError) -> str:
+    """What went wrong, with the reason where the gateway gave one."""
+    reason = error.body.get("reason")
+    return f"{error.detail}: {reason}" if isinstance(reason, str) else error.detail
+
+
 def for_error(error: PharosError, target: Target) -> tuple[str, ...]:
     """What may help against *error* of the gateway at *target*."""
     if error.unreachable:

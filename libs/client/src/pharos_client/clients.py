@@ -38,6 +38,7 @@ READY_SECONDS: Final = 3.0
 CONNECTION_OPEN: Final = "connection.open"
 CONNECTION_LOST: Final = "connection.lost"
 OPEN: Final = ServerSentEvent(event=CONNECTION_OPEN, data="")
+NO_MORE: Final = ServerSentEvent(event="connection.no_more", data="")
 
 
 def _headers(token: str | None) -> dict[str, str]:
@@ -211,6 +212,8 @@ class Pharos:
             lost: PharosError | None = None
             try:
                 for received in self._connection(job_id, resumption):
+                    if received is NO_MORE:
+                        return
                     if received is OPEN:
                         if connection_events:
                             yield Event(name=CONNECTION_OPEN, data={})
@@ -240,6 +243,9 @@ class Pharos:
         ) as response:
             if response.status_code >= 400:
                 raise errors.from_response(response.status_code, response.read(), response.headers)
+            if response.status_code == 204:  # the standard's word for: do not come back
+                yield NO_MORE
+                return
             yield OPEN
             parser = Parser()
             for chunk in response.iter_bytes():
@@ -382,6 +388,8 @@ class AsyncPharos:
             lost: PharosError | None = None
             try:
                 async for received in self._connection(job_id, resumption):
+                    if received is NO_MORE:
+                        return
                     if received is OPEN:
                         if connection_events:
                             yield Event(name=CONNECTION_OPEN, data={})
@@ -411,6 +419,9 @@ class AsyncPharos:
         ) as response:
             if response.status_code >= 400:
                 raise errors.from_response(response.status_code, await response.aread(), response.headers)
+            if response.status_code == 204:  # the standard's word for: do not come back
+                yield NO_MORE
+                return
             yield OPEN
             parser = Parser()
             async for chunk in response.aiter_bytes():

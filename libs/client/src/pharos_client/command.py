@@ -87,7 +87,9 @@ def _run(gateway: Gateway | None, act: Callable[[Session], int]) -> int:
         try:
             return act(session)
         except PharosError as error:
-            session.err.print(Text("error: ", style="red"), line(error.detail), sep="", markup=False)
+            session.err.print(
+                Text("error: ", style="red"), line(advice.sentence(error)), sep="", markup=False
+            )
             for hint in advice.for_error(error, session.target):
                 session.err.print(f"  {hint}", markup=False)
             return EXIT_UNREACHABLE if error.unreachable else EXIT_WRONG

@@ -46,8 +46,6 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
         match job.state:
             case "queued" if job.waiting_for_worker:
                 return "queued, and waiting for a worker: none is alive"
-            case "queued" if job.queue_position:
-                return f"queued, place {job.queue_position}"
             case "retrying":
                 return f"waiting for another attempt: {job.error or 'the last one failed'}"
             case "running" if self.progress is not None:

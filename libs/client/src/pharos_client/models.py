@@ -136,7 +136,6 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     result: IndexResult | None = None
     progress: Progress | None = None
-    queue_position: int | None = None
     waiting_for_worker: bool = False
 
     @property

@@ -14,6 +14,7 @@ from pharos_sources.addresses import ends_in_a_number, is_public, loose_ipv4
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 HOST_LENGTH_MAX: Final = 253
 RULES_MAX: Final = 1_000
+ANY_PUBLIC: Final = "*"
 
 _PLAIN_HOST: Final = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)(\.(?!-)[a-z0-9-]{1,63}(?<!-))*")
 _PORT: Final = re.compile(r"[0-9]{1,5}")
@@ -146,20 +147,25 @@ class Admission:
 
 @dataclass(frozen=True, slots=True)
 class AllowedHosts:
-    """The hosts that repositories may come from. No rules: every public https host."""
+    """The hosts that repositories may come from. No rules: every public https host.
+
+    `any_public` says so beside rules: they admit further hosts then, and restrict nothing.
+    """
 
     rules: tuple[HostRule, ...] = ()
+    any_public: bool = False
 
     @classmethod
     def parse(cls, text: str) -> AllowedHosts:
         """Read `host, host:port, https://host, http://127.0.0.1:9418`, separated by commas or white space.
 
-        Raises `InvalidAllowedHost` naming the entry.
+        `*` is every public https host. Raises `InvalidAllowedHost` naming the entry.
         """
         entries = [entry for entry in re.split(r"[,\s]+", text) if entry]
         if len(entries) > RULES_MAX:
             raise InvalidAllowedHost(entries[RULES_MAX], f"more than {RULES_MAX} hosts")
-        return cls(tuple(_rule(entry) for entry in entries))
+        rules = tuple(_rule(entry) for entry in entries if entry != ANY_PUBLIC)
+        return cls(rules, any_public=ANY_PUBLIC in entries)
 
     def admit(self, scheme: str | None, host: str, port: int | None) -> Admission | None:
         """How the normal *host* may be reached, or None when it may not.
@@ -168,14 +174,15 @@ class AllowedHosts:
 
         A rule without a port matches the default port of the scheme in use, a rule with one exactly that.
         """
+        public = None if scheme == "http" else Admission(scheme="https", private_allowed=False)
         if not self.rules:
-            return None if scheme == "http" else Admission(scheme="https", private_allowed=False)
+            return public
         if scheme is None:
             tls = any(rule.scheme == "https" and _matches(rule, "https", host, port) for rule in self.rules)
             scheme = "https" if tls else "http"
         matching = [rule for rule in self.rules if _matches(rule, scheme, host, port)]
         if not matching:
-            return None
+            return public if self.any_public else None
         return Admission(scheme=scheme, private_allowed=any(rule.scheme == "http" for rule in matching))
 
 
@@ -198,7 +205,7 @@ def _rule(entry: str) -> HostRule:
     if "/" in rest or "?" in rest or "#" in rest:
         raise InvalidAllowedHost(entry, "only a host and a port can be listed, no path")
     if "*" in rest:
-        raise InvalidAllowedHost(entry, "wildcards are not supported: list each host")
+        raise InvalidAllowedHost(entry, "only `*` alone is a wildcard: list each host")
     try:
         host, port = split_authority(rest)
     except InvalidHost as invalid:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Final, Protocol
+from uuid import UUID
 
 import msgspec
 import structlog
 
 from pharos_contracts import rpc
-from pharos_contracts.identity import token
 from pharos_contracts.history.v1 import FindJob, JobPage, ListJobs
 from pharos_contracts.history.v1 import JobView as HistoryJobView
+from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import LEDGER
@@ -51,7 +52,7 @@ class Finder:
         self._recent = recent
 
     async def known(self, tenant: str | None, job_id: str) -> Job | None:
-        """The job as of this moment, without history: LEDGER's word before Q's. *tenant* None is every one."""
+        """The job as of this moment, by LEDGER's word before Q's. *tenant* None is every one."""
         # Q first: a job leaves Q only after its event is stored.
         waiting = await self._queue.of_job(job_id)
         name = "*" if tenant is None else token(tenant)
@@ -102,9 +103,7 @@ class Finder:
     async def _from_history(self, question: FindJob) -> Job | None:
         views: tuple[HistoryJobView, ...]
         try:
-            views = (
-                await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)
-            ).jobs
+            views = (await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)).jobs
         except NobodyAnswers as error:
             raise HistoryUnavailable(str(error)) from error
         except QuestionRefused as error:
@@ -112,3 +111,24 @@ class Finder:
                 return None
             raise
         return views[0].job if views else None
+
+
+def parse_identifier(text: str) -> str | int | None:
+    """A job's UUID in its usual form, or its number; None for a text that can be neither."""
+    if text.isascii() and text.isdigit() and len(text) < 20:
+        number = int(text)
+        return number if 0 < number <= NUMBER_MAX else None
+    try:
+        return str(UUID(text))
+    except ValueError:
+        return None
+
+
+async def find(finder: Finder, tenant: str | None, identifier: str) -> Job | None:
+    """The job that *identifier* names, if *tenant* (None: every one) has it. HistoryUnavailable, BusError."""
+    parsed = parse_identifier(identifier)
+    if parsed is None:
+        return None
+    if isinstance(parsed, int):
+        return await finder.by_number(tenant, parsed)
+    return await finder.by_id(tenant, parsed)

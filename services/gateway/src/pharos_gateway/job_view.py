@@ -6,7 +6,16 @@ from datetime import datetime
 
 import msgspec
 
-from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, Priority, Progress, RepositorySource, Scope, Stage
+from pharos_contracts.jobs.v1 import (
+    IndexResult,
+    Job,
+    JobKind,
+    Priority,
+    Progress,
+    RepositorySource,
+    Scope,
+    Stage,
+)
 from pharos_contracts.lifecycle import TERMINAL, JobState
 
 

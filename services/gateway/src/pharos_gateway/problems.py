@@ -7,7 +7,7 @@ from typing import Any, Final
 
 import structlog
 from litestar import Request, Response
-from litestar.exceptions import HTTPException, ValidationException
+from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
 from pharos_gateway.authentication import Forbidden, InvalidIdentity, Unauthenticated, address_of
@@ -69,9 +69,7 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
         case Problem():
             return error
         case Unauthenticated():
-            return Problem(
-                401, "unauthenticated", UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"}
-            )
+            return Problem(401, "unauthenticated", UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
         case Forbidden():
             return Problem(403, "forbidden", str(error), extra={"needed": error.needed})
         case InvalidIdentity():
@@ -109,6 +107,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return unavailable("Bus", str(error))
         case ValidationException():
             return _validation(error)
+        case HTTPException() if isinstance(error.__cause__, SerializationException):
+            return invalid("The body of the request is not valid JSON")
         case HTTPException() if error.status_code < 500:
             code, detail = _BY_STATUS.get(
                 error.status_code, ("invalid_request", "The request could not be understood")
@@ -120,7 +120,9 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 headers=dict(error.headers or {}),
             )
         case _:
-            return Problem(500, "internal_error", "Something went wrong here; the log of the gateway says what")
+            return Problem(
+                500, "internal_error", "Something went wrong here; the log of the gateway says what"
+            )
 
 
 def _validation(error: ValidationException) -> Problem:

@@ -72,7 +72,9 @@ async def serve(settings: Settings, role: str) -> None:
         store = _store(settings, role, encoder.dimensions)
         await anyio.to_thread.run_sync(_open, store)
         opened.callback(store.close)
-        broker = NatsBroker(settings.nats_url, **connection_options(settings, "pharos-embedder"))
+        broker = NatsBroker(
+            settings.nats_url, logger=None, **connection_options(settings, "pharos-embedder")
+        )
         bus = Bus(await broker.connect())
         catalogue = Catalogue(bus)
         if role in ("all", "search"):

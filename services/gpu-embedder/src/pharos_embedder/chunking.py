@@ -295,24 +295,30 @@ def _partition(text: str, pieces: Sequence[_Piece], size_chars: int) -> list[tup
             joins[index] = _JOINED_COST
         jitter = (zlib.crc32(text[piece.start : piece.start + 80].encode("utf-8")) & 0xFF) / 255
         cuts[index] = _DEPTH_COST * min(piece.depth, _DEPTH_MAX) + _JITTER_COST * jitter
+    starts = [piece.start for piece in pieces]
+    depths = [piece.depth for piece in pieces]
+    before_cut = [_CHUNK_COST + cost for cost in cuts]
+    uneven = _UNEVEN_COST / size_chars**2
     best = [0.0] + [float("inf")] * count
     chosen = [0] * (count + 1)
-    for after in range(1, count + 1):
+    for after in range(1, count + 1):  # plain comparisons: this runs some 50 times per piece
         end = pieces[after - 1].end
-        after_depth = pieces[after].depth if after < count else 0
+        after_depth = depths[after] if after < count else 0
         shallowest = _DEPTH_MAX + 1
         joined = 0.0
-        for first in range(after - 1, -1, -1):
-            size = end - pieces[first].start
-            if size > size_chars:
-                break
-            cost = best[first] + _CHUNK_COST + cuts[first] + joined + _UNEVEN_COST * (size / size_chars) ** 2
-            if shallowest < max(pieces[first].depth, after_depth):
+        cheapest, choice = best[after], 0
+        first = after - 1
+        while first >= 0 and (size := end - starts[first]) <= size_chars:
+            depth = depths[first]
+            cost = best[first] + before_cut[first] + joined + uneven * size * size
+            if shallowest < depth or shallowest < after_depth:
                 cost += _MIXED_COST
-            if cost < best[after]:
-                best[after], chosen[after] = cost, first
+            if cost < cheapest:
+                cheapest, choice = cost, first
             joined += joins[first]
-            shallowest = min(shallowest, pieces[first].depth)
+            shallowest = min(shallowest, depth)
+            first -= 1
+        best[after], chosen[after] = cheapest, choice
     groups: list[tuple[int, int]] = []
     after = count
     while after > 0:
@@ -339,7 +345,8 @@ class _Naming:
             self._parents.append(open_now[-1] if open_now else -1)
             open_now.append(index)
             self._starting.setdefault(one.start_line, []).append(index)
-        self._fill()
+        if definitions:
+            self._fill()
 
     def _fill(self) -> None:
         """The innermost definition of every line, by one sweep over starts and ends."""

@@ -318,8 +318,8 @@ class EdgeEngine:
                 shutil.rmtree(target, ignore_errors=True)  # the old shard after success, else the copy
 
     def _room_for(self, shard: Path) -> bool:
-        size = sum(file.stat().st_size for file in shard.rglob("*") if file.is_file())
-        return shutil.disk_usage(self._folder).free > 3 * size
+        size = sum(file.stat().st_blocks * 512 for file in shard.rglob("*") if file.is_file())
+        return shutil.disk_usage(self._folder).free > DISK_FREE_BYTES_MIN + 3 * size
 
     def _copy(self, source: Path, target: Path) -> bool:
         shutil.rmtree(target, ignore_errors=True)
@@ -329,7 +329,7 @@ class EdgeEngine:
             if file.is_file():
                 copy = target / file.relative_to(source)
                 copy.parent.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(file, copy)
+                _copy_sparse(file, copy)
             else:
                 (target / file.relative_to(source)).mkdir(parents=True, exist_ok=True)
         return True
@@ -414,6 +414,27 @@ def _clause(condition: Condition) -> Any:
             return edge.HasIdCondition(set(ids))
         case _:
             return _filter(condition)
+
+
+def _copy_sparse(source: Path, target: Path) -> None:
+    """Copy a file without its holes: an empty shard has 200 MB of them and half a megabyte of data."""
+    with source.open("rb") as reader, target.open("wb") as writer:
+        size = os.fstat(reader.fileno()).st_size
+        writer.truncate(size)
+        position = 0
+        while position < size:
+            try:
+                position = os.lseek(reader.fileno(), position, os.SEEK_DATA)
+            except OSError as error:
+                if error.errno == errno.ENXIO:  # nothing but a hole up to the end
+                    return
+                raise
+            end = os.lseek(reader.fileno(), position, os.SEEK_HOLE)
+            while position < end:
+                data = os.pread(reader.fileno(), min(1 << 20, end - position), position)
+                if not data:
+                    return
+                position += os.pwrite(writer.fileno(), data, position)
 
 
 def _lock(folder: Path) -> int:

@@ -423,7 +423,7 @@ _SLICE_BYTES: Final = (
 )  # scores of a slice: two to four chunks of 256 tokens at 12 heads, within the caches
 
 
-def _sliced_attention(  # noqa: PLR0917 (the signature is that of transformers)
+def _sliced_attention(
     module: torch.nn.Module,
     query: torch.Tensor,
     key: torch.Tensor,

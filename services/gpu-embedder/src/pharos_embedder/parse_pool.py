@@ -39,6 +39,7 @@ _READ_BYTES: Final = 256 * 1024
 _TICK_SECONDS: Final = 0.5
 _START_SECONDS_MAX: Final = 60.0
 _STARTS_FAILED_MAX: Final = 3
+_TIMER_STATUSES: Final = (-signal.SIGPROF, -signal.SIGALRM)
 _ENVIRONMENT: Final = frozenset(
     {"PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV"}
 )
@@ -95,8 +96,8 @@ class _Worker:
 class ParsePool:
     """A few worker processes, warm from one tree to the next. A context manager.
 
-    *timeout_seconds* is for one file, on the clock. *command* starts a worker; two arguments, the timeout and
-    *memory_bytes_max*, are appended to it.
+    *timeout_seconds* is for one file, in processor time (and thrice that on the clock). *command* starts a
+    worker; two arguments, the timeout and *memory_bytes_max*, are appended to it.
     """
 
     def __init__(
@@ -327,7 +328,7 @@ class _Run:
 
     def _check_silence(self, worker: _Worker) -> None:
         """The backstop to the worker's own timer: for one that is stopped, or that its timer cannot end."""
-        limit = 2 * self._pool._timeout_seconds + 5 if worker.ready else _START_SECONDS_MAX
+        limit = 4 * self._pool._timeout_seconds + 5 if worker.ready else _START_SECONDS_MAX
         if (worker.held or not worker.ready) and time.monotonic() - worker.heard_at > limit:
             self._bury(worker, cause=self._too_slow())
 
@@ -349,7 +350,7 @@ class _Run:
                 )
         elif worker.held:
             index = worker.held.popleft()
-            cause = cause or (self._too_slow() if ended == -signal.SIGALRM else f"the parser died ({ended})")
+            cause = cause or (self._too_slow() if ended in _TIMER_STATUSES else f"the parser died ({ended})")
             if index in self._causes:
                 path = self._files[index].path
                 self._finish(index, ParseFailure(path=path, reason=f"The file was given up: {cause}."))

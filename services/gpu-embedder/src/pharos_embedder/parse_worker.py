@@ -1,7 +1,7 @@
 """A worker process of the parse pool: reads batches on stdin, parses, writes one answer per file on stdout.
 
-A file that takes too long ends the process: an interval timer whose signal has its default action needs no
-interpreter, so it works while a parser in C holds the lock, and also when the pool's own process is gone.
+A file that takes too long ends the process: interval timers whose signals have their default action need no
+interpreter, so they work while a parser in C holds the lock, and also when the pool's own process is gone.
 When the pool is gone, stdin ends and so does this process. It imports no torch and opens no socket.
 """
 
@@ -43,11 +43,19 @@ def serve(
     while len(head := requests.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
         batch = decode_batch(requests.read(frame_length(head)))
         for task in batch.tasks:
-            signal.setitimer(signal.ITIMER_REAL, timeout_seconds)
+            _set_timers(timeout_seconds)
             answer = _answer(task, Path(batch.root), batch.options, parse_file)
-            signal.setitimer(signal.ITIMER_REAL, 0)  # a full pipe is no fault of the file's
+            _set_timers(0)  # a full pipe is no fault of the file's
             answers.write(answer)
             answers.flush()
+
+
+def _set_timers(timeout_seconds: float) -> None:
+    """Processor time, so that a busy machine fails no file; and for a disk that hangs, thrice that on the
+    clock.
+    """
+    signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
+    signal.setitimer(signal.ITIMER_REAL, 3 * timeout_seconds)
 
 
 def _answer(task: Task, root: Path, options: ParseOptions, parse_file: Parse) -> bytes:
@@ -91,7 +99,8 @@ def main(arguments: list[str], *, parse_file: Parse = parse) -> None:
     """`parse_worker TIMEOUT_SECONDS MEMORY_BYTES_MAX`: the process that the pool starts."""
     timeout_seconds, memory_bytes_max = float(arguments[0]), int(arguments[1])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides, also when Ctrl-C reaches the whole group
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
+    for timer in (signal.SIGPROF, signal.SIGALRM):
+        signal.signal(timer, signal.SIG_DFL)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
     if hard == resource.RLIM_INFINITY or memory_bytes_max < hard:

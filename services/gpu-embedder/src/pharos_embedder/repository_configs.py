@@ -87,7 +87,7 @@ def joined(folder: str, path: str) -> str | None:
     made = posixpath.normpath(posixpath.join(folder, path))
     if made == ".":
         return ""
-    return None if made.startswith(("..", "/")) else made
+    return None if made == ".." or made.startswith(("../", "/")) else made
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -26,8 +26,8 @@ NODES_MAX: Final = 3_000_000_000
 """An edge is looked up by source × nodes + target in 64 bits."""
 
 REJECTIONS_MAX: Final = 32
-"""Proposals of one biased step; after that the last is taken. With p and q in [1/8, 8] fewer than 2 % get
-there.
+"""Proposals of one biased step; then the last one is taken. It comes to that where nearly every neighbour
+is an unlikely one, and there the bias matters least.
 """
 
 WEAK_EDGES: Final = 3  # for each file that nothing refers to
@@ -195,7 +195,7 @@ def batch_size(walks: int) -> int:
     """Walks of a step, for an epoch of *walks*: twenty steps at least, so that a small graph settles as
     well, and a bounded batch for a large one, within the caches.
     """
-    return min(BATCH_WALKS_MAX, max(1, walks // 20))
+    return min(BATCH_WALKS_MAX, max(8, walks // 20))
 
 
 def weak_edges(

@@ -7,7 +7,6 @@ which generation is live unless it is told.
 """
 
 from collections.abc import Iterable, Sequence
-from pathlib import PurePosixPath
 from typing import Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID, uuid5
 
@@ -277,8 +276,8 @@ def point_id(
 
 def directories(path: str) -> list[str]:
     """The parents of *path*, outermost first: `a` and `a/b` for `a/b/c.py`."""
-    parents = [str(parent) for parent in PurePosixPath(path).parents][:-1]
-    return parents[::-1][:DIRECTORY_DEPTH_MAX]
+    names = path.split("/")[:-1][:DIRECTORY_DEPTH_MAX]
+    return ["/".join(names[: depth + 1]) for depth in range(len(names))]
 
 
 def to_stored(payload: Payload) -> dict[str, object]:

@@ -73,20 +73,28 @@ class Database:
 def _translated() -> Iterator[None]:
     try:
         yield
-    except (OperationalError, InterfaceError) as error:
-        raise DatabaseUnavailable(_reason(error)) from error
     except DBAPIError as error:
-        if error.connection_invalidated:
+        if is_passing(error):
             raise DatabaseUnavailable(_reason(error)) from error
         raise
     except (PoolExhausted, OSError) as error:
         raise DatabaseUnavailable(str(error)) from error
 
 
+def is_passing(error: DBAPIError) -> bool:
+    """Whether *error* is about the database's state, not about what it was asked."""
+    return isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated
+
+
 def _reason(error: DBAPIError) -> str:
     """The driver's own first line: the statement and its values stay out of it."""
-    lines = str(error.orig).strip().splitlines()
-    return lines[0] if lines else type(error.orig).__name__
+    # A full disk ends SQLite's transaction at once, and then its savepoint is missed: the first error counts.
+    first, context = error, error.__context__
+    while context is not None:
+        first = context if isinstance(context, DBAPIError) else first
+        context = context.__context__
+    lines = str(first.orig).strip().splitlines()
+    return lines[0] if lines else type(first.orig).__name__
 
 
 def _engine(url: URL) -> Engine:

@@ -49,18 +49,24 @@ def sequence_of(place: int) -> int:
 class Fact(msgspec.Struct, frozen=True, kw_only=True):
     """One message of JOBS. ``digest`` names its bytes: a repeated publish has the same one."""
 
-    sequence: int
+    stored: Stored
     digest: str
     event: AnyEvent
+
+    @property
+    def sequence(self) -> int:
+        return self.stored.sequence
 
 
 class Unreadable(msgspec.Struct, frozen=True, kw_only=True):
     """A message of JOBS that is no event that this version knows, or that the database refused."""
 
-    sequence: int
-    subject: str
+    stored: Stored
     reason: str
-    payload: bytes
+
+    @property
+    def sequence(self) -> int:
+        return self.stored.sequence
 
 
 def read(stored: Stored) -> Fact | Unreadable:
@@ -70,14 +76,9 @@ def read(stored: Stored) -> Fact | Unreadable:
     except UnreadableMessage as error:
         return unreadable(stored, error.reason)
     digest = hashlib.blake2b(stored.data, digest_size=16).hexdigest()
-    return Fact(sequence=stored.sequence, digest=digest, event=event)
+    return Fact(stored=stored, digest=digest, event=event)
 
 
 def unreadable(stored: Stored, reason: str) -> Unreadable:
     """*stored*, to be kept aside because of *reason*."""
-    return Unreadable(
-        sequence=stored.sequence,
-        subject=stored.subject.replace("\0", ""),
-        reason=reason[:REASON_CHARACTERS_MAX].replace("\0", ""),
-        payload=stored.data,
-    )
+    return Unreadable(stored=stored, reason=reason[:REASON_CHARACTERS_MAX].replace("\0", ""))

@@ -91,7 +91,7 @@ def _places(connection: Connection, digests: set[str]) -> dict[str, int]:
     found = connection.execute(
         select(tables.events.c.digest, tables.events.c.place).where(tables.events.c.digest.in_(digests))
     )
-    return {digest: place for digest, place in found}
+    return {str(digest): int(place) for digest, place in found}
 
 
 def _views(connection: Connection, job_ids: set[str]) -> dict[str, View]:
@@ -165,7 +165,7 @@ def _unreadable_row(epoch: int, fact: Unreadable, kept_us: int) -> dict[str, Any
     return {
         "place": place_of(epoch, fact.sequence),
         "kept_us": kept_us,
-        "subject": fact.subject,
+        "subject": fact.stored.subject,
         "reason": fact.reason,
-        "payload": fact.payload,
+        "payload": fact.stored.data,
     }

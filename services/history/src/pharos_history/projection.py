@@ -1,4 +1,4 @@
-"""The fold: from events to views. Pure; the order of places decides, and a place seen before changes nothing."""
+"""The fold: from events to views. Pure; a place that was seen before changes nothing."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def project_item(item: Item | None, place: int, event: AnyItemEvent) -> Item:
         dispatch=event.dispatch,
         worker=event.worker,
         changed_at=event.at,
-        started_at=event.at if isinstance(event, ItemStarted) else (earlier and earlier.started_at),
+        started_at=_started_at(event, earlier),
         lexical_ready_at=_lexical_ready_at(event, earlier),
         error=event.error if isinstance(event, ItemFailed) else None,
         code=event.code if isinstance(event, ItemFailed) else None,
@@ -116,6 +116,13 @@ def _item_state(event: AnyItemEvent, earlier: ItemView | None) -> JobState:
             return JobState.CANCELLED
         case _:
             assert_never(event)
+
+
+def _started_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | None:
+    """Of the latest attempt."""
+    if isinstance(event, ItemStarted):
+        return event.at
+    return None if earlier is None else earlier.started_at
 
 
 def _lexical_ready_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | None:

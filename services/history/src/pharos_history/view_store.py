@@ -9,7 +9,9 @@ from types import TracebackType
 from typing import Any, Final
 
 import msgspec
+import structlog
 from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, insert, select, union_all, update
+from sqlalchemy.exc import DBAPIError
 
 from pharos_contracts.history.v1 import (
     FindJob,
@@ -23,11 +25,15 @@ from pharos_contracts.history.v1 import (
 )
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.lifecycle import TERMINAL
+from pharos_contracts.message import encode
 from pharos_history import folding
-from pharos_history.database import Database
+from pharos_history.database import Database, is_passing
 from pharos_history.facts import Fact, Position, Unreadable, place_of, sequence_of
+from pharos_history.facts import unreadable as unreadable_fact
 from pharos_history.projection import microseconds, moment
 from pharos_history.tables import events, items, jobs, position, unreadable
+
+log = structlog.get_logger()
 
 # NATS refuses a message beyond 1 MiB: a page ends early rather than not arrive.
 PAGE_BYTES_MAX: Final = 900_000
@@ -63,8 +69,17 @@ class ViewStore:
         A stream that was made anew, or that ends before what was read of it (it was restored), begins a
         new epoch: its events are read from the start, and come after all that was read before.
         """
+        with self._database.reading() as connection:
+            row = _row(connection)
+            if row is not None and _is_same(row, stream):
+                return Position(row.epoch, row.sequence)
         with self._database.writing() as connection:
             return _open(connection, stream)
+
+    def position(self) -> Position | None:
+        """How far JOBS has been read; None before the first ``open``."""
+        with self._database.reading() as connection:
+            return _position(connection)
 
     def fold(self, after: Position, facts: Sequence[Fact | Unreadable]) -> Position:
         """Fold *facts*, which are everything that the stream holds from *after* to the last of them.
@@ -91,18 +106,34 @@ class ViewStore:
         fresh = [fact for fact in facts if fact.sequence > now.sequence]
         if not fresh:
             return now
-        folding.fold(
-            connection,
-            now.epoch,
-            fresh,
-            kept_us=microseconds(self._clock()),
-            is_sqlite=self._database.is_sqlite,
-        )
+        try:
+            self._fold(connection, now.epoch, fresh)
+        except Exception as error:
+            if isinstance(error, DBAPIError) and is_passing(error):
+                raise
+            for fact in fresh:
+                self._fold_one(connection, now.epoch, fact)
         connection.execute(update(position).where(position.c.row == _ROW).values(sequence=fresh[-1].sequence))
         return Position(now.epoch, fresh[-1].sequence)
 
+    def _fold(self, connection: Connection, epoch: int, facts: Sequence[Fact | Unreadable]) -> None:
+        kept_us, is_sqlite = microseconds(self._clock()), self._database.is_sqlite
+        with connection.begin_nested():
+            folding.fold(connection, epoch, facts, kept_us=kept_us, is_sqlite=is_sqlite)
+
+    def _fold_one(self, connection: Connection, epoch: int, fact: Fact | Unreadable) -> None:
+        """Fold *fact*, or keep it aside when the database will not have it: the others must go on."""
+        try:
+            self._fold(connection, epoch, [fact])
+        except Exception as error:
+            if isinstance(error, DBAPIError) and is_passing(error):
+                raise
+            reason = f"It could not be stored: {type(error).__name__}"
+            log.error("event_refused", sequence=fact.sequence, subject=fact.stored.subject, reason=reason)
+            self._fold(connection, epoch, [unreadable_fact(fact.stored, reason)])
+
     def list_jobs(self, query: ListJobs) -> JobPage:
-        """A page of jobs, newest first. It may be shorter than asked for; the cursor says whether more follow."""
+        """A page of jobs, newest first; it may be shorter than asked for: the cursor says if more follow."""
         with self._database.reading() as connection:
             found = connection.execute(_listing(query)).all()
             more = len(found) > query.limit
@@ -127,8 +158,7 @@ class ViewStore:
             views = _views(connection, connection.execute(wanted).all())
             return JobPage(
                 jobs=tuple(
-                    msgspec.structs.replace(view, items=_items_of(connection, view.job.job_id))
-                    for view in views
+                    msgspec.structs.replace(view, items=_items_of(connection, view)) for view in views
                 ),
                 sequence=_sequence(connection),
             )
@@ -226,26 +256,33 @@ class Rebuild:
 
 
 def _open(connection: Connection, stream: StreamState) -> Position:
-    row = connection.execute(select(position).where(position.c.row == _ROW)).first()
+    row = _row(connection)
     if row is None:
         connection.execute(
             insert(position).values(row=_ROW, stream_created=stream.created, epoch=0, sequence=0)
         )
         return Position(0, 0)
-    if row.stream_created == stream.created and stream.last_sequence >= row.sequence:
+    if _is_same(row, stream):
         return Position(row.epoch, row.sequence)
     connection.execute(
         update(position)
         .where(position.c.row == _ROW)
         .values(stream_created=stream.created, epoch=row.epoch + 1, sequence=0)
     )
+    log.warning("stream_made_anew", epoch=row.epoch + 1, read_before=row.sequence)
     return Position(row.epoch + 1, 0)
 
 
+def _is_same(row: Row[Any], stream: StreamState) -> bool:
+    return bool(row.stream_created == stream.created and stream.last_sequence >= row.sequence)
+
+
+def _row(connection: Connection) -> Row[Any] | None:
+    return connection.execute(select(position).where(position.c.row == _ROW)).first()
+
+
 def _position(connection: Connection) -> Position | None:
-    row = connection.execute(
-        select(position.c.epoch, position.c.sequence).where(position.c.row == _ROW)
-    ).first()
+    row = _row(connection)
     return None if row is None else Position(row.epoch, row.sequence)
 
 
@@ -255,7 +292,7 @@ def _sequence(connection: Connection) -> int:
 
 
 def _listing(query: ListJobs) -> Select[Any]:
-    """Each state by its own index, then merged: a rare state among many jobs is found as fast as a common one."""
+    """Each state by its own index, then merged: a rare state is found as fast as a common one."""
     conditions: list[ColumnElement[bool]] = []
     if query.tenant is not None:
         conditions.append(jobs.c.tenant == query.tenant)
@@ -295,7 +332,7 @@ def _views(connection: Connection, rows: Sequence[Row[Any]]) -> tuple[JobView, .
         .where(items.c.job_id.in_([row.job_id for row in rows]), items.c.lexical_ready_us.is_not(None))
         .group_by(items.c.job_id)
     )
-    ready_us: dict[str, int] = {job_id: us for job_id, us in ready}
+    ready_us: dict[str, int] = {str(job_id): int(us) for job_id, us in ready}
     return tuple(
         JobView(
             job=_slim(_jobs.decode(row.document), len(row.document)),
@@ -314,8 +351,19 @@ def _slim(job: Job, size: int) -> Job:
     return msgspec.structs.replace(job, result=msgspec.structs.replace(job.result, warnings=(), losses=()))
 
 
-def _items_of(connection: Connection, job_id: str) -> tuple[ItemView, ...]:
+def _items_of(connection: Connection, view: JobView) -> tuple[ItemView, ...]:
+    """The first items of a job, as many as fit into an answer beside the job itself."""
     found = connection.execute(
-        select(items.c.document).where(items.c.job_id == job_id).order_by(items.c.item_id).limit(ITEMS_MAX)
+        select(items.c.document)
+        .where(items.c.job_id == view.job.job_id)
+        .order_by(items.c.item_id)
+        .limit(ITEMS_MAX)
     )
-    return tuple(_items.decode(document) for document in found.scalars())
+    room = PAGE_BYTES_MAX - len(encode(view.job))
+    chosen = []
+    for document in found.scalars():
+        room -= len(document.encode())
+        if room < 0:
+            break
+        chosen.append(_items.decode(document))
+    return tuple(chosen)

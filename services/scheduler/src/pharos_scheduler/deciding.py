@@ -61,37 +61,30 @@ def failed(job: Job, *, error: str, code: str, at: datetime) -> Job:
 
 
 def after(job: Job, event: AnyItemEvent) -> Job | None:
-    """*job* after what a worker said of its item; None where that is known already or comes too late.
+    """*job* one step after what a worker said of its item; None where there is no further step.
 
-    Facts are delivered at least once and in order, so one that was acted upon is told by the attempt that
-    it belongs to and by the state that the job is in.
+    Facts come at least once, and not always in order: one that a frozen leader held comes late. So each
+    implies those before it: call this until it returns None. What was acted upon already is told by the
+    attempt that it belongs to and by the state that the job is in.
     """
     if job.state in TERMINAL or event.attempt < job.attempt:
         return None
     match event:
-        case ItemStarted():
-            if event.attempt == job.attempt and job.state is not JobState.QUEUED:
-                return None
-            if job.state not in (JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING):
-                return None
-            return replace(
-                job,
-                state=advance(job.state, Signal.START),
-                attempt=event.attempt,
-                dispatch=event.dispatch,
-                worker=event.worker,
-                started_at=job.started_at or event.at,
-                next_attempt_at=None,
-                error=None,
-                code=None,
-            )
         case ItemLexicalReady() | ItemCancelled():
             return None
+        case ItemStarted():
+            return _started(job, event)
         case ItemCommitting():
+            if (started := _started(job, event)) is not None:
+                return started
             if job.state is not JobState.RUNNING:
                 return None
             return replace(job, state=advance(job.state, Signal.COMMIT), result=event.result)
         case ItemCompleted():
+            if (started := _started(job, event)) is not None:
+                return started
+            if job.state not in (JobState.RUNNING, JobState.COMMITTING):
+                return None
             return replace(
                 job, state=advance(job.state, Signal.COMPLETE), result=event.result, ended_at=event.at
             )
@@ -100,12 +93,35 @@ def after(job: Job, event: AnyItemEvent) -> Job | None:
         case ItemSkipped():
             if job.state is JobState.QUEUED:
                 return replace(expired(job, event.at), reason=event.reason)
+            if job.state is not JobState.RUNNING:
+                return None
             return replace(job, state=advance(job.state, Signal.SKIP), reason=event.reason, ended_at=event.at)
         case _:
             assert_never(event)
 
 
+def _started(job: Job, event: AnyItemEvent) -> Job | None:
+    """*job* running the attempt of *event*; None where it is beyond that, or cannot run."""
+    if event.attempt == job.attempt and job.state is not JobState.QUEUED:
+        return None
+    if job.state not in (JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING):
+        return None
+    return replace(
+        job,
+        state=advance(job.state, Signal.START),
+        attempt=event.attempt,
+        dispatch=event.dispatch,
+        worker=event.worker,
+        started_at=job.started_at or event.at,
+        next_attempt_at=None,
+        error=None,
+        code=None,
+    )
+
+
 def _after_failure(job: Job, event: ItemFailed) -> Job | None:
+    if event.transient and (started := _started(job, event)) is not None:
+        return started
     if job.state not in (JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING):
         return None
     attempted = replace(job, attempt=event.attempt)

@@ -103,12 +103,11 @@ class Scheduler:
             if tracked is None:
                 log.warning("item_without_job", job_id=event.job_id)
                 return
-            if tracked.job.state in TERMINAL:
-                await self._end(tracked.job)  # a crash may have come between the end and its release
-                return
-            following = deciding.after(tracked.job, event)
-            if following is not None:
-                await self._write_over(tracked, lambda job: deciding.after(job, event))
+            while tracked is not None:
+                if tracked.job.state in TERMINAL:
+                    await self._end(tracked.job)  # a crash may have come between the end and its release
+                    return
+                tracked = await self._write_over(tracked, lambda job: deciding.after(job, event))
 
     async def give_up(self, item: WorkItem, reason: str) -> None:
         """The server will not deliver an item again."""
@@ -180,6 +179,8 @@ class Scheduler:
                 if current is None:
                     continue
                 await self._sweep_one(current, now, dispatched)
+        if self._orphaned_since:
+            self.changed.set()
 
     async def _sweep_one(self, tracked: Tracked, now: datetime, dispatched: set[str]) -> None:
         job = tracked.job
@@ -227,19 +228,26 @@ class Scheduler:
             tracked, lambda job: deciding.expired(job, now) if job.state is JobState.QUEUED else None
         )
 
-    async def _write_over(self, tracked: Tracked, decide: Callable[[Job], Job | None]) -> None:
-        """Write what *decide* makes of the job, reading it again whenever somebody else wrote first."""
+    async def _write_over(self, tracked: Tracked, decide: Callable[[Job], Job | None]) -> Tracked | None:
+        """Write what *decide* makes of the job; None where it makes nothing of it.
+
+        What is in memory may be old, if another leader wrote meanwhile: the job is read again when the
+        write is refused, and before *decide* is believed that there is nothing to do.
+        """
         for _ in range(REWRITES_MAX):
             following = decide(tracked.job)
-            if following is None:
-                return
-            try:
-                await self._write(following, tracked.sequence)
-                return
-            except Superseded:
-                current = await self._store.load(tracked.job.tenant, tracked.job.job_id)
-                assert current is not None, "a superseded job has a last event"
-                tracked = current
+            if following is not None:
+                try:
+                    return await self._write(following, tracked.sequence)
+                except Superseded:
+                    pass
+            current = await self._store.load(tracked.job.tenant, tracked.job.job_id)
+            assert current is not None, "a job that was written has a last event"
+            if following is None and current.sequence == tracked.sequence:
+                return None
+            tracked = current
+            if tracked.job.state not in TERMINAL:
+                self._jobs[tracked.job.job_id] = tracked
         raise BusError(f"job {tracked.job.job_id} changed {REWRITES_MAX} times while it was written")
 
     async def _write(self, job: Job, sequence: int) -> Tracked:

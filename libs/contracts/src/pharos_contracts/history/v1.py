@@ -30,7 +30,7 @@ class FindJob(Message, frozen=True, kw_only=True, tag="history.query.v1.find"):
 
 
 class ReadLog(Message, frozen=True, kw_only=True, tag="history.query.v1.log"):
-    """What happened to one job and its items, oldest first; ``after`` is the ``cursor`` of the page before."""
+    """What happened to one job and its items, oldest first; ``after`` is the last page's ``cursor``."""
 
     tenant: str | None
     job_id: str
@@ -39,7 +39,7 @@ class ReadLog(Message, frozen=True, kw_only=True, tag="history.query.v1.log"):
 
 
 class ItemView(msgspec.Struct, frozen=True, kw_only=True):
-    """An item of a job as history has it. ``lexical_ready_at``: when words and structure could be searched."""
+    """An item of a job as history has it. ``lexical_ready_at``: when words could be searched."""
 
     item_id: str
     state: JobState

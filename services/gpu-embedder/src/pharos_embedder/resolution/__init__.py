@@ -1,8 +1,8 @@
 """From an import statement to the files of the repository that it means, by the rules of its language. Pure.
 
-A resolver answers with paths; with an empty tuple for something that must lie in the repository but has no
-file here (a broken relative import, a package whose only file is empty); with None for what comes from
-elsewhere.
+A resolver answers with paths, the importing file's own among them where it is meant; with an empty tuple for
+something that must lie in the repository but has no file here (a broken relative import, a package whose only
+file is empty); with None for what comes from elsewhere.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class PythonResolver:
                 return ()
             folder = posixpath.dirname(folder)
         target = below(folder, one.module.replace(".", "/")) if one.module else folder
-        return tuple(path for path in self._targets(target, one) if path != file.path)
+        return self._targets(target, one)
 
     def _targets(self, target: str, one: Import) -> tuple[str, ...]:
         names = [name.name for name in one.names if name.name != "*"]

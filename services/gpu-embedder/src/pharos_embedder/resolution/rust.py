@@ -38,12 +38,8 @@ class RustResolver:
             if definition.kind == "module" and definition.start_line <= one.line <= definition.end_line
         ]
         if one.kind == "module":
-            found: tuple[str, ...] | None = self._mod(file, around, parts)
-        else:
-            found = self._path(file, len(around), parts)
-        if found is None:
-            return None
-        return tuple(path for path in found if path != file.path)
+            return self._mod(file, around, parts)
+        return self._path(file, len(around), parts)
 
     def _mod(self, file: ParsedFile, around: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
         folder = self._module_folder(file.path)

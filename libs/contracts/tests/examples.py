@@ -1,0 +1,203 @@
+"""One example of every message. Run as a script it writes the golden file of each type that has none yet.
+
+A golden file is never rewritten: it stands for what is stored on somebody's bus already.
+"""
+
+from __future__ import annotations
+
+import sys
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
+from pharos_contracts.jobs.v1 import (
+    EVENT_OF_STATE,
+    ActiveJob,
+    IndexResult,
+    ItemCancelled,
+    ItemCommitting,
+    ItemCompleted,
+    ItemFailed,
+    ItemLexicalReady,
+    ItemSkipped,
+    ItemStarted,
+    Job,
+    JobKind,
+    JobResumed,
+    Notice,
+    Progress,
+    RepositorySource,
+    Scope,
+    Stage,
+    SubmitJob,
+    WorkItem,
+)
+from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import Message, encode, tag_of
+from pharos_contracts.rpc import Refused
+from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.workers.v1 import Worker, WorkerState
+
+AT = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
+JOB_ID = "0199a3c4-6c00-7abc-8def-0123456789ab"
+KEY = "3f2a9c0d4e5b6a7f8091a2b3c4d5e6f7"
+SOURCE = RepositorySource(identity="github.com/user/repo1", clone_url="https://github.com/user/repo1")
+GOLDEN = Path(__file__).parent / "golden"
+
+COMMAND = SubmitJob(
+    job_id=JOB_ID,
+    tenant="default",
+    key=KEY,
+    source=SOURCE,
+    project="default",
+    submitted_at=AT,
+    submitted_by="admin",
+    ttl_seconds=86400,
+)
+RESULT = IndexResult(
+    dataset="github.com/user/repo1@main",
+    generation=1768473000,
+    commit="0123456789abcdef0123456789abcdef01234567",
+    branch="main",
+    files_processed=342,
+    embeddings_generated=342,
+    chunks=2210,
+    chunks_encoded=2200,
+    chunks_reused=10,
+    edges=811,
+    left_out={"binary": 4},
+    languages={"python": 340, "markdown": 2},
+    losses=(3.1, 2.7),
+    stage_seconds={"fetch": 1.5, "encode": 120.0},
+    warnings=(Notice(message="Its syntax is broken near line 3", path="a.py"),),
+    warnings_total=1,
+    summary="342 files in 2210 chunks; left out: 4 binary.",
+)
+
+
+def job(state: JobState = JobState.QUEUED) -> Job:
+    return Job(
+        job_id=JOB_ID,
+        number=3,
+        tenant="default",
+        key=KEY,
+        kind=JobKind.REPOSITORY,
+        state=state,
+        source=SOURCE,
+        project="default",
+        submitted_at=AT,
+        submitted_by="admin",
+        ttl_seconds=86400,
+        result=RESULT if state is JobState.COMPLETED else None,
+    )
+
+
+def _of_item(kind: type[Message], **facts: object) -> Message:
+    common = {
+        "event_id": "e-1",
+        "at": AT,
+        "tenant": "default",
+        "job_id": JOB_ID,
+        "item_id": "0",
+        "attempt": 1,
+        "dispatch": 1,
+        "worker": "RTX-4070-Node",
+    }
+    return kind(**common, **facts)
+
+
+def examples() -> list[Message]:
+    """One of each type."""
+    result = SearchResult(
+        id="b7c9e2d0-0000-5000-8000-000000000001",
+        chunk="def f() -> None: ...",
+        file="src/a.py",
+        line_span=LineSpan(start=1, end=1),
+        symbol="f",
+        kind="function",
+        language="python",
+        project="default",
+        dataset=RESULT.dataset,
+        repository=SOURCE.identity,
+        commit=RESULT.commit,
+        url="https://github.com/user/repo1/blob/0123/src/a.py#L1",
+        scores=Scores(dense=0.7, sparse=4.2, final=0.9),
+        reasons=("#1 by meaning (its best chunk)",),
+        highlights=("f",),
+    )
+    view = JobView(job=job(), sequence=7, changed_at=AT)
+    return [
+        COMMAND,
+        ActiveJob(command=COMMAND, created_at=AT, number=3),
+        WorkItem(job=job(), item_id="0", attempt=1, dispatch=1),
+        *(kind(event_id="e-1", at=AT, job=job(state)) for state, kind in EVENT_OF_STATE.items()),
+        JobResumed(event_id="e-1", at=AT, job=job()),
+        _of_item(ItemStarted),
+        _of_item(ItemLexicalReady, dataset=RESULT.dataset, files=342, chunks=2210),
+        _of_item(ItemCommitting, result=RESULT),
+        _of_item(ItemCompleted, result=RESULT),
+        _of_item(ItemFailed, error="Repository not found", code="repository_not_found"),
+        _of_item(ItemSkipped, reason="Task exceeded TTL"),
+        _of_item(ItemCancelled),
+        Progress(
+            tenant="default",
+            job_id=JOB_ID,
+            item_id="0",
+            attempt=1,
+            at=AT,
+            stage=Stage.ENCODE,
+            done=100,
+            total=2210,
+            percent=27.4,
+            current_file="src/a.py",
+            eta_seconds=33.0,
+            worker="RTX-4070-Node",
+        ),
+        Worker(
+            name="RTX-4070-Node",
+            instance="5b0e4c0a-8f0b-4d3e-9a57-6f1d2c7e9b41",
+            pool="default",
+            state=WorkerState.IDLE,
+            device="cuda:0 bfloat16",
+            slots=1,
+            since=AT,
+            seen_at=AT,
+            versions={"pharos": "0.1.0"},
+        ),
+        Dataset(
+            tenant="default",
+            project="default",
+            dataset=RESULT.dataset,
+            scope=Scope.PROJECT,
+            repository=SOURCE.identity,
+            clone_url=SOURCE.clone_url,
+            branch="main",
+            commit=RESULT.commit,
+            generation=RESULT.generation,
+            stage=IndexStage.FULL,
+            job_id=JOB_ID,
+            files=342,
+            chunks=2210,
+            encoder="all-MiniLM-L6-v2:1234",
+            chunker="1",
+            published_at=AT,
+        ),
+        Search(tenant="default", query="How does the Context class work?", project="default", k=5),
+        SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
+        ListJobs(tenant="default"),
+        FindJob(tenant="default", number=3),
+        ReadLog(tenant="default", job_id=JOB_ID),
+        JobLog(entries=(LogEntry(sequence=7, event="jobs.event.v1.queued", at=AT, text="queued"),), cursor=7),
+        JobPage(jobs=(view,), cursor=3, sequence=7),
+        Refused(code="invalid_query", detail="the query is empty", status=400),
+    ]
+
+
+if __name__ == "__main__":
+    GOLDEN.mkdir(exist_ok=True)
+    for example in examples():
+        path = GOLDEN / f"{tag_of(example)}.json"
+        if not path.exists():
+            path.write_bytes(encode(example) + b"\n")
+            sys.stdout.write(f"wrote {path.name}\n")

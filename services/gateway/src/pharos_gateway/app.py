@@ -1,0 +1,186 @@
+"""The composition root: the only file that names every part."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from datetime import UTC, datetime
+from typing import Final
+
+import anyio
+import structlog
+import uvicorn
+from litestar import Litestar
+from litestar.config.cors import CORSConfig
+from litestar.types import ASGIApp
+
+from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.identity import uuid7
+from pharos_contracts.jobs.v1 import ActiveJob
+from pharos_contracts.streams import KV_ACTIVE, KV_DATASETS, KV_IDEMPOTENCY, KV_WORKERS
+from pharos_contracts.workers.v1 import Worker
+from pharos_gateway import openapi
+from pharos_gateway.authentication import Access, Authenticator
+from pharos_gateway.datasets import Datasets
+from pharos_gateway.finding import Finder
+from pharos_gateway.headers import with_headers
+from pharos_gateway.live import Live
+from pharos_gateway.problems import HANDLERS
+from pharos_gateway.queueing import Queue
+from pharos_gateway.resolving import Resolving
+from pharos_gateway.routes import events, health, ingestion, jobs, search
+from pharos_gateway.settings import Settings
+from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.streams import Streams
+from pharos_gateway.submitting import Remembered, Submitting
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus, dormant
+
+log = structlog.get_logger()
+
+SERVICE: Final = "gateway"
+BODY_BYTES_MAX: Final = 1024 * 1024
+STOP_SECONDS: Final = 4
+
+
+def utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+def new_id() -> str:
+    """A UUIDv7 of now."""
+    return str(uuid7(time.time_ns() // 1_000_000, os.urandom(10)))
+
+
+def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
+    """The HTTP application on *bus* and *live*, which somebody else runs."""
+    anonymous = settings.anonymous_caller
+    access = Access(
+        Authenticator(settings.admin_token.reveal(), anonymous), public_status=settings.public_status
+    )
+    queue = Queue(bus)
+    finder = Finder(bus, queue, live)
+    snapshots = Snapshots(finder, live)
+    streams = Streams(total_max=settings.streams_max, per_credential_max=settings.streams_per_key_max)
+    submitting = Submitting(
+        bus,
+        queue,
+        finder,
+        live,
+        active=Bucket(bus, KV_ACTIVE, ActiveJob),
+        remembered=Bucket(bus, KV_IDEMPOTENCY, Remembered),
+        check_host=Resolving().check,
+        ttl_seconds=settings.task_ttl_seconds,
+        now=utc_now,
+        new_job_id=new_id,
+    )
+    datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
+    cors = None
+    if settings.cors_origins:
+        cors = CORSConfig(
+            allow_origins=list(settings.cors_origins), expose_headers=["Retry-After", "WWW-Authenticate"]
+        )
+    application = Litestar(
+        route_handlers=[
+            ingestion.routes(access, submitting, settings.allowed_hosts, bus, live, finder, snapshots),
+            jobs.routes(access, bus, live, finder, snapshots, datasets),
+            events.routes(access, bus, live, finder, snapshots, streams),
+            search.routes(access, bus, new_id),
+            health.routes(bus, utc_now),
+        ],
+        exception_handlers=HANDLERS,
+        openapi_config=openapi.config(),
+        request_max_body_size=BODY_BYTES_MAX,
+        cors_config=cors,
+        logging_config=None,  # problems.py logs what went wrong, once
+        debug=False,
+    )
+    return with_headers(application)
+
+
+class _Server(uvicorn.Server):
+    """Leaves signals to whoever runs the process."""
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+class Running:
+    """A gateway that listens at ``address``."""
+
+    def __init__(self, address: str, tasks: set[asyncio.Task[None]]) -> None:
+        self.address = address
+        self._tasks = tasks
+
+    async def until_it_fails(self) -> None:
+        """Returns never; raises what ended a part of it."""
+        done, _ = await asyncio.wait(self._tasks, return_when=asyncio.FIRST_EXCEPTION)
+        for task in done:
+            task.result()
+        raise RuntimeError("The gateway ended by itself")
+
+
+@asynccontextmanager
+async def serving(settings: Settings) -> AsyncIterator[Running]:
+    """The gateway listens while the block runs.
+
+    Stopping, in order: accept no more connections, send event streams away, finish the requests in hand,
+    leave the bus.
+    """
+    bus, connecting = dormant(settings, f"pharos-{SERVICE}")
+    live = Live(bus, Bucket(bus, KV_WORKERS, Worker))
+    server = _Server(
+        uvicorn.Config(
+            build(settings, bus, live),
+            host=settings.host,
+            port=settings.port,
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=list(settings.trusted_proxies),
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
+    )
+    following = asyncio.create_task(live.run(), name="live")
+    listening = asyncio.create_task(server.serve(), name="http")
+    try:
+        address = await _address(server, listening, following)
+        yield Running(address, {connecting, following, listening})
+    finally:
+        with anyio.CancelScope(shield=True):
+            server.should_exit = True
+            live.close()
+            with contextlib.suppress(Exception, SystemExit):
+                await asyncio.wait_for(listening, STOP_SECONDS + 2)
+            for task in (following, connecting):
+                task.cancel()
+            await asyncio.gather(following, connecting, return_exceptions=True)
+            with contextlib.suppress(Exception):  # it may never have been connected
+                await asyncio.wait_for(bus.client.close(), 2)
+
+
+async def _address(
+    server: uvicorn.Server, listening: asyncio.Task[None], following: asyncio.Task[None]
+) -> str:
+    while not server.started:
+        if listening.done() or following.done():
+            raise RuntimeError("The gateway could not start; the log says why")
+        await asyncio.sleep(0.01)
+    host, port = server.servers[0].sockets[0].getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def main(settings: Settings) -> None:
+    """Serve until cancelled."""
+    async with serving(settings) as running:
+        log.info("listening", address=running.address)
+        await running.until_it_fails()

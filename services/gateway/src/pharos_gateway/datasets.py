@@ -1,0 +1,79 @@
+"""Datasets and their live generations, as the bucket has them."""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import datetime
+from typing import Final
+
+import msgspec
+
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.identity import token
+from pharos_contracts.jobs.v1 import Scope
+from pharos_contracts.streams import KV_DATASETS
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus
+
+DATASETS_MAX: Final = 1_000
+READS_AT_ONCE: Final = 32
+
+
+class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
+    """A searchable dataset: one branch of one repository, unless it was named."""
+
+    tenant: str
+    project: str
+    dataset: str
+    scope: Scope
+    repository: str
+    branch: str | None
+    commit: str
+    generation: int
+    stage: IndexStage
+    files: int
+    chunks: int
+    encoder: str
+    chunker: str
+    job_id: str
+    published_at: datetime
+
+
+class DatasetList(msgspec.Struct, frozen=True, kw_only=True):
+    """By project and name; ``truncated`` where there are more than 1,000."""
+
+    datasets: tuple[DatasetView, ...]
+    truncated: bool
+
+
+class Datasets:
+    """Reads of the bucket. Errors of the bus pass through."""
+
+    def __init__(self, bus: Bus, bucket: Bucket[Dataset]) -> None:
+        self._bus = bus
+        self._bucket = bucket
+
+    async def list(self, tenant: str | None, project: str | None) -> DatasetList:
+        """Those of *tenant* (None: all), of one *project* or of all."""
+        prefix = f"$KV.{KV_DATASETS}."
+        middle = "*" if tenant is None else token(tenant)
+        last = "*" if project is None else token(project)
+        info = await self._bus.api(
+            f"STREAM.INFO.KV_{KV_DATASETS}", {"subjects_filter": f"{prefix}{middle}.{last}.>"}
+        )
+        keys = sorted(subject.removeprefix(prefix) for subject in (info["state"].get("subjects") or {}))
+        found: list[Dataset] = []
+        wanted = keys[:DATASETS_MAX]
+        for start in range(0, len(wanted), READS_AT_ONCE):
+            entries = await asyncio.gather(
+                *(self._bucket.get(key) for key in wanted[start : start + READS_AT_ONCE])
+            )
+            found.extend(entry.value for entry in entries if entry is not None)
+        found.sort(key=lambda dataset: (dataset.tenant, dataset.project, dataset.dataset))
+        return DatasetList(
+            datasets=tuple(_view(dataset) for dataset in found), truncated=len(keys) > DATASETS_MAX
+        )
+
+
+def _view(dataset: Dataset) -> DatasetView:
+    return msgspec.convert(dataset, DatasetView, from_attributes=True)

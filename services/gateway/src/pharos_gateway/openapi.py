@@ -1,0 +1,219 @@
+"""What the OpenAPI document says beyond the signatures: examples, errors and ways to authenticate."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+import msgspec
+from litestar.openapi.config import OpenAPIConfig
+from litestar.openapi.datastructures import ResponseSpec
+from litestar.openapi.plugins import JsonRenderPlugin
+from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
+
+import pharos_contracts.datasets.v1
+import pharos_contracts.history.v1
+import pharos_contracts.jobs.v1
+import pharos_contracts.rpc
+import pharos_contracts.search.v1
+import pharos_contracts.workers.v1
+from pharos_contracts.message import Message
+
+VERSION: Final = "0.1.0"
+SECURITY: Final[tuple[dict[str, list[str]], ...]] = ({"bearer": []}, {"apiKey": []}, {"adminKey": []})
+PUBLIC: Final[tuple[dict[str, list[str]], ...]] = ({}, *SECURITY)
+
+
+class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
+    """Every answer that is not the one hoped for; some carry further fields."""
+
+    detail: str
+    code: str
+
+
+_ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
+    400: (
+        "The request cannot be understood",
+        {
+            "detail": "Invalid request: 'limit': Expected `int` <= 100",
+            "code": "invalid_request",
+            "field": "limit",
+        },
+    ),
+    401: (
+        "No credential, or one that is not valid",
+        {"detail": "Invalid or missing authentication token", "code": "unauthenticated"},
+    ),
+    403: (
+        "The role is too low",
+        {"detail": "This needs the role editor", "code": "forbidden", "needed": "editor"},
+    ),
+    404: ("It does not exist, or is not yours", {"detail": "There is no such job", "code": "not_found"}),
+    429: (
+        "Too much at once; `Retry-After` says when to come back",
+        {
+            "detail": "Queue is full (10 pending tasks). Please try again later.",
+            "code": "queue_full",
+            "queue_size": 10,
+            "max_queue_size": 10,
+        },
+    ),
+    503: (
+        "A part of the installation is away",
+        {"detail": "Queue unavailable: Not connected to the bus", "code": "queue_unavailable"},
+    ),
+}
+
+INVALID_URL: Final = {
+    "detail": "Invalid repository URL",
+    "code": "invalid_repository_url",
+    "reason": "credentials in a URL are not accepted",
+}
+SUBMITTED: Final = {
+    "status": "dispatched",
+    "job_id": 1,
+    "queue_position": 1,
+    "target": "RTX-4070-Node",
+    "queue_size": 1,
+    "max_queue_size": 10,
+    "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "deduplicated": False,
+}
+WORKER_STATUS: Final = {
+    "status": "Training Graph on github.com/user/repo1",
+    "workers": [
+        {
+            "name": "RTX-4070-Node",
+            "status": "Training Graph on github.com/user/repo1",
+            "device": "cuda:0",
+            "job_id": 1,
+            "since": "2024-01-20T10:28:00Z",
+            "last_seen": "2024-01-20T10:30:00Z",
+        }
+    ],
+}
+HISTORY: Final = {
+    "jobs": [
+        {
+            "job_id": 3,
+            "repo_url": "github.com/user/repo1",
+            "status": "complete",
+            "duration_seconds": 127.5,
+            "files_processed": 342,
+            "embeddings_generated": 342,
+            "timestamp": "2024-01-20T10:30:00Z",
+        },
+        {
+            "job_id": 2,
+            "repo_url": "github.com/user/repo2",
+            "status": "failed",
+            "error": "Failed to clone repository",
+            "timestamp": "2024-01-20T10:25:00Z",
+        },
+        {
+            "job_id": 1,
+            "repo_url": "github.com/user/repo3",
+            "status": "skipped",
+            "reason": "Task exceeded TTL",
+            "age_seconds": 90000,
+            "timestamp": "2024-01-20T10:20:00Z",
+        },
+    ]
+}
+SEARCH_ANSWER: Final = {
+    "request_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a91",
+    "results": [
+        {
+            "id": "8f14e45f",
+            "chunk": "class Context:\n    ...",
+            "file": "src/app/context.py",
+            "lineSpan": {"start": 12, "end": 48},
+            "symbol": "Context",
+            "language": "python",
+            "repository": "github.com/o/r",
+            "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+            "url": "https://github.com/o/r/blob/9fceb02d0ae598e95dc970b74767f19372d61af8/src/app/context.py#L12-L48",
+            "scores": {"dense": 0.61, "sparse": 7.2, "structural": None, "rerank": None, "final": 0.032},
+        }
+    ],
+    "metadata": {"mode": "hybrid", "datasets": ["github.com/o/r@main"]},
+    "latency_ms": 14.2,
+}
+
+
+def success(body: Any, example: Mapping[str, Any], description: str) -> ResponseSpec:
+    """The answer hoped for, with an example."""
+    return ResponseSpec(
+        data_container=body,
+        generate_examples=False,
+        description=description,
+        examples=[Example(value=dict(example))],
+    )
+
+
+def errors(*statuses: int, invalid: Mapping[str, Any] | None = None) -> dict[int, ResponseSpec]:
+    """The answers not hoped for; *invalid* is another example for 400."""
+    found = {}
+    for status in statuses:
+        description, example = _ERRORS[status]
+        shown = dict(invalid) if invalid is not None and status == 400 else example
+        found[status] = ResponseSpec(
+            data_container=ProblemBody,
+            generate_examples=False,
+            description=description,
+            examples=[Example(value=shown)],
+        )
+    return found
+
+
+def config() -> OpenAPIConfig:
+    """The document, at ``/schema`` and ``/schema/openapi.json``."""
+    return OpenAPIConfig(
+        title="Pharos",
+        version=VERSION,
+        description="Repositories in, answers out. Errors are `{detail, code}`; times are UTC.",
+        path="/schema",
+        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        tags=[
+            Tag(name="ingestion", description="Submitting repositories, and what became of them."),
+            Tag(name="jobs", description="Jobs, workers and datasets."),
+            Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
+            Tag(name="search", description="Searching what was indexed."),
+            Tag(name="operation", description="For whoever operates it."),
+        ],
+        components=Components(
+            security_schemes={
+                "bearer": SecurityScheme(type="http", scheme="bearer"),
+                "apiKey": SecurityScheme(type="apiKey", name="x-api-key", security_scheme_in="header"),
+                "adminKey": SecurityScheme(type="apiKey", name="x-admin-key", security_scheme_in="header"),
+            }
+        ),
+    )
+
+
+def message_schemas() -> dict[str, Any]:
+    """JSON Schema of everything that crosses the bus, by the contracts."""
+    modules = (
+        pharos_contracts.jobs.v1,
+        pharos_contracts.history.v1,
+        pharos_contracts.workers.v1,
+        pharos_contracts.search.v1,
+        pharos_contracts.datasets.v1,
+        pharos_contracts.rpc,
+    )
+    messages = [
+        value
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, type)
+        and issubclass(value, Message)
+        and value.__module__ == module.__name__
+        and "." in str(value.__struct_config__.tag)  # what has no name of its own is only a base
+    ]
+    roots, definitions = msgspec.json.schema_components(messages, ref_template="#/$defs/{name}")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "Messages of the Pharos bus",
+        "oneOf": list(roots),
+        "$defs": definitions,
+    }

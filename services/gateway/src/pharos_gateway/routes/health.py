@@ -1,0 +1,79 @@
+"""Health, and the document of the bus's messages."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any, Final
+
+import msgspec
+from litestar import Response, Router, get
+
+from pharos_gateway import openapi
+from pharos_gateway.problems import Problem
+from pharos_gateway.reachability import dependencies, submits_would_succeed
+from pharos_service.bus import Bus
+
+SERVICE: Final = "pharos-gateway"
+
+
+class Health(msgspec.Struct, frozen=True, kw_only=True):
+    """``healthy``, or ``degraded`` and why. Without history or search the gateway still takes jobs."""
+
+    status: str
+    service: str
+    timestamp: datetime
+    dependencies: dict[str, str]
+    detail: str | None = None
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """The process turns."""
+
+    status: str = "alive"
+
+
+class Ready(msgspec.Struct, frozen=True, kw_only=True):
+    """A submit would succeed."""
+
+    status: str = "ready"
+
+
+def routes(bus: Bus, now: Callable[[], datetime]) -> Router:
+    """The routes of this family. Nobody needs a key for them."""
+    messages = msgspec.json.encode(openapi.message_schemas())
+
+    @get("/health", summary="How it is", responses=openapi.errors(503))
+    async def health() -> Response[Health]:
+        reason, found = await dependencies(bus)
+        return Response(
+            Health(
+                status="healthy" if reason is None else "degraded",
+                service=SERVICE,
+                timestamp=now(),
+                dependencies=found,
+                detail=reason,
+            ),
+            status_code=200 if reason is None else 503,
+        )
+
+    @get("/livez", summary="Whether the process turns")
+    async def livez() -> Alive:
+        return Alive()
+
+    @get("/readyz", summary="Whether a submit would succeed", responses=openapi.errors(503))
+    async def readyz() -> Ready:
+        reason = await submits_would_succeed(bus)
+        if reason is not None:
+            raise Problem(503, "not_ready", reason, headers={"Retry-After": "1"})
+        return Ready()
+
+    @get(
+        "/schema/messages",
+        summary="JSON Schema of the messages of the bus",
+        media_type="application/schema+json",
+    )
+    async def schema_messages() -> Response[Any]:
+        return Response(messages, media_type="application/schema+json")
+
+    return Router("/", route_handlers=[health, livez, readyz, schema_messages], tags=["operation"])

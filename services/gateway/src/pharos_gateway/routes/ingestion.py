@@ -1,0 +1,140 @@
+"""``/api/v1/ingestion``: repositories in, worker status, history."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final
+
+from litestar import Request, Router, get, post
+from litestar.params import HeaderParameter, QueryParameter
+
+from pharos_contracts.jobs.v1 import Priority
+from pharos_gateway import history, openapi, statuses
+from pharos_gateway.addressing import rest_of_path, revision
+from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.finding import Finder, HistoryUnavailable
+from pharos_gateway.history import HistoryPage
+from pharos_gateway.live import Live
+from pharos_gateway.problems import invalid, unavailable
+from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.statuses import WorkerStatus
+from pharos_gateway.submitting import Order, Submitted, Submitting
+from pharos_service.bus import Bus, BusError
+from pharos_sources.hosts import AllowedHosts
+from pharos_sources.repository_url import parse_repository_url
+
+PATH: Final = "/api/v1/ingestion"
+SEGMENTS: Final = 4  # api, v1, ingestion, ingest
+QUERY: Final = frozenset({"branch", "ref", "force", "priority"})
+
+
+def routes(
+    access: Access,
+    submitting: Submitting,
+    allowed_hosts: AllowedHosts,
+    bus: Bus,
+    live: Live,
+    finder: Finder,
+    snapshots: Snapshots,
+) -> Router:
+    """The routes of this family."""
+
+    @post(
+        ["/ingest", "/ingest/{repo_url:path}"],
+        guards=[access.editor],
+        status_code=200,
+        summary="Submit a repository",
+        description="`repo_url` is the rest of the path, raw or percent-encoded, with or without `https://`, "
+        "`.git`, a trailing slash or `/tree/<branch>`. A second submit of the same repository and ref, while "
+        "the first is pending or running, returns the first job with `deduplicated: true`.",
+        security=list(openapi.SECURITY),
+        responses={
+            200: openapi.success(Submitted, openapi.SUBMITTED, "Accepted, or found"),
+            **openapi.errors(400, 401, 403, 429, 503, invalid=openapi.INVALID_URL),
+        },
+    )
+    async def ingest(
+        request: Request[Any, Any, Any],
+        branch: Annotated[
+            str | None, QueryParameter(description="A branch; default: the remote's HEAD.")
+        ] = None,
+        ref: Annotated[str | None, QueryParameter(description="A full commit id, or a branch.")] = None,
+        force: Annotated[bool, QueryParameter(description="Index even what is indexed already.")] = False,
+        priority: Annotated[
+            Priority, QueryParameter(description="Its class in the queue.")
+        ] = Priority.NORMAL,
+        idempotency_key: Annotated[
+            str | None,
+            HeaderParameter(
+                name="Idempotency-Key",
+                max_length=255,
+                description="The same key within 24 h returns the first answer.",
+            ),
+        ] = None,
+    ) -> Submitted:
+        for name in request.query_params:
+            if name not in QUERY:
+                # "?ref=…" misspelt and dropped would index the wrong thing.
+                raise invalid(f"There is no query parameter {name[:80]!r} here", field=name[:80])
+        if idempotency_key is not None and not 1 <= len(idempotency_key) <= 255:
+            raise invalid("Idempotency-Key must have 1 to 255 characters", field="Idempotency-Key")
+        raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
+        address = parse_repository_url(rest_of_path(raw_path, SEGMENTS), allowed_hosts=allowed_hosts)
+        named, sha = revision(address, branch=branch, ref=ref)
+        caller = caller_of(request)
+        return await submitting.submit(
+            Order(
+                tenant=caller.tenant,
+                user=caller.user,
+                address=address,
+                branch=named,
+                sha=sha,
+                force=force,
+                priority=priority,
+                idempotency_key=idempotency_key,
+            )
+        )
+
+    @get(
+        "/worker/status",
+        guards=[access.public],
+        summary="What the workers do",
+        security=list(openapi.PUBLIC),
+        responses={
+            200: openapi.success(WorkerStatus, openapi.WORKER_STATUS, "All workers in one phrase, and each"),
+            **openapi.errors(401, 503),
+        },
+    )
+    async def worker_status(request: Request[Any, Any, Any]) -> WorkerStatus:
+        try:
+            await reach(bus, live.workers_known)
+        except Unreachable as error:
+            raise unavailable("Worker status", error.reason) from error
+        caller = caller_of(request)
+        workers = live.workers()
+        return statuses.status_of(workers, caller.sees, await snapshots.numbers(workers))
+
+    @get(
+        "/jobs/history",
+        guards=[access.public],
+        summary="What became of recent submits",
+        security=list(openapi.PUBLIC),
+        responses={
+            200: openapi.success(HistoryPage, openapi.HISTORY, "Newest first"),
+            **openapi.errors(400, 401, 503),
+        },
+    )
+    async def jobs_history(
+        request: Request[Any, Any, Any],
+        limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 10,
+    ) -> HistoryPage:
+        tenant = caller_of(request).tenant
+        try:
+            waiting = await finder.waiting(tenant)
+            page = await finder.page(tenant, states=(), limit=limit, before=None)
+        except (BusError, HistoryUnavailable) as error:
+            raise unavailable("History", str(error)) from error
+        jobs = history.merged((view.job for view in page.jobs), waiting, limit)
+        return HistoryPage(jobs=tuple(history.row(job, live.progress(job.job_id)) for job in jobs))
+
+    return Router(PATH, route_handlers=[ingest, worker_status, jobs_history], tags=["ingestion"])

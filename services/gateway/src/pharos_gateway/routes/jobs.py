@@ -1,0 +1,162 @@
+"""``/api/v1/jobs``, ``/api/v1/workers`` and ``/api/v1/datasets``: the native read side."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Final
+
+import msgspec
+from litestar import Request, Router, get
+from litestar.params import FromPath, QueryParameter
+
+from pharos_contracts.identity import InvalidName, token
+from pharos_contracts.lifecycle import JobState
+from pharos_contracts.workers.v1 import WorkerState
+from pharos_gateway import history, openapi, statuses
+from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.datasets import DatasetList, Datasets
+from pharos_gateway.finding import Finder, HistoryUnavailable, find
+from pharos_gateway.job_view import JobList, JobView, view
+from pharos_gateway.live import Live
+from pharos_gateway.problems import invalid, not_found, unavailable
+from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.snapshots import Snapshots
+from pharos_service.bus import Bus, BusError
+
+PATH: Final = "/api/v1"
+
+
+class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
+    """One worker. What it works on is left out where it is not yours to see."""
+
+    name: str
+    status: str
+    state: WorkerState
+    device: str
+    pool: str
+    slots: int
+    job_id: int | None
+    job_ids: tuple[str, ...]
+    stage: str | None
+    since: datetime
+    last_seen: datetime
+    versions: dict[str, str]
+
+
+class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
+    """The live ones, by name."""
+
+    workers: tuple[WorkerView, ...]
+
+
+def routes(
+    access: Access, bus: Bus, live: Live, finder: Finder, snapshots: Snapshots, datasets: Datasets
+) -> Router:
+    """The routes of this family."""
+    common: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
+
+    @get("/jobs", summary="Jobs, newest first", responses=openapi.errors(400, 401, 503), **common)
+    async def list_jobs(
+        request: Request[Any, Any, Any],
+        named: Annotated[
+            str | None, QueryParameter(name="state", description="States, separated by commas.")
+        ] = None,
+        limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
+        cursor: Annotated[
+            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
+        ] = None,
+    ) -> JobList:
+        sees = caller_of(request).sees
+        states = _states(named)
+        try:
+            # What waits belongs to the first page; history knows of whatever is older.
+            wanted = cursor is None and (not states or JobState.QUEUED in states)
+            waiting = await finder.waiting(sees) if wanted else []
+            page = await finder.page(sees, states=states, limit=limit, before=cursor)
+        except (BusError, HistoryUnavailable) as error:
+            raise unavailable("History", str(error)) from error
+        known = [found.job for found in page.jobs]
+        alive = bool(live.workers())
+        jobs = history.merged(known, waiting, limit + len(waiting))
+        return JobList(
+            jobs=tuple(view(job, live.progress(job.job_id), workers_alive=alive) for job in jobs),
+            cursor=page.cursor,
+        )
+
+    @get(
+        "/jobs/{job_id:str}",
+        summary="One job, by its UUID or its number",
+        responses=openapi.errors(401, 404, 503),
+        **common,
+    )
+    async def one_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
+        try:
+            job = await find(finder, caller_of(request).sees, job_id)
+        except HistoryUnavailable as error:
+            raise unavailable("History", str(error)) from error
+        except BusError as error:
+            raise unavailable("Jobs", str(error)) from error
+        if job is None:
+            raise not_found("job")
+        return view(job, live.progress(job.job_id), workers_alive=bool(live.workers()))
+
+    @get("/workers", summary="The live workers", responses=openapi.errors(401, 503), **common)
+    async def list_workers(request: Request[Any, Any, Any]) -> WorkerList:
+        try:
+            await reach(bus, live.workers_known)
+        except Unreachable as error:
+            raise unavailable("Workers", error.reason) from error
+        sees = caller_of(request).sees
+        workers = live.workers()
+        numbers = await snapshots.numbers(workers)
+        found = []
+        for worker in workers:
+            visible = statuses.is_visible(worker, sees)
+            found.append(
+                WorkerView(
+                    name=worker.name,
+                    status=statuses.words(worker, sees),
+                    state=worker.state,
+                    device=worker.device,
+                    pool=worker.pool,
+                    slots=worker.slots,
+                    job_id=numbers.get(worker.job_ids[0]) if visible and worker.job_ids else None,
+                    job_ids=worker.job_ids if visible else (),
+                    stage=worker.stage if visible else None,
+                    since=worker.since,
+                    last_seen=worker.seen_at,
+                    versions=worker.versions,
+                )
+            )
+        return WorkerList(workers=tuple(found))
+
+    @get("/datasets", summary="What can be searched", responses=openapi.errors(400, 401, 503), **common)
+    async def list_datasets(
+        request: Request[Any, Any, Any],
+        project: Annotated[str | None, QueryParameter(description="Only those of this project.")] = None,
+    ) -> DatasetList:
+        try:
+            named = None if project is None else token(project)
+        except InvalidName as error:
+            raise invalid(str(error), field="project") from error
+        try:
+            await reach(bus)
+            return await datasets.list(caller_of(request).sees, named)
+        except Unreachable as error:
+            raise unavailable("Datasets", error.reason) from error
+        except BusError as error:
+            raise unavailable("Datasets", str(error)) from error
+
+    return Router(PATH, route_handlers=[list_jobs, one_job, list_workers, list_datasets], tags=["jobs"])
+
+
+def _states(text: str | None) -> tuple[str, ...]:
+    if text is None:
+        return ()
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    for name in names:
+        if name not in frozenset(JobState):
+            raise invalid(
+                f"There is no state {name[:40]!r}; the states are {', '.join(JobState)}", field="state"
+            )
+    return names

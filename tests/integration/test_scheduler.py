@@ -1,0 +1,340 @@
+"""The scheduler against a real bus: what is accepted ends, once, whatever dies on the way."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import pytest
+
+from pharos_contracts import streams, subjects
+from pharos_contracts.identity import uuid7
+from pharos_contracts.jobs.v1 import (
+    ActiveJob,
+    AnyJobEvent,
+    IndexResult,
+    ItemCommitting,
+    ItemCompleted,
+    ItemEvent,
+    ItemFailed,
+    ItemStarted,
+    Job,
+    RepositorySource,
+    SubmitJob,
+    WorkItem,
+)
+from pharos_contracts.lifecycle import TERMINAL, JobState
+from pharos_contracts.message import decode
+from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_scheduler.app import lead_term, utc_now
+from pharos_scheduler.settings import Settings
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus, StreamFull
+from pharos_service.journal import Journal
+from pharos_service.settings import ServiceSettings
+from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.anyio
+
+RESULT = IndexResult(
+    dataset="d", generation=1, commit="c", files_processed=1, embeddings_generated=1, chunks=1
+)
+
+
+def command(number: int, *, ttl_seconds: int = 3600, age_seconds: float = 0) -> SubmitJob:
+    at = datetime.now(UTC) - timedelta(seconds=age_seconds)
+    return SubmitJob(
+        job_id=str(uuid7(int(at.timestamp() * 1000), number.to_bytes(10, "big"))),
+        tenant="default",
+        key=f"{number:032x}",
+        source=RepositorySource(
+            identity=f"github.com/o/r{number}", clone_url=f"https://github.com/o/r{number}"
+        ),
+        project="default",
+        submitted_at=at,
+        submitted_by="test",
+        ttl_seconds=ttl_seconds,
+    )
+
+
+async def submit(bus: Bus, wanted: SubmitJob) -> int:
+    active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
+    await active.create(
+        subjects.active_key(wanted.tenant, wanted.key),
+        ActiveJob(command=wanted, created_at=wanted.submitted_at),
+    )
+    ack = await bus.publish(
+        subjects.submit_subject(wanted),
+        wanted,
+        message_id=wanted.job_id,
+        ttl_seconds=wanted.ttl_seconds,
+        expect_last=0,
+        expect_scope=subjects.same_work_filter(wanted),
+    )
+    return ack.seq
+
+
+async def events_of(bus: Bus, wanted: SubmitJob) -> list[AnyJobEvent]:
+    found: list[AnyJobEvent] = []
+    sequence = 1
+    while True:
+        stored = await bus.first(streams.JOBS, subjects.job_events(wanted.tenant, wanted.job_id), sequence)
+        if stored is None:
+            return found
+        found.append(decode(stored.data, AnyJobEvent))
+        sequence = stored.sequence + 1
+
+
+async def job_when(bus: Bus, wanted: SubmitJob, holds: Callable[[Job], bool], seconds: float = 20) -> Job:
+    async with asyncio.timeout(seconds):
+        while True:
+            events = await events_of(bus, wanted)
+            if events and holds(events[-1].job):
+                return events[-1].job
+            await asyncio.sleep(0.02)
+
+
+def ended(job: Job) -> bool:
+    return job.state in TERMINAL
+
+
+async def is_released(bus: Bus, wanted: SubmitJob) -> None:
+    active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
+    async with asyncio.timeout(5):
+        while await active.get(subjects.active_key(wanted.tenant, wanted.key)) is not None:
+            await asyncio.sleep(0.02)
+
+
+async def announce(bus: Bus, slots: int = 1) -> None:
+    now = utc_now()
+    await Bucket(bus, streams.KV_WORKERS, Worker).put(
+        "w1",
+        Worker(
+            name="w1",
+            instance="i",
+            pool="default",
+            state=WorkerState.IDLE,
+            device="cpu",
+            slots=slots,
+            since=now,
+            seen_at=now,
+        ),
+    )
+
+
+async def take(bus: Bus) -> tuple[WorkItem, Any]:
+    """The next item, as a worker would get it."""
+    subscription = await bus.jetstream.pull_subscribe_bind(durable=streams.WORKERS, stream=streams.WORK)
+    (message,) = await subscription.fetch(1, timeout=10)
+    item: WorkItem = decode(message.data, WorkItem)
+    return item, message
+
+
+async def say(bus: Bus, item: WorkItem, kind: type[ItemEvent], attempt: int = 1, **facts: Any) -> None:
+    scope = subjects.item_events(item.job.tenant, item.job.job_id, item.item_id)
+    last = await bus.last(streams.JOBS, scope)
+    event = kind(
+        event_id=f"{item.job.job_id}{kind.__name__}{attempt}",
+        at=utc_now(),
+        tenant=item.job.tenant,
+        job_id=item.job.job_id,
+        item_id=item.item_id,
+        attempt=attempt,
+        dispatch=item.dispatch,
+        worker="w1",
+        **facts,
+    )
+    await Journal(bus, streams.JOBS).append(
+        subjects.item_event_subject(event),
+        event,
+        message_id=event.event_id,
+        scope=scope,
+        expect_last=last.sequence if last else 0,
+    )
+
+
+@asynccontextmanager
+async def leading(bus: Bus) -> AsyncIterator[None]:
+    task = asyncio.create_task(lead_term(bus, Settings()))
+    try:
+        yield
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_job_goes_from_the_queue_to_its_end(bus: Bus) -> None:
+    wanted = command(1)
+    async with leading(bus):
+        number = await submit(bus, wanted)
+        queued = await job_when(bus, wanted, lambda job: job.state is JobState.QUEUED)
+        assert queued.number == number
+        await announce(bus)
+        item, message = await take(bus)
+        for kind, facts in (
+            (ItemStarted, {}),
+            (ItemCommitting, {"result": RESULT}),
+            (ItemCompleted, {"result": RESULT}),
+        ):
+            await say(bus, item, kind, **facts)
+        await message.ack()
+        done = await job_when(bus, wanted, ended)
+        assert done.result == RESULT
+        await is_released(bus, wanted)
+        assert [type(event).__name__ for event in await events_of(bus, wanted)] == [
+            "JobQueued",
+            "JobStarted",
+            "JobCommitting",
+            "JobCompleted",
+        ]
+
+
+async def test_nothing_leaves_the_queue_while_no_worker_is_alive(bus: Bus) -> None:
+    async with leading(bus):
+        waiting = [command(number) for number in range(10)]
+        for each in waiting:
+            await submit(bus, each)
+        await job_when(bus, waiting[-1], lambda job: job.state is JobState.QUEUED)
+        with pytest.raises(StreamFull):
+            await submit(bus, command(10))
+        await asyncio.sleep(6)  # longer than the queue waits for an acknowledgement
+        state = (await bus.api(f"STREAM.INFO.{streams.Q}"))["state"]
+        assert state["messages"] == 10
+        assert (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"] == 0
+
+
+async def test_jobs_that_wait_too_long_are_skipped_with_their_age_and_make_room(bus: Bus) -> None:
+    async with leading(bus):
+        waiting = [command(number, ttl_seconds=2) for number in range(10)]
+        for each in waiting:
+            await submit(bus, each)
+        for each in waiting:
+            job = await job_when(bus, each, ended)
+            assert (job.state, job.reason) == (JobState.SKIPPED, "Task exceeded TTL")
+            assert job.age_seconds is not None and job.age_seconds >= 2
+            await is_released(bus, each)
+        assert (await bus.api(f"STREAM.INFO.{streams.Q}"))["state"]["messages"] == 0
+        await announce(bus)
+        await submit(bus, command(11))
+        item, _ = await take(bus)
+        assert item.job.number == 11  # none of the expired ones was handed out
+
+
+async def test_a_job_that_came_and_went_while_no_scheduler_ran_still_ends(bus: Bus) -> None:
+    wanted = command(1, ttl_seconds=1)
+    await submit(bus, wanted)
+    await asyncio.sleep(3)
+    async with leading(bus):
+        job = await job_when(bus, wanted, ended)
+        assert (job.state, job.source.identity) == (JobState.SKIPPED, "github.com/o/r1")
+        await is_released(bus, wanted)
+
+
+async def test_a_failure_that_may_pass_is_tried_again_and_one_that_will_not_ends_the_job(bus: Bus) -> None:
+    wanted = command(1)
+    async with leading(bus):
+        await announce(bus)
+        await submit(bus, wanted)
+        item, message = await take(bus)
+        await say(bus, item, ItemStarted)
+        await say(bus, item, ItemFailed, error="The host did not answer", code="fetch_failed", transient=True)
+        await message.ack()
+        waiting = await job_when(bus, wanted, lambda job: job.state is JobState.RETRYING)
+        assert waiting.next_attempt_at is not None
+        again, message = await take(bus)
+        assert again.attempt == 2
+        await say(bus, again, ItemStarted, attempt=2)
+        await say(
+            bus, again, ItemFailed, attempt=2, error="Repository not found", code="repository_not_found"
+        )
+        await message.ack()
+        job = await job_when(bus, wanted, ended)
+        assert (job.state, job.error, job.attempt) == (JobState.FAILED, "Repository not found", 2)
+        await is_released(bus, wanted)
+
+
+@pytest.mark.parametrize("stop_after", ["queued", "dispatched", "started", "committing"])
+async def test_the_next_leader_takes_up_where_the_last_one_stopped(bus: Bus, stop_after: str) -> None:
+    wanted = command(1)
+    item: WorkItem | None = None
+    message: Any = None
+    async with leading(bus):
+        await submit(bus, wanted)
+        await job_when(bus, wanted, lambda job: job.state is JobState.QUEUED)
+        if stop_after != "queued":
+            await announce(bus)
+            item, message = await take(bus)
+        if item and stop_after in ("started", "committing"):
+            await say(bus, item, ItemStarted)
+            await job_when(bus, wanted, lambda job: job.state is JobState.RUNNING)
+    if item is None:
+        await announce(bus)
+    elif stop_after == "committing":
+        await say(bus, item, ItemCommitting, result=RESULT)
+    async with leading(bus):
+        if item is None:
+            item, message = await take(bus)
+        if stop_after in ("queued", "dispatched"):
+            await say(bus, item, ItemStarted)
+        await say(bus, item, ItemCompleted, result=RESULT)
+        await message.ack()
+        await job_when(bus, wanted, ended)
+    names = [type(event).__name__ for event in await events_of(bus, wanted)]
+    assert names.count("JobCompleted") == 1
+    assert names.count("JobQueued") == 1
+    assert (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"] == 0
+
+
+async def test_the_queue_survives_a_crash_of_the_bus(bus: Bus, nats_server: NatsServer) -> None:
+    wanted = command(1)
+    async with leading(bus):
+        await submit(bus, wanted)
+        await job_when(bus, wanted, lambda job: job.state is JobState.QUEUED)
+        await asyncio.to_thread(nats_server.kill)
+        await asyncio.to_thread(nats_server.start)
+        while not bus.connected:
+            await asyncio.sleep(0.05)
+        await announce(bus)
+        item, message = await take(bus)
+        await say(bus, item, ItemStarted)
+        await say(bus, item, ItemCompleted, result=RESULT)
+        await message.ack()
+        await job_when(bus, wanted, ended)
+
+
+async def test_a_command_that_was_lost_from_the_queue_is_handed_out_from_the_ledger(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pharos_scheduler.scheduler.ORPHAN_SECONDS", 1.0)
+    wanted = command(1)
+    async with leading(bus):
+        await submit(bus, wanted)
+        await job_when(bus, wanted, lambda job: job.state is JobState.QUEUED)
+    await bus.api(f"STREAM.PURGE.{streams.Q}")
+    async with leading(bus):
+        await announce(bus)
+        item, _ = await take(bus)
+        assert item.job.job_id == wanted.job_id
+
+
+async def test_of_two_schedulers_that_lead_at_once_neither_writes_a_state_twice(
+    bus: Bus, bus_settings: ServiceSettings
+) -> None:
+    wanted = [command(number) for number in range(5)]
+    async with leading(bus), leading(bus):
+        await announce(bus, slots=5)
+        for each in wanted:
+            await submit(bus, each)
+        for _ in wanted:
+            item, message = await take(bus)
+            await say(bus, item, ItemStarted)
+            await say(bus, item, ItemCompleted, result=RESULT)
+            await message.ack()
+        for each in wanted:
+            await job_when(bus, each, ended)
+    for each in wanted:
+        states = [event.job.state for event in await events_of(bus, each)]
+        assert states == [JobState.QUEUED, JobState.RUNNING, JobState.COMPLETED]
