@@ -441,9 +441,10 @@ def test_a_hundred_thousand_jobs_are_listed_quickly(store: ViewStore, database: 
     with database.writing() as connection:
         connection.execute(
             text(
-                "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 99999) "
-                "INSERT INTO jobs (job_id, tenant, project, state, number, first, last, changed_us, document) "
-                "SELECT 'j' || n, tenant, project, CASE WHEN n % 50000 = 0 THEN 'failed' ELSE 'completed' END, "
+                "WITH RECURSIVE n(n) AS (SELECT 0 UNION ALL SELECT n + 1 FROM n WHERE n < 99999) INSERT INTO "
+                "jobs (job_id, tenant, project, state, number, first, last, changed_us, document) "
+                "SELECT 'j' || n, tenant, project, "
+                "CASE WHEN n % 50000 = 0 THEN 'failed' ELSE 'completed' END, "
                 "n, n + 10, n + 10, changed_us, document FROM n, jobs"
             )
         )

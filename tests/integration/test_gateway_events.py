@@ -237,6 +237,9 @@ async def test_past_retention_one_reset_tells_what_is_open_and_then_events_go_on
     history = History(bus)
     await _write(history, 5)
     await history.tell(job(5), JobState.COMPLETED, result=result())
+    async with asyncio.timeout(10), aclosing(events(http, "/api/v1/events", last_event_id=0)) as stream:
+        while (await anext(stream)).id != 6:
+            pass
     await bus.api("STREAM.PURGE.JOBS", {"seq": 5})
     for last_event_id in (2, 999):
         async with asyncio.timeout(10), aclosing(

@@ -102,7 +102,7 @@ class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
 
 
 class FakeGateway:
-    """Serves ``routes`` on a free port, in a ``with`` block: a path maps to a body, or to a status and a body.
+    """Serves ``routes`` on a free port, in a ``with`` block: a path maps to a body, or to (status, body).
 
     A path of events maps to the chunks of its stream; each connection takes the next list of chunks.
     """

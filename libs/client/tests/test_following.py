@@ -62,14 +62,14 @@ def test_progress_of_another_shape_is_ignored() -> None:
         (following.with_connection(following.begin(job("running")), False), "the job goes on"),
         (
             following.with_event(following.begin(job("running")), progress(40)),
-            "parse  3/9",
+            "parse, 3/9",
         ),
         (
             msgspec.structs.replace(
                 following.begin(job("running")),
                 progress=Progress(stage="encode", percent=60, current_file="a.py", eta_seconds=12.4),
             ),
-            "encode  a.py  about 12 s left",
+            "encode, a.py, about 12 s left",
         ),
     ],
 )

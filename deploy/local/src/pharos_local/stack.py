@@ -77,7 +77,7 @@ async def run(
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_listen_for_signals, ending, reporter)
-            tasks.start_soon(_start, plan, settings, home, supervisor, reporter, tasks)
+            tasks.start_soon(_start, plan, settings, home, supervisor, reporter, ending, tasks)
             await ending.wait()
             with anyio.CancelScope(shield=True):
                 await supervisor.stop(programs.STOP_ORDER)
@@ -98,6 +98,7 @@ async def _start(
     home: Home,
     supervisor: Supervisor,
     reporter: Reporter,
+    ending: Ending,
     tasks: TaskGroup,
 ) -> None:
     """The bus, its streams, then the services; and the word that all is ready."""
@@ -117,9 +118,19 @@ async def _start(
     await declared.wait()
     for program in plan.services:
         tasks.start_soon(supervisor.keep, program)
-    async with AsyncPharos(settings.reachable_url) as client:
-        await wait_until_ready(client, worker_expected=settings.worker_slots > 0, say=reporter.say)
-    supervisor.settled = True
+    async with anyio.create_task_group() as waiting:
+
+        async def give_up() -> None:
+            await ending.wait()
+            waiting.cancel_scope.cancel()
+
+        waiting.start_soon(give_up)
+        async with AsyncPharos(settings.reachable_url) as client:
+            await wait_until_ready(client, worker_expected=settings.worker_slots > 0, say=reporter.say)
+        supervisor.settled = True
+        waiting.cancel_scope.cancel()
+    if not supervisor.settled:
+        return
     reporter.say(f"all parts run, after {time.monotonic() - began:.1f} s")
     reporter.announce(f"Pharos is ready at {settings.url}")
     reporter.announce(f"The admin token is in {plan.token_file}")

@@ -66,7 +66,7 @@ def _running(progress: Progress) -> str:
         parts.append(progress.current_file)
     if progress.eta_seconds is not None:
         parts.append(f"about {progress.eta_seconds:.0f} s left")
-    return "  ".join(parts)
+    return ", ".join(parts)
 
 
 def begin(job: Job) -> Followed:

@@ -8,13 +8,47 @@ from typing import TypeVar
 import structlog
 from faststream import AckPolicy
 from faststream.nats import NatsBroker, NatsMessage
+from faststream.security import SASLPlaintext
 
 from pharos_contracts.message import Message, UnreadableMessage, decode, encode
 from pharos_contracts.rpc import Refused
+from pharos_service.bus import connection_options
+from pharos_service.settings import ServiceSettings
 
 log = structlog.get_logger()
 
 Q = TypeVar("Q", bound=Message)
+
+
+def make_broker(
+    settings: ServiceSettings, name: str, *, notify: Callable[[], None] | None = None
+) -> NatsBroker:
+    """FastStream's broker on a connection like every service's; *notify* is called when it comes or goes.
+
+    Messages are settled by their handlers alone: FastStream's default turns a bug into a lost message.
+    """
+    options = connection_options(settings, name)
+    user, password = options.pop("user", None), options.pop("password", None)
+    for callback in ("disconnected_cb", "reconnected_cb"):
+        options[callback] = _and_notify(options[callback], notify)
+    return NatsBroker(
+        settings.nats_url,
+        security=SASLPlaintext(user, password) if user else None,
+        ack_policy=AckPolicy.MANUAL,
+        logger=None,  # what it would say, the callbacks and the handlers say
+        **options,
+    )
+
+
+def _and_notify(
+    callback: Callable[[], Awaitable[None]], notify: Callable[[], None] | None
+) -> Callable[[], Awaitable[None]]:
+    async def both() -> None:
+        await callback()
+        if notify is not None:
+            notify()
+
+    return both
 
 
 def answer(

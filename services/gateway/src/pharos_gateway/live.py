@@ -138,11 +138,11 @@ class Live:
         self.sequence = last
         # A little of the past, so that the numbers of jobs that run now are known; readers see only news.
         after = max(first - 1, last - PRIMED_EVENTS, 0)
-        self.ready.set()
         seen = after
         async with aclosing(tail(self._bus, JOBS, tenant_job_events(None), after=after)) as events:
             async for event in events:
                 if isinstance(event, CaughtUp):
+                    self.ready.set()
                     continue
                 if event.sequence <= seen:
                     # The stream was made anew: ids that readers hold mean nothing, and they must begin again.

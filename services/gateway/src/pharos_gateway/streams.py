@@ -144,6 +144,5 @@ async def _kept_alive(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[byt
         except StopAsyncIteration:
             return
         finally:
-            if not following.done():
-                following.cancel()
-                await asyncio.wait({following})
+            following.cancel()
+            await asyncio.gather(following, return_exceptions=True)

@@ -16,7 +16,6 @@ from uuid import uuid4
 import anyio
 import anyio.to_thread
 import structlog
-from faststream.nats import NatsBroker
 
 from pharos_contracts.identity import as_token
 from pharos_contracts.rpc import SEARCH
@@ -41,9 +40,9 @@ from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, VectorStore
 from pharos_embedder.worker import Worker, WorkerConfig
-from pharos_service.bus import Bus, connection_options
+from pharos_service.bus import Bus
 from pharos_service.health import probes
-from pharos_service.rpc import answer
+from pharos_service.rpc import answer, make_broker
 from pharos_service.running import EXIT_SETTINGS, run
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
@@ -72,9 +71,7 @@ async def serve(settings: Settings, role: str) -> None:
         store = _store(settings, role, encoder.dimensions)
         await anyio.to_thread.run_sync(_open, store)
         opened.callback(store.close)
-        broker = NatsBroker(
-            settings.nats_url, logger=None, **connection_options(settings, "pharos-embedder")
-        )
+        broker = make_broker(settings, "pharos-embedder")
         bus = Bus(await broker.connect())
         catalogue = Catalogue(bus)
         if role in ("all", "search"):

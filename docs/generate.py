@@ -1,0 +1,108 @@
+"""The parts of the documentation that come from the code.
+
+``python docs/generate.py`` writes them; ``--check`` fails when one of them is stale. Generated parts stand
+between two markers, so that people may write around them.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+from pharos_contracts.lifecycle import MEANING, SIGNAL_MEANING, mermaid
+from pharos_contracts.streams import BusLimits, declare
+from pharos_embedder.settings import Settings as EmbedderSettings
+from pharos_gateway.settings import Settings as GatewaySettings
+from pharos_history.settings import Settings as HistorySettings
+from pharos_local.settings import Settings as LocalSettings
+from pharos_scheduler.settings import Settings as SchedulerSettings
+from pharos_service.bus_admin import BusSettings
+from pharos_service.settings import ServiceSettings, Setting, table
+
+ROOT = Path(__file__).resolve().parent.parent
+READERS: dict[str, type[ServiceSettings]] = {
+    "gateway": GatewaySettings,
+    "scheduler": SchedulerSettings,
+    "embedder": EmbedderSettings,
+    "history": HistorySettings,
+    "bus": BusSettings,
+    "local stack": LocalSettings,
+}
+
+
+def lifecycle() -> str:
+    states = "\n".join(f"| `{state}` | {meaning} |" for state, meaning in MEANING.items())
+    signals = "\n".join(f"| `{signal}` | {meaning} |" for signal, meaning in SIGNAL_MEANING.items())
+    return (
+        f"```mermaid\n{mermaid()}\n```\n\n| state | meaning |\n| --- | --- |\n{states}\n\n"
+        f"| signal | when |\n| --- | --- |\n{signals}"
+    )
+
+
+def streams() -> str:
+    rows = []
+    for stream in declare(BusLimits()).streams:
+        subjects = ", ".join(f"`{subject}`" for subject in stream.subjects) or "copied from JOBS"
+        rows.append(f"| **{stream.name}** | {subjects} | {stream.about} | {stream.writers} | {stream.readers} |")
+    consumers = "\n".join(
+        f"| `{consumer.name}` | {consumer.stream} | {consumer.about} | {consumer.ack_wait_seconds:g} s |"
+        for consumer in declare(BusLimits()).consumers
+    )
+    return (
+        "| stream | subjects | what it holds | writers | readers |\n| --- | --- | --- | --- | --- |\n"
+        + "\n".join(rows)
+        + "\n\n| consumer | of | what it does | acknowledged within |\n| --- | --- | --- | --- |\n"
+        + consumers
+    )
+
+
+def settings() -> str:
+    read_by: dict[Setting, list[str]] = defaultdict(list)
+    for name, kind in READERS.items():
+        for setting in table(kind):
+            read_by[setting].append(name)
+    rows = []
+    for setting, names in sorted(read_by.items(), key=lambda row: row[0].variable):
+        who = "all" if len(names) == len(READERS) else ", ".join(names)
+        default = f"`{setting.default}`" if setting.default else ("secret" if setting.secret else "")
+        description = " ".join(setting.description.split()).replace("|", "\\|")
+        rows.append(f"| `{setting.variable}` | {default} | {description} | {who} |")
+    return "| variable | default | meaning | read by |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
+
+
+PARTS = {
+    ("ARCHITECTURE.md", "lifecycle"): lifecycle,
+    ("ARCHITECTURE.md", "streams"): streams,
+    ("docs/settings.md", "settings"): settings,
+}
+
+
+def put(text: str, name: str, content: str) -> str:
+    """*text* with *content* between the markers of *name*."""
+    begin, end = f"<!-- generated: {name} -->", f"<!-- end: {name} -->"
+    pattern = re.compile(re.escape(begin) + r".*?" + re.escape(end), re.DOTALL)
+    if not pattern.search(text):
+        raise SystemExit(f"the markers of {name!r} are missing")
+    return pattern.sub(lambda _: f"{begin}\n{content}\n{end}", text)
+
+
+def main() -> None:
+    stale = []
+    for (file, name), make in PARTS.items():
+        path = ROOT / file
+        before = path.read_text(encoding="utf-8")
+        after = put(before, name, make())
+        if after != before:
+            stale.append(f"{file}: {name}")
+            if "--check" not in sys.argv:
+                path.write_text(after, encoding="utf-8")
+    if stale and "--check" in sys.argv:
+        raise SystemExit(f"stale: {', '.join(stale)}; run `make docs`")
+    sys.stdout.write("\n".join(f"written: {part}" for part in stale) or "Everything generated is up to date.")
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()

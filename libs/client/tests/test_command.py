@@ -1,0 +1,279 @@
+"""The command, against a gateway of ours, without a terminal."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pharos_client.command import call
+from tests.support import fake_gateway as fake
+from tests.support.fake_gateway import FakeGateway
+
+INGEST = "/api/v1/ingestion/ingest/"
+URL = "https://github.com/o/r"
+INGEST_URL = INGEST + "https%3A%2F%2Fgithub.com%2Fo%2Fr"
+FAILED = {**fake.COMPLETED, "state": "failed", "error": "Failed to clone repository", "result": None}
+
+
+@pytest.fixture
+def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGateway]:
+    """A gateway, and a home whose files point at it."""
+    with FakeGateway(
+        {
+            INGEST_URL: fake.SUBMITTED,
+            "/api/v1/search": fake.ANSWER,
+            "/api/v1/jobs": {"jobs": [fake.COMPLETED, fake.JOB]},
+            "/api/v1/jobs/3": fake.COMPLETED,
+            "/api/v1/ingestion/worker/status": {
+                "status": "Idle",
+                "workers": [{"name": "box", "status": "Idle"}],
+            },
+            "/api/v1/ingestion/jobs/history": {"jobs": [{"job_id": 1, "repo_url": "x", "status": "queued"}]},
+            "/health": {"status": "healthy", "service": "gateway"},
+            "/readyz": {"status": "ready"},
+        }
+    ) as running:
+        (tmp_path / "endpoint").write_text(running.url)
+        (tmp_path / "admin-token").write_text(fake.TOKEN)
+        (tmp_path / "admin-token").chmod(0o600)
+        for name in [name for name in os.environ if name.startswith("PHAROS_")]:
+            monkeypatch.delenv(name)
+        monkeypatch.setenv("PHAROS_HOME", str(tmp_path))
+        yield running
+
+
+def test_ingest_says_the_job_and_how_to_follow_it(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["ingest", URL, "--branch", "main", "--force"]) == 0
+    assert "Job 3 is queued, place 1" in capsys.readouterr().out
+    ((method, path, authorization),) = gateway.requests
+    assert (method, authorization) == ("POST", f"Bearer {fake.TOKEN}")
+    assert path == INGEST_URL + "?branch=main&force=true"
+
+
+def test_watch_shows_stages_and_ends_with_a_summary(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.routes["/api/v1/jobs/3"] = {**fake.JOB, "state": "running", "attempt": 1}
+    gateway.routes[f"/api/v1/jobs/{fake.JOB['job_id']}"] = gateway.routes["/api/v1/jobs/3"]
+
+    def complete() -> None:
+        gateway.routes[f"/api/v1/jobs/{fake.JOB['job_id']}"] = fake.COMPLETED
+
+    def progress(percent: float, stage: str) -> bytes:
+        return fake.sse("job.progress", {"stage": stage, "percent": percent, "done": 1, "total": 2})
+
+    gateway.streams = [
+        [progress(12, "parse"), progress(55, "encode")],  # and the gateway is gone for a moment
+        [progress(70, "encode"), complete, fake.sse("job.completed", {"job_id": "x"}, 9)],
+    ]
+    assert call(["ingest", URL, "--watch"]) == 0
+    said = capsys.readouterr().out
+    for expected in (
+        "12%  parse, 1/2",
+        "55%  encode, 1/2",
+        "connection lost, trying again; the job goes on",
+        "70%  encode",
+        "job 3 completed: github.com/o/r",
+        "27 files, 181 chunks, 64 edges in 12.5 s",
+        "commit 1a2b3c4d5e6f of main",
+        "150 chunks encoded, 31 reused",
+        "left out: 3 binary, 2 generated",
+        "1 warning:",
+        "src/bad.py: cannot be parsed",
+        'search "where are errors handled?" --dataset "github.com/o/r@main"',
+    ):
+        assert expected in said
+
+
+def test_a_job_that_ended_before_it_was_watched_is_told_at_once(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["job", "3", "--watch"]) == 0
+    assert "job 3 completed" in capsys.readouterr().out
+
+
+def test_a_failed_job_says_its_sentence_and_exits_1(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.routes["/api/v1/jobs/3"] = FAILED
+    assert call(["ingest", URL, "--watch"]) == 1
+    assert "error: Failed to clone repository" in capsys.readouterr().out
+
+
+def test_ctrl_c_leaves_the_job_running_and_says_so(gateway: FakeGateway) -> None:
+    gateway.routes["/api/v1/jobs/3"] = {**fake.JOB, "state": "running"}
+    gateway.routes[f"/api/v1/jobs/{fake.JOB['job_id']}"] = gateway.routes["/api/v1/jobs/3"]
+    gateway.streams = [[fake.sse("job.progress", {"stage": "parse", "percent": 12})]]
+    command = [sys.executable, "-u", "-m", "pharos_client", "ingest", URL, "--watch"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "12%" in line:
+                break
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert "Job 3 goes on" in said
+    assert "Traceback" not in said
+
+
+def test_a_refused_address_of_ones_own_network_explains_the_setting(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = {
+        "detail": "Invalid repository URL",
+        "code": "invalid_repository_url",
+        "reason": "the address is not public",
+    }
+    gateway.routes[INGEST + "http%3A%2F%2F127.0.0.1%3A9999%2Fa%2Fb"] = (400, refusal)
+    assert call(["ingest", "http://127.0.0.1:9999/a/b"]) == 1
+    said = capsys.readouterr().err
+    assert "Invalid repository URL: the address is not public" in said
+    assert 'PHAROS_GIT_ALLOWED_HOSTS="*,http://127.0.0.1:9999"' in said
+
+
+def test_a_submit_of_unknown_fate_is_asked_again_with_the_same_key(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.routes[INGEST_URL] = (503, {"detail": "Queue unavailable: Connection timeout", "job_id": 3})
+    assert call(["ingest", URL]) == 1
+    assert [path for _, path, _ in gateway.requests] == [INGEST_URL] * 2
+    gateway.requests.clear()
+    gateway.routes[INGEST_URL] = (503, {"detail": "Queue unavailable: Not connected to the bus"})
+    assert call(["ingest", URL]) == 1
+    assert len(gateway.requests) == 1
+    assert "Queue unavailable" in capsys.readouterr().err
+
+
+def test_search_shows_place_reason_link_and_numbered_code(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["search", "sign", "-k", "3", "--lang", "python", "--mode", "hybrid"]) == 0
+    said = capsys.readouterr().out
+    for expected in (
+        "src/signer.py:12-13",
+        "sign",
+        "github.com/o/r",
+        "https://github.com/o/r/blob/1a2b3c4d5e6f/src/signer.py#L12-L13",
+        "found by meaning (0.71) and words (12.30)",
+        "12 | def sign(value):",
+        "13 |     return value",
+    ):
+        assert expected in said
+    assert "\x1b" not in said
+
+
+def test_code_cannot_steer_the_terminal(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    hostile = json.loads(json.dumps(fake.ANSWER))
+    hostile["results"][0] |= {
+        "chunk": "a\x1b]0;owned\x07b\x9b2J",
+        "file": "x\x1b[2Jy",
+        "symbol": "[red]s[/red]",
+    }
+    gateway.routes["/api/v1/search"] = hostile
+    assert call(["search", "x"]) == 0
+    said = capsys.readouterr().out
+    assert not {"\x1b", "\x07", "\x9b"} & set(said)
+    assert "[red]s[/red]" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (["search", "x", "--json"], "results"),
+        (["jobs", "--json"], "jobs"),
+        (["job", "3", "--json"], "job_id"),
+        (["status", "--json"], "worker"),
+        (["ingest", URL, "--json"], "job_id"),
+        (["ingest", URL, "--watch", "--json"], "result"),
+    ],
+)
+def test_json_is_all_of_standard_output(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], arguments: list[str], field: str
+) -> None:
+    assert call(arguments) == 0
+    answer: dict[str, Any] = json.loads(capsys.readouterr().out)
+    assert field in answer
+
+
+def test_jobs_are_a_table(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["jobs", "--limit", "2"]) == 0
+    said = capsys.readouterr().out
+    assert "completed" in said and "queued" in said and "github.com/o/r" in said
+
+
+def test_status_exits_1_when_a_submit_would_fail(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["status"]) == 0
+    assert "1 waiting, 0 running" in capsys.readouterr().out
+    gateway.routes["/readyz"] = (503, {"detail": "the bus is away"})
+    assert call(["status"]) == 1
+    assert "not ready: the bus is away" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["serch", "x"],
+        ["search"],
+        ["search", " "],
+        ["search", "x", "-k", "0"],
+        ["search", "x", "--mode", "best"],
+        ["jobs", "--limit", "1000"],
+        ["jobs", "--limit", "many"],
+        ["status", "--url", "nonsense"],
+        ["ingest"],
+    ],
+)
+def test_a_wrong_use_exits_2(gateway: FakeGateway, arguments: list[str]) -> None:
+    assert call(arguments) == 2
+    assert gateway.requests == []
+
+
+def test_no_gateway_exits_3_and_says_what_to_do(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["jobs", "--url", "http://127.0.0.1:9"]) == 3
+    said = capsys.readouterr().err
+    assert "No gateway answers at http://127.0.0.1:9" in said
+    assert "make run" in said
+
+
+def test_a_wrong_token_names_its_source_and_is_never_shown(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    gateway.routes["/api/v1/jobs"] = (401, {"detail": "Invalid or missing authentication token"})
+    assert call(["jobs"]) == 1
+    captured = capsys.readouterr()
+    assert "admin-token" in captured.err
+    assert fake.TOKEN not in captured.out + captured.err
+
+
+def test_doctor_says_what_is_wrong_and_what_to_do(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    gateway.routes["/health"] = {"status": "degraded", "dependencies": {"bus": "ok", "search": "unavailable"}}
+    gateway.routes["/api/v1/ingestion/worker/status"] = {"status": "Offline", "workers": []}
+    (tmp_path / "admin-token").chmod(0o644)
+    assert call(["doctor", "--json"]) == 1
+    checks = {check["name"]: check for check in json.loads(capsys.readouterr().out)}
+    assert checks["bus"]["level"] == "fine"
+    assert checks["search"]["level"] == checks["workers"]["level"] == "wrong"
+    assert checks["token"]["level"] == "wrong"
+    assert "chmod 600" in checks["token"]["advice"]
+    assert all(check["advice"] for check in checks.values() if check["level"] == "wrong")
+    assert call(["doctor"]) == 1
+    said = capsys.readouterr()
+    assert "checks found something wrong" in said.out
+    assert fake.TOKEN not in said.out + said.err
