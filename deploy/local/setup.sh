@@ -125,9 +125,11 @@ command -v git >/dev/null 2>&1 ||
 if [ "$what" = run ]; then
   install_torch "$build"
   step "3/3  Pharos and what it stands on (about 250 MB)"
+  # With the build's own tools in the environment, pip need not make one for each of the nine packages.
+  "$python" -m pip install -c constraints.txt hatchling editables
   editable=()
   for each in "${packages[@]}"; do editable+=(-e "./$each"); done
-  "$python" -m pip install -c constraints.txt "${editable[@]}"
+  "$python" -m pip install -c constraints.txt --no-build-isolation "${editable[@]}"
   step "Pharos is installed in $venv"
 else
   step "Tools for tests, style and types (about 40 MB)"

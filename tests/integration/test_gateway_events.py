@@ -242,16 +242,17 @@ async def test_past_retention_one_reset_tells_what_is_open_and_then_events_go_on
             pass
     await bus.api("STREAM.PURGE.JOBS", {"seq": 5})
     for last_event_id in (2, 999):
-        async with asyncio.timeout(10), aclosing(
-            events(http, "/api/v1/events", last_event_id=last_event_id)
-        ) as stream:
+        async with (
+            asyncio.timeout(10),
+            aclosing(events(http, "/api/v1/events", last_event_id=last_event_id)) as stream,
+        ):
             await anext(stream)
             reset = await anext(stream)
             assert (reset.name, reset.id) == ("reset", await _last(bus))
             assert [row["number"] for row in reset.data["jobs"]][-4:] == [4, 3, 2, 1]
             assert 5 not in [row["number"] for row in reset.data["jobs"]]
             assert reset.data["status"] == "Offline"
-            sequence = await history.tell(job(last_event_id), JobState.QUEUED)
+            sequence = await history.tell(job(last_event_id), JobState.PAUSED)
             assert (await anext(stream)).id == sequence
     async with asyncio.timeout(10), aclosing(events(http, "/api/v1/events", last_event_id=4)) as stream:
         await anext(stream)
@@ -370,9 +371,7 @@ async def test_a_reader_that_takes_nothing_is_sent_away_and_loses_nothing_when_i
     ids = [int(line.removeprefix("id: ")) for line in text.splitlines() if line.startswith("id: ")]
     assert ids == list(range(1, len(ids) + 1))
     assert len(ids) < 1500
-    async with asyncio.timeout(20), aclosing(
-        events(http, "/api/v1/events", last_event_id=ids[-1])
-    ) as stream:
+    async with asyncio.timeout(20), aclosing(events(http, "/api/v1/events", last_event_id=ids[-1])) as stream:
         async for event in stream:
             if event.id is not None:
                 ids.append(event.id)

@@ -79,9 +79,11 @@ async def test_a_submit_is_answered_to_the_letter_and_stands_in_the_queue(
     assert shown["waiting_for_worker"] is True
 
 
-@pytest.mark.parametrize(
-    "spelling",
-    [
+async def test_another_spelling_of_a_pending_repository_is_the_same_job(http: httpx.AsyncClient) -> None:
+    plain = (await http.post(f"{INGEST}/user/repo1")).json()
+    branch = (await http.post(f"{INGEST}/user/repo1?branch=main")).json()
+    assert plain["id"] != branch["id"]
+    for spelling in (
         "http://git.test:9418/user/repo1.git",
         "http://git.test:9418/user/repo1/",
         "http:/git.test:9418/user/repo1",
@@ -90,16 +92,11 @@ async def test_a_submit_is_answered_to_the_letter_and_stands_in_the_queue(
         "http://git.test:9418/user/repo1/tree/main",
         "http://git.test:9418/user/repo1?branch=main",
         "http://git.test:9418/user/repo1?ref=main",
-    ],
-)
-async def test_another_spelling_of_a_pending_repository_is_the_same_job(
-    http: httpx.AsyncClient, spelling: str
-) -> None:
-    with_branch = "main" in spelling
-    first = (await http.post(f"{INGEST}/user/repo1{'?branch=main' if with_branch else ''}")).json()
-    again = await http.post(f"/api/v1/ingestion/ingest/{spelling}")
-    assert again.status_code == 200
-    assert again.json() == {**first, "deduplicated": True}
+    ):
+        again = await http.post(f"/api/v1/ingestion/ingest/{spelling}")
+        assert again.status_code == 200, spelling
+        first = branch if "main" in spelling else plain
+        assert again.json() == {**first, "deduplicated": True, "queue_size": 2}, spelling
 
 
 async def test_a_ref_of_forty_digits_is_a_commit(bus: Bus, http: httpx.AsyncClient) -> None:
@@ -109,35 +106,29 @@ async def test_a_ref_of_forty_digits_is_a_commit(bus: Bus, http: httpx.AsyncClie
     assert (command.priority, command.force) == ("high", True)
 
 
-@pytest.mark.parametrize(
-    ("path", "reason"),
-    [
+async def test_what_cannot_be_a_repository_is_refused_with_a_reason(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    for path, reason in (
         ("https://u:p@github.com/o/r", "credentials in a URL are not accepted"),
         ("https://elsewhere.example/o/r", "this host is not among the allowed hosts"),
-        ("file:///etc/passwd", None),
-        ("-oProxyCommand=x", None),
+        ("file:///etc/passwd", "only https URLs are accepted"),
+        ("-oProxyCommand=x", "a URL may not start with a dash"),
         ("http%3A%2F%2Fgit.test%3A9418%2Fo%2Fr%3Fref%3Dmain", "a query string is not accepted"),
         ("", "the URL is empty"),
-    ],
-)
-async def test_a_url_that_cannot_be_a_repository_is_refused_with_a_reason(
-    bus: Bus, http: httpx.AsyncClient, path: str, reason: str | None
-) -> None:
-    response = await http.post(f"/api/v1/ingestion/ingest/{path}")
-    body = response.json()
-    assert response.status_code == 400
-    assert (body["detail"], body["code"]) == ("Invalid repository URL", "invalid_repository_url")
-    assert reason is None or body["reason"] == reason
+    ):
+        response = await http.post(f"/api/v1/ingestion/ingest/{path}")
+        assert response.status_code == 400, path
+        assert response.json() == {
+            "detail": "Invalid repository URL",
+            "code": "invalid_repository_url",
+            "reason": reason,
+        }
+    for query in ("?reff=main", "?priority=soon", "?force=perhaps", "?branch=a&ref=b", "?branch=a..b"):
+        response = await http.post(f"{INGEST}/user/repo1{query}")
+        assert response.status_code == 400, query
+        assert set(response.json()) >= {"detail", "code"}
     assert (await bus.api("STREAM.INFO.Q"))["state"]["messages"] == 0
-
-
-@pytest.mark.parametrize(
-    "query", ["?reff=main", "?priority=soon", "?force=perhaps", "?branch=a&ref=b", "?branch=a..b"]
-)
-async def test_a_query_that_cannot_be_understood_is_refused(http: httpx.AsyncClient, query: str) -> None:
-    response = await http.post(f"{INGEST}/user/repo1{query}")
-    assert response.status_code == 400
-    assert set(response.json()) >= {"detail", "code"}
 
 
 async def test_the_cap_is_exact_under_concurrency_and_every_position_is_given_once(

@@ -82,7 +82,6 @@ def test_watch_shows_stages_and_ends_with_a_summary(
         "12%  parse, 1/2",
         "55%  encode, 1/2",
         "connection lost, trying again; the job goes on",
-        "70%  encode",
         "job 3 completed: github.com/o/r",
         "27 files, 181 chunks, 64 edges in 12.5 s",
         "commit 1a2b3c4d5e6f of main",

@@ -1,0 +1,434 @@
+"""Status, history, jobs, datasets, search, and what every route has in common, over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+import httpx
+import pytest
+from faststream.nats import NatsBroker
+from msgspec.structs import replace
+from openapi_spec_validator import OpenAPIV31SpecValidator
+
+from pharos_contracts import rpc
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
+from pharos_contracts.identity import dataset_key
+from pharos_contracts.jobs.v1 import Job, Scope
+from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import Message
+from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchMode, SearchResult
+from pharos_contracts.streams import KV_DATASETS, KV_WORKERS
+from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_gateway.app import serving
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus
+from pharos_service.rpc import answer
+from tests.support.gateway import (
+    BEARER,
+    TOKEN,
+    History,
+    client,
+    job,
+    now,
+    result,
+    settings,
+    worker,
+)
+from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.anyio
+
+INGEST = "/api/v1/ingestion/ingest/http://git.test:9418"
+HISTORY = "/api/v1/ingestion/jobs/history"
+AT = datetime(2024, 1, 20, 10, 0, 0, tzinfo=UTC)
+
+
+class Answers:
+    """The history and search services, as far as the gateway can tell."""
+
+    def __init__(self) -> None:
+        self.jobs: list[Job] = []
+        self.listed: list[ListJobs] = []
+        self.searched: list[Search] = []
+
+    async def history(self, question: ListJobs | FindJob) -> Message:
+        if isinstance(question, ListJobs):
+            self.listed.append(question)
+            found = [each for each in self.jobs if question.tenant in (None, each.tenant)]
+        else:
+            found = [
+                each
+                for each in self.jobs
+                if question.tenant in (None, each.tenant)
+                and (each.job_id == question.job_id or each.number == question.number)
+            ]
+        views = tuple(JobView(job=each, sequence=1, changed_at=AT) for each in found)
+        return JobPage(jobs=views[:100], cursor=None)
+
+    async def search(self, question: Search) -> Message:
+        self.searched.append(question)
+        return SearchAnswer(
+            results=(
+                SearchResult(
+                    id="r1",
+                    chunk="class Context:",
+                    file="src/context.py",
+                    line_span=LineSpan(start=12, end=48),
+                    symbol="Context",
+                    kind="class",
+                    language="python",
+                    project="default",
+                    dataset="github.com/o/r@main",
+                    repository="github.com/o/r",
+                    commit="c" * 40,
+                    url=None,
+                    scores=Scores(dense=0.5, final=0.03),
+                ),
+            ),
+            metadata={"mode": question.mode.value},
+            latency_ms=1.5,
+        )
+
+
+@pytest.fixture
+async def answers(bus: Bus, nats_server: NatsServer) -> AsyncIterator[Answers]:
+    broker = NatsBroker(nats_server.url)
+    found = Answers()
+    answer(broker, rpc.HISTORY, ListJobs | FindJob, found.history)
+    answer(broker, rpc.SEARCH, Search, found.search)
+    async with broker:
+        await broker.start()
+        yield found
+
+
+@pytest.fixture
+async def http(bus: Bus, nats_server: NatsServer) -> AsyncIterator[httpx.AsyncClient]:
+    chosen = settings(
+        nats_server.url, git_allowed_hosts="http://git.test:9418", cors_origins=("https://ui.example",)
+    )
+    async with serving(chosen) as running, client(running.address) as connected:
+        yield connected
+
+
+async def test_history_has_the_shapes_of_its_document_and_what_waits(
+    answers: Answers, http: httpx.AsyncClient
+) -> None:
+    started = {"started_at": AT, "ended_at": AT + timedelta(seconds=127.5)}
+    answers.jobs = [
+        replace(job(13, JobState.COMPLETED), result=result(), **started),
+        replace(job(12, JobState.FAILED), error="Failed to clone repository", **started),
+        replace(
+            job(11, JobState.SKIPPED),
+            reason="Task exceeded TTL",
+            age_seconds=90_000,
+            ended_at=AT + timedelta(seconds=90_000),
+        ),
+        job(10, tenant="acme"),
+    ]
+    waiting = (await http.post(f"{INGEST}/user/new", headers=BEARER)).json()
+    rows = (await http.get(f"{HISTORY}?limit=10")).json()["jobs"]
+    ids = [row.pop("id") for row in rows]
+    assert waiting["id"] in ids
+    assert rows[0] == {
+        "job_id": 13,
+        "repo_url": "github.com/user/repo13",
+        "status": "complete",
+        "duration_seconds": 127.5,
+        "files_processed": 342,
+        "embeddings_generated": 342,
+        "timestamp": "2024-01-20T10:02:07.500000Z",
+    }
+    assert rows[1]["error"] == "Failed to clone repository"
+    assert rows[2]["status"] == "skipped"
+    assert (rows[2]["reason"], rows[2]["age_seconds"]) == ("Task exceeded TTL", 90_000)
+    assert rows[3] == {
+        "job_id": 1,
+        "repo_url": "git.test:9418/user/new",
+        "status": "queued",
+        "timestamp": rows[3]["timestamp"],
+    }
+    assert len(rows) == 4
+    assert len((await http.get(f"{HISTORY}?limit=2")).json()["jobs"]) == 2
+    for wrong in ("0", "101", "x", "-1", ""):
+        assert (await http.get(f"{HISTORY}?limit={wrong}")).status_code == 400
+
+
+async def test_a_job_can_be_read_at_once_although_history_is_down(bus: Bus, http: httpx.AsyncClient) -> None:
+    history = History(bus)
+    await history.tell(job(7), JobState.RUNNING, attempt=1)
+    async with asyncio.timeout(10):
+        while (found := await http.get(f"/api/v1/jobs/{job(7).job_id}", headers=BEARER)).status_code != 200:
+            await asyncio.sleep(0.02)
+    assert found.json()["state"] == "running"
+    assert (await http.get("/api/v1/jobs/7", headers=BEARER)).json() == found.json()
+    down = await http.get(HISTORY)
+    assert down.status_code == 503
+    assert down.json()["detail"].startswith("History unavailable: ")
+
+
+async def test_another_tenants_job_is_as_unknown_as_one_that_does_not_exist(
+    bus: Bus, answers: Answers, http: httpx.AsyncClient
+) -> None:
+    await History(bus).tell(job(7), JobState.RUNNING)
+    other = {**BEARER, "x-tenant": "acme"}
+    bodies = []
+    for identifier in (job(7).job_id, "7", job(99).job_id, "99", "no-such-thing", "0", "9" * 30):
+        response = await http.get(f"/api/v1/jobs/{identifier}", headers=other)
+        assert response.status_code == 404, identifier
+        bodies.append(response.json())
+    assert all(body == bodies[0] for body in bodies)
+    answers.jobs = [job(99, JobState.COMPLETED)]
+    assert (await http.get("/api/v1/jobs/99", headers=BEARER)).json()["state"] == "completed"
+
+
+async def test_the_list_of_jobs_passes_states_and_cursor_on(
+    answers: Answers, http: httpx.AsyncClient
+) -> None:
+    answers.jobs = [job(2, JobState.FAILED)]
+    body = (await http.get("/api/v1/jobs?state=failed,cancelled&limit=5&cursor=9", headers=BEARER)).json()
+    assert [each["number"] for each in body["jobs"]] == [2]
+    assert body["cursor"] is None
+    asked = answers.listed[-1]
+    assert (asked.states, asked.limit, asked.before, asked.tenant) == (("failed", "cancelled"), 5, 9, None)
+    assert (await http.get("/api/v1/jobs?state=lost", headers=BEARER)).status_code == 400
+
+
+async def test_worker_status_follows_the_workers_and_keeps_other_tenants_private(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    workers = Bucket(bus, KV_WORKERS, Worker)
+    path = "/api/v1/ingestion/worker/status"
+
+    async def until(status: str, **headers: str) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            while (body := (await http.get(path, headers=headers)).json())["status"] != status:
+                await asyncio.sleep(0.02)
+        return dict(body)
+
+    await until("Offline")
+    await workers.put("w1", worker("w1"))
+    await until("Idle")
+    await History(bus).tell(job(7), JobState.RUNNING)
+    busy = {"job_ids": (job(7).job_id,), "repository": "github.com/user/repo7"}
+    await workers.put("w1", worker("w1", WorkerState.BUSY, tenant="default", **busy))
+    body = await until("Training Graph on github.com/user/repo7")
+    assert body["workers"][0]["job_id"] == 7
+    assert set(body["workers"][0]) == {"name", "status", "device", "job_id", "since", "last_seen"}
+    await workers.put("w1", worker("w1", WorkerState.BUSY, tenant="acme", **busy))
+    body = await until("Training Graph on a private repository")
+    assert body["workers"][0]["job_id"] is None
+    await until("Training Graph on github.com/user/repo7", **BEARER)
+    await workers.put("w1", worker("w1", WorkerState.ERROR, tenant="default", error="disk full"))
+    await until("Error: disk full")
+    revision = await workers.get("w1")
+    assert revision is not None
+    await workers.delete("w1", revision.revision)
+    await until("Offline")
+
+
+async def test_a_search_translates_every_filter_and_answers_to_the_letter(
+    answers: Answers, http: httpx.AsyncClient
+) -> None:
+    body = {
+        "query": "How does the Context class work?",
+        "topK": 5,
+        "dataset": ["a", "b*"],
+        "repo": "github.com/o/r",
+        "lang": "python",
+        "pathPrefix": "src/",
+        "threshold": 0.2,
+        "includeGlobal": False,
+        "mode": "lexical",
+    }
+    response = await http.post("/projects/default/query", json=body, headers=BEARER)
+    found = response.json()
+    assert response.status_code == 200
+    assert set(found) == {"request_id", "results", "metadata", "latency_ms"}
+    hit = found["results"][0]
+    assert hit["lineSpan"] == {"start": 12, "end": 48}
+    assert hit["scores"] == {
+        "dense": 0.5,
+        "sparse": None,
+        "structural": None,
+        "rerank": None,
+        "final": 0.03,
+    }
+    assert set(hit) >= {"id", "chunk", "file", "symbol", "language", "repository", "commit", "url"}
+    assert answers.searched[-1] == Search(
+        tenant="default",
+        query=body["query"],
+        project="default",
+        k=5,
+        mode=SearchMode.LEXICAL,
+        datasets=("a", "b*"),
+        repositories=("github.com/o/r",),
+        languages=("python",),
+        path_prefix="src/",
+        threshold=0.2,
+        include_global=False,
+    )
+    await http.post("/projects/all/query", json={"query": "x"}, headers=BEARER)
+    assert answers.searched[-1].project is None
+    await http.post("/api/v1/search", json={"query": "x", "project": "p"}, headers=BEARER)
+    assert (answers.searched[-1].project, answers.searched[-1].k) == ("p", 10)
+    for wrong, named in (
+        ({"query": "x", "kk": 5}, "kk"),
+        ({"query": "x", "k": 0}, "k"),
+        ({"query": "x", "k": 101}, "k"),
+        ({"query": "x", "k": 1, "topK": 2}, "topK"),
+        ({"query": " "}, "query"),
+        ({"k": 1}, "query"),
+        ({"query": "x", "mode": "magic"}, "mode"),
+        ({"query": "x", "dataset": 5}, "dataset"),
+        ({"query": "x", "project": "../x"}, "project"),
+        ([], ""),
+    ):
+        refused = await http.post("/api/v1/search", json=wrong, headers=BEARER)
+        assert refused.status_code == 400, wrong
+        assert named in refused.text
+
+
+async def test_datasets_are_listed_by_tenant_and_project(bus: Bus, http: httpx.AsyncClient) -> None:
+    bucket = Bucket(bus, KV_DATASETS, Dataset)
+    for tenant, project in (("default", "default"), ("default", "atlas"), ("acme", "default")):
+        await bucket.put(
+            dataset_key(tenant, project, "d"),
+            Dataset(
+                tenant=tenant,
+                project=project,
+                dataset="d",
+                scope=Scope.PROJECT,
+                repository="github.com/o/r",
+                clone_url="https://github.com/o/r",
+                branch="main",
+                commit="c" * 40,
+                generation=1,
+                stage=IndexStage.FULL,
+                job_id="j",
+                files=1,
+                chunks=2,
+                encoder="e",
+                chunker="c",
+                published_at=now(),
+            ),
+        )
+    default = {**BEARER, "x-tenant": "default"}
+    found = (await http.get("/api/v1/datasets", headers=default)).json()["datasets"]
+    assert [(each["tenant"], each["project"]) for each in found] == [
+        ("default", "atlas"),
+        ("default", "default"),
+    ]
+    assert len((await http.get("/api/v1/datasets", headers=BEARER)).json()["datasets"]) == 3
+    of_atlas = (await http.get("/api/v1/datasets?project=atlas", headers=default)).json()["datasets"]
+    assert [each["project"] for each in of_atlas] == ["atlas"]
+
+
+async def test_every_error_has_one_shape_and_every_answer_its_headers(http: httpx.AsyncClient) -> None:
+    search = "/api/v1/search"
+    for status, method, path, others in (
+        (404, "GET", "/nothing/here", {}),
+        (405, "DELETE", "/health", {}),
+        (405, "GET", "/api/v1/ingestion/ingest/x", {}),
+        (401, "GET", "/api/v1/jobs", {}),
+        (401, "POST", f"{INGEST}/o/r", {}),
+        (400, "POST", search, {"content": b"{", "headers": BEARER}),
+        (400, "POST", search, {"content": b"\xff\xfe", "headers": BEARER}),
+        (400, "POST", search, {"content": b"", "headers": BEARER}),
+        (400, "POST", search, {"content": b"[" * 100_000, "headers": BEARER}),
+        (400, "POST", search, {"content": b'{"dataset":' + b"[" * 100_000, "headers": BEARER}),
+        (400, "POST", search, {"data": {"query": "x"}, "headers": BEARER}),
+        (413, "POST", search, {"content": b"x" * 1_048_577, "headers": BEARER}),
+        (503, "POST", search, {"json": {"query": "x"}, "headers": BEARER}),
+        (400, "GET", "/api/v1/events?last_event_id=x", {"headers": BEARER}),
+        (400, "GET", "/api/v1/jobs", {"headers": {**BEARER, "x-role": "king"}}),
+        (400, "GET", "/api/v1/jobs", {"headers": {**BEARER, "x-tenant": "a.b"}}),
+    ):
+        response = await http.request(method, path, **others)
+        assert response.status_code == status, (method, path, response.text)
+        body = response.json()
+        assert isinstance(body["detail"], str)
+        assert isinstance(body["code"], str)
+        assert response.headers["Cache-Control"] == "no-store"
+        assert response.headers["X-Content-Type-Options"] == "nosniff"
+        assert "server" not in response.headers
+
+
+async def test_credentials_are_taken_from_three_headers_and_roles_only_lowered(
+    answers: Answers, http: httpx.AsyncClient
+) -> None:
+    jobs = "/api/v1/jobs"
+    for headers in (
+        BEARER,
+        {"x-api-key": TOKEN},
+        {"x-admin-key": TOKEN},
+        {"Authorization": f"bearer {TOKEN}"},
+    ):
+        assert (await http.get(jobs, headers=headers)).status_code == 200
+    for headers in (
+        {},
+        {"Authorization": f"Bearer {TOKEN}x"},
+        {"Authorization": f"Basic {TOKEN}"},
+        {"x-api-key": ""},
+        {"x-api-key": "é".encode()},
+    ):
+        response = await http.get(jobs, headers=headers)
+        assert response.status_code == 401
+        assert response.json()["detail"] == "Invalid or missing authentication token"
+        assert response.headers["WWW-Authenticate"] == "Bearer"
+    assert (await http.get(HISTORY, headers={"x-api-key": "wrong"})).status_code == 401
+    viewer = {**BEARER, "x-role": "viewer"}
+    assert (await http.get(jobs, headers=viewer)).status_code == 200
+    assert (await http.post(f"{INGEST}/o/r", headers=viewer)).status_code == 403
+
+
+async def test_origins_are_answered_only_when_they_are_listed(http: httpx.AsyncClient) -> None:
+    preflight = {"Origin": "https://ui.example", "Access-Control-Request-Method": "POST"}
+    allowed = await http.options("/api/v1/search", headers=preflight)
+    assert allowed.headers["Access-Control-Allow-Origin"] == "https://ui.example"
+    simple = await http.get("/health", headers={"Origin": "https://ui.example"})
+    assert simple.headers["Access-Control-Allow-Origin"] == "https://ui.example"
+    other = await http.get("/health", headers={"Origin": "https://evil.example"})
+    assert "Access-Control-Allow-Origin" not in other.headers
+
+
+async def test_anonymous_requests_act_as_configured_and_public_routes_can_be_closed(
+    answers: Answers, nats_server: NatsServer
+) -> None:
+    closed = settings(nats_server.url, public_status=False)
+    opened = settings(nats_server.url, anonymous="acme:editor", git_allowed_hosts="http://git.test:9418")
+    async with serving(closed) as running, client(running.address) as http:
+        for path in (HISTORY, "/api/v1/ingestion/worker/status", "/api/v1/ingestion/events"):
+            assert (await http.get(path)).status_code == 401
+        assert (await http.get(HISTORY, headers=BEARER)).status_code == 200
+    async with serving(opened) as running, client(running.address) as http:
+        submitted = (await http.post(f"{INGEST}/o/r")).json()
+        shown = (await http.get(f"/api/v1/jobs/{submitted['id']}")).json()
+        assert (shown["tenant"], shown["submitted_by"]) == ("acme", "anonymous")
+        assert (await http.get("/api/v1/jobs", headers={"x-role": "admin"})).status_code == 200
+
+
+async def test_the_documents_are_valid_and_have_the_examples(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/schema")).json()
+    assert document["openapi"].startswith("3.1")
+    OpenAPIV31SpecValidator(document).validate()
+    operation = document["paths"]["/api/v1/ingestion/ingest/{repo_url}"]["post"]
+    for status, word in (("200", "RTX-4070-Node"), ("400", "credentials in a URL"), ("429", "Queue is full")):
+        assert word in str(operation["responses"][status]["content"]["application/json"]["examples"])
+    assert operation["security"] == [{"bearer": []}, {"apiKey": []}, {"adminKey": []}]
+    assert "Task exceeded TTL" in str(document["paths"][HISTORY])
+    messages = (await http.get("/schema/messages")).json()
+    assert "ingest.command.v1.submit" in str(messages["$defs"]["SubmitJob"])
+    assert len(messages["oneOf"]) > 25
+
+
+async def test_health_names_what_is_missing_and_is_healthy_without_it(
+    http: httpx.AsyncClient, answers: Answers
+) -> None:
+    body = (await http.get("/health")).json()
+    assert (body["status"], body["service"]) == ("healthy", "pharos-gateway")
+    assert body["timestamp"].endswith("Z")
+    assert body["dependencies"] == {"bus": "ok", "history": "ok", "search": "ok"}
