@@ -91,7 +91,7 @@ def _demonstrate(client: Pharos, port: int, out: Console) -> int:
         )
         found += bool(answer.results)
         out.print(f"\n[bold]{question}[/]")
-        out.print(rendering.search_answer(answer, terminal=out.is_terminal))
+        rendering.show_search(answer, out)
     out.print(f"{found} of {len(QUESTIONS)} questions found something. Ask your own:")
     out.print(f'  {Path(sys.executable).parent / "pharos"} search "{QUESTIONS[0]}"', markup=False)
     return 0 if found == len(QUESTIONS) else 1

@@ -13,7 +13,7 @@ from tests.support.stack import Stack, eventually, search, sse, submit, until_en
 
 
 def test_a_repository_in_six_languages_is_indexed(polyglot: dict[str, Any], git: GitServer) -> None:
-    assert polyglot["status"] == "completed", polyglot
+    assert polyglot["state"] == "completed", polyglot
     result = polyglot["result"]
     assert result["commit"] == git.commit_of("harbour/polyglot")
     assert result["files_processed"] == len(FILES)
@@ -83,7 +83,7 @@ def test_a_second_submit_while_the_first_runs_is_the_same_job(git: GitServer, cl
     second = submit(client, git.url("twice/slow"))
     assert second["job_id"] == first["job_id"]
     assert second["deduplicated"] is True
-    assert until_ended(client, first["id"])["status"] == "completed"
+    assert until_ended(client, first["id"])["state"] == "completed"
     third = submit(client, git.url("twice/slow"))
     assert third["job_id"] > first["job_id"]
     assert until_ended(client, third["id"])["result"]["chunks_encoded"] == 0  # nothing changed
@@ -93,7 +93,7 @@ def test_a_new_commit_replaces_what_was_there(git: GitServer, client: httpx.Clie
     git.add_repository(
         "moving/target", {"old.py": "def obsolete_zebra():\n    return 1\n", "kept.py": "KEPT = 1\n"}
     )
-    assert until_ended(client, submit(client, git.url("moving/target"))["id"])["status"] == "completed"
+    assert until_ended(client, submit(client, git.url("moving/target"))["id"])["state"] == "completed"
     assert any(hit["file"] == "old.py" for hit in search(client, "obsolete zebra", repo="moving/target"))
     git.add_commits(
         "moving/target", [{"old.py": None, "new.py": "def shiny_giraffe():\n    return 2\n"}], branch="main"
@@ -111,7 +111,7 @@ def test_another_branch_is_another_dataset(git: GitServer, client: httpx.Client)
     git.add_commits("two/branches", [{"a.py": "BRANCH_ONLY = 'narwhal'\n"}], branch="feature/x", start="main")
     for ref in ({}, {"branch": "feature/x"}):
         assert (
-            until_ended(client, submit(client, git.url("two/branches"), **ref)["id"])["status"] == "completed"
+            until_ended(client, submit(client, git.url("two/branches"), **ref)["id"])["state"] == "completed"
         )
     found = {hit["dataset"]: hit["chunk"] for hit in search(client, "walrus narwhal", repo="two/branches")}
     assert len(found) == 2

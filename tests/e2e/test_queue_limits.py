@@ -40,7 +40,7 @@ def test_fifty_submits_without_a_worker_ten_fit_and_all_ten_expire(git: GitServe
             assert (body["queue_size"], body["max_queue_size"]) == (10, 10)
         for each in accepted:
             job = until_ended(client, each["id"], seconds=30)
-            assert (job["status"], job["reason"]) == ("skipped", "Task exceeded TTL")
+            assert (job["state"], job["reason"]) == ("skipped", "Task exceeded TTL")
         home = stack.home
 
         def told() -> list[dict[str, Any]] | None:

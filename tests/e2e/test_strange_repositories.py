@@ -62,7 +62,7 @@ def jobs(git: GitServer, stack: Any) -> dict[str, dict[str, Any]]:
 def test_it_ends_as_its_owner_expects(name: str, jobs: dict[str, Any], client: httpx.Client) -> None:
     expected = REPOSITORIES[name][1]
     job = jobs[name]
-    assert job["status"] == "completed", job
+    assert job["state"] == "completed", job
     result = job["result"]
     assert result["files_processed"] == expected["files"]
     assert result["summary"].endswith(".")
@@ -89,13 +89,13 @@ def test_it_ends_as_its_owner_expects(name: str, jobs: dict[str, Any], client: h
 def test_an_empty_repository_fails_with_a_sentence(git: GitServer, client: httpx.Client) -> None:
     git.add_empty_repository("strange/empty")
     job = until_ended(client, submit(client, git.url("strange/empty"))["id"])
-    assert job["status"] == "failed"
+    assert job["state"] == "failed"
     assert "empty" in job["error"]
 
 
 def test_a_missing_repository_fails_with_a_sentence_and_at_once(git: GitServer, client: httpx.Client) -> None:
     job = until_ended(client, submit(client, git.url("strange/missing"))["id"])
-    assert job["status"] == "failed"
+    assert job["state"] == "failed"
     assert "not found" in job["error"]
     assert job["attempt"] == 1
     assert client.get("/api/v1/ingestion/worker/status").json()["status"].startswith(("Error: ", "Training"))
@@ -103,5 +103,5 @@ def test_a_missing_repository_fails_with_a_sentence_and_at_once(git: GitServer, 
 
 def test_a_missing_branch_fails_with_a_sentence(git: GitServer, client: httpx.Client) -> None:
     job = until_ended(client, submit(client, git.url("harbour/polyglot"), branch="no-such")["id"])
-    assert job["status"] == "failed"
+    assert job["state"] == "failed"
     assert "no-such" in job["error"]

@@ -41,16 +41,17 @@ class History:
     def __init__(self, home: Path, nats_url: str) -> None:
         self.home = home
         self.health_port = free_port()
-        self._environment = os.environ | {
+        self.environment = os.environ | {
             "PHAROS_HOME": str(home),
             "PHAROS_NATS_URL": nats_url,
             "PHAROS_HEALTH_PORT": str(self.health_port),
+            "PHAROS_HISTORY_RETENTION_DAYS": "36500",
         }
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(self._command(), env=self._environment, stdout=log, stderr=log)
+            self.process = subprocess.Popen(self._command(), env=self.environment, stdout=log, stderr=log)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -65,13 +66,12 @@ class History:
     def rebuild(self) -> None:
         done = subprocess.run(
             [*self._command(), "rebuild"],
-            env=self._environment,
+            env=self.environment,
             capture_output=True,
             timeout=30,
             text=True,
             check=False,
         )
-        print(done.stderr)
         assert done.returncode == 0, done.stderr
 
     def ready(self) -> tuple[int, str]:
@@ -136,6 +136,10 @@ async def read_through(bus: Bus, sequence: int) -> None:
         return bool(found) and found[-1].sequence >= sequence
 
     await eventually(reached, f"history has read through {sequence}")
+
+
+async def connected(bus: Bus) -> bool:
+    return bus.connected
 
 
 async def publish(bus: Bus, events: Sequence[AnyEvent]) -> None:
@@ -243,6 +247,7 @@ async def test_a_bus_that_is_killed_twice_loses_and_doubles_nothing(
     await asyncio.to_thread(nats_server.kill)
     await asyncio.to_thread(nats_server.start)
     await publishing
+    await eventually(lambda: connected(bus), "the test itself is connected again")
     last = int((await bus.api("STREAM.INFO.JOBS"))["state"]["last_seq"])
     await read_through(bus, last)
     await assert_whole(bus, history, 30)
@@ -325,6 +330,22 @@ async def test_a_rebuild_while_events_arrive_ends_with_all_of_them(bus: Bus, his
     await publishing
     await read_through(bus, 400)
     await assert_whole(bus, history, 40)
+
+
+async def test_jobs_that_ended_long_ago_are_forgotten_at_the_next_start(bus: Bus, history: History) -> None:
+    history.start()
+    await publish(bus, [*life(1), make_event(2)])
+    await read_through(bus, 11)
+    history.stop()
+    history.environment["PHAROS_HISTORY_RETENTION_DAYS"] = "1"
+    history.start()
+
+    async def forgotten() -> bool:
+        found = await pages(bus, ListJobs(tenant="acme"))
+        return [view.job.number for page in found for view in page.jobs] == [2]
+
+    await eventually(forgotten, "only the open job is left")
+    assert len(history.tables()["events"]) == 1
 
 
 @pytest.mark.parametrize("running", [True, False], ids=["while it runs", "while it is stopped"])

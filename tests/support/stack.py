@@ -178,7 +178,7 @@ ENDED: Final = ("completed", "failed", "skipped", "cancelled")
 def until_ended(client: httpx.Client, job_id: object, *, seconds: float = 120) -> dict[str, Any]:
     def read() -> dict[str, Any] | None:
         found = job(client, job_id)
-        return found if found is not None and found["status"] in ENDED else None
+        return found if found is not None and found["state"] in ENDED else None
 
     return eventually(read, seconds=seconds, poll_seconds=0.1)
 

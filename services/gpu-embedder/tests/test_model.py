@@ -62,7 +62,7 @@ def test_a_batch_does_not_change_its_vectors(packaged: TransformerEncoder) -> No
     assert np.allclose(together, alone, atol=1e-5)
 
 
-def test_vectors_are_those_of_sentence_transformers(packaged: TransformerEncoder) -> None:
+def test_vectors_are_the_mean_of_the_last_hidden_states(packaged: TransformerEncoder) -> None:
     # The reference, read from the model's card: mean of the last hidden states over the tokens that are
     # present.
     folder = model_module.model_folder("")

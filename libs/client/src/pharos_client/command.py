@@ -348,7 +348,7 @@ def search(
         if json:
             session.json(answer)
             return EXIT_FINE
-        session.out.print(rendering.search_answer(answer, terminal=session.out.is_terminal))
+        rendering.show_search(answer, session.out)
         if not answer.results:
             session.say(f"What can be searched: {rendering.program()} jobs")
         return EXIT_FINE

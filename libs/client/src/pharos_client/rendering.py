@@ -19,6 +19,7 @@ from rich.text import Text
 from pharos_client.models import Job, SearchAnswer, SearchResult
 
 CODE_LINES_MAX: Final = 24
+WIDTH_WITHOUT_TERMINAL: Final = 240
 WARNINGS_SHOWN: Final = 5
 STATE_STYLE: Final = {
     "completed": "green",
@@ -50,38 +51,64 @@ def program() -> str:
     return sys.argv[0] if called.name == "pharos" and len(called.parts) > 1 else "pharos"
 
 
-def search_answer(answer: SearchAnswer, *, terminal: bool) -> RenderableType:
-    """The results, best first, with code, place and reasons."""
+def search_lines(answer: SearchAnswer) -> tuple[str, ...]:
+    """The results, best first, as plain lines of any length."""
+    if not answer.results:
+        return ("Nothing was found.",)
+    lines: list[str] = []
+    for place, result in enumerate(answer.results, 1):
+        symbol = f"  {line(result.symbol)}" if result.symbol else ""
+        span = result.line_span
+        lines.append(
+            f"{place:>2}  {line(result.file)}:{span.start}-{span.end}{symbol}  {result.scores.final:.3f}"
+        )
+        lines.append(f"    {_where(result)}")
+        if result.url:
+            lines.append(f"    {line(result.url)}")
+        lines.append(f"    {why(result)}")
+        shown, hidden = _code_lines(result)
+        width = len(str(span.start + len(shown)))
+        lines += [f"    {span.start + offset:>{width}} | {text}" for offset, text in enumerate(shown)]
+        lines += [f"    ... {hidden} more lines"] if hidden else []
+        lines.append("")
+    return (*lines, f"{len(answer.results)} results in {answer.latency_ms:.0f} ms")
+
+
+def search_picture(answer: SearchAnswer) -> RenderableType:
+    """The same for a terminal: with colours, and links where it knows them."""
     if not answer.results:
         return Text("Nothing was found.")
     return Group(
-        *(_result(place, result, terminal=terminal) for place, result in enumerate(answer.results, 1)),
+        *(_result(place, result) for place, result in enumerate(answer.results, 1)),
         Text(f"{len(answer.results)} results in {answer.latency_ms:.0f} ms", style="dim"),
     )
 
 
-def _result(place: int, result: SearchResult, *, terminal: bool) -> RenderableType:
+def _result(place: int, result: SearchResult) -> RenderableType:
     span = result.line_span
-    link = _link(result.url) if terminal else Style()
     head = Text.assemble(
         (f"{place:>2}  ", "dim"),
-        (f"{line(result.file)}:{span.start}-{span.end}", Style(bold=True, color="cyan") + link),
+        (f"{line(result.file)}:{span.start}-{span.end}", Style(bold=True, color="cyan") + _link(result.url)),
         ("  " + line(result.symbol) if result.symbol else "", "bold"),
         (f"  {result.scores.final:.3f}", "dim"),
     )
-    where = [result.repository or result.dataset or ""]
-    if result.commit:
-        where.append(f"@ {result.commit[:10]}")
-    where.append(" ".join(part for part in (result.language, result.kind) if part))
-    lines: list[RenderableType] = [head, Text("    " + line("  ".join(filter(None, where))), style="dim")]
-    if result.url and not terminal:
-        lines.append(Text("    " + line(result.url)))
+    lines: list[RenderableType] = [head, Text(f"    {_where(result)}", style="dim")]
     lines.append(Text("    " + why(result), style="green"))
     if result.also:
         places = ", ".join(f"{also.start}-{also.end}" for also in result.also[:5])
         lines.append(Text(f"    also at lines {places}", style="dim"))
-    lines.append(Padding(_code(result, terminal=terminal), (0, 0, 1, 4)))
+    lines.append(Padding(_code(result), (0, 0, 1, 4)))
     return Group(*lines)
+
+
+def _where(result: SearchResult) -> str:
+    parts = [
+        result.repository or result.dataset or "",
+        f"@ {result.commit[:10]}" if result.commit else "",
+        result.language or "",
+        result.kind or "",
+    ]
+    return line("  ".join(filter(None, parts)))
 
 
 def why(result: SearchResult) -> str:
@@ -94,25 +121,24 @@ def why(result: SearchResult) -> str:
     return "found by " + " and ".join(found) if found else "found"
 
 
-def _code(result: SearchResult, *, terminal: bool) -> RenderableType:
+def _code_lines(result: SearchResult) -> tuple[list[str], int]:
+    """The lines to show, and how many are left out."""
     lines = safe(result.chunk).rstrip("\n").split("\n")
-    shown, hidden = lines[:CODE_LINES_MAX], len(lines) - CODE_LINES_MAX
-    first = result.line_span.start
-    if not terminal:
-        width = len(str(first + len(shown)))
-        numbered = [f"{first + offset:>{width}} | {text}" for offset, text in enumerate(shown)]
-        more = [f"... {hidden} more lines"] if hidden > 0 else []
-        return Text("\n".join(numbered + more))
+    return lines[:CODE_LINES_MAX], max(0, len(lines) - CODE_LINES_MAX)
+
+
+def _code(result: SearchResult) -> RenderableType:
+    shown, hidden = _code_lines(result)
     code = Syntax(
         "\n".join(shown),
         (result.language or "text").lower(),
         theme="ansi_dark",
         line_numbers=True,
-        start_line=first,
+        start_line=result.line_span.start,
         word_wrap=False,
         background_color="default",
     )
-    return Group(code, Text(f"… {hidden} more lines", style="dim")) if hidden > 0 else code
+    return Group(code, Text(f"… {hidden} more lines", style="dim")) if hidden else code
 
 
 def _link(url: str | None) -> Style:
@@ -198,5 +224,15 @@ def consoles() -> tuple[Console, Console]:
     """Standard output and standard error. Nothing is wrapped or coloured where no terminal is."""
     out, err = Console(highlight=False), Console(stderr=True, highlight=False)
     for console in (out, err):
-        console.soft_wrap = not console.is_terminal
+        if not console.is_terminal:
+            console.soft_wrap, console.width = True, WIDTH_WITHOUT_TERMINAL
     return out, err
+
+
+def show_search(answer: SearchAnswer, console: Console) -> None:
+    """*answer* as fits where *console* writes to."""
+    if console.is_terminal:
+        console.print(search_picture(answer))
+        return
+    for each in search_lines(answer):
+        console.print(each, markup=False)

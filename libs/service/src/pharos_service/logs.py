@@ -20,7 +20,10 @@ def configure(*, service: str, level: str = "info", format: str = "auto") -> Non
         structlog.processors.TimeStamper(fmt="iso", utc=True),
     ]
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if pretty else structlog.processors.JSONRenderer(serializer=_json)
+        # The default one shows local variables, and so the credentials of a request that failed.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if pretty
+        else structlog.processors.JSONRenderer(serializer=_json)
     )
     exceptions: list[Any] = [] if pretty else [structlog.processors.format_exc_info]
     threshold = LEVELS.get(level, logging.INFO)

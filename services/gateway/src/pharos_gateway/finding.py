@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from typing import Final, Protocol
 from uuid import UUID
@@ -23,6 +24,7 @@ from pharos_service.bus import Bus
 log = structlog.get_logger()
 
 HISTORY_SECONDS: Final = 1.5
+JUST_NOW_SECONDS: Final = 0.2
 NUMBER_MAX: Final = 2**63 - 1
 
 
@@ -41,6 +43,9 @@ class Recent(Protocol):
 
     def recent_job(self, number: int) -> tuple[str, str] | None:
         """(tenant, job id) of the job with *number*."""
+
+    async def primed(self) -> None:
+        """Wait, but not for long, until what happened last before this process began is known."""
 
 
 class Finder:
@@ -74,17 +79,27 @@ class Finder:
 
     async def by_number(self, tenant: str | None, number: int) -> Job | None:
         """A job by the number that Q gave it. HistoryUnavailable where only history can tell."""
-        recent = self._recent.recent_job(number)
-        if recent is not None:
-            owner, job_id = recent
-            return await self.known(owner, job_id) if tenant in (None, owner) else None
-        waiting = await self._queue.numbered(number)
-        if waiting is not None:
-            return waiting.job if tenant in (None, waiting.command.tenant) else None
-        found = await self._from_history(FindJob(tenant=tenant, number=number))
-        if found is None:
-            return None
-        return await self.known(found.tenant, found.job_id) or found  # history may lag
+        await self._recent.primed()
+        owner = self._recent.recent_job(number)
+        if owner is None:
+            waiting = await self._queue.numbered(number)
+            if waiting is not None:
+                return waiting.job if tenant in (None, waiting.command.tenant) else None
+            found, unavailable = None, None
+            try:
+                found = await self._from_history(FindJob(tenant=tenant, number=number))
+            except HistoryUnavailable as error:
+                unavailable = error
+            if found is not None:
+                return await self.known(found.tenant, found.job_id) or found  # history may lag
+            # It may have left Q a moment ago, and its event be on the way here.
+            await asyncio.sleep(JUST_NOW_SECONDS)
+            owner = self._recent.recent_job(number)
+            if owner is None:
+                if unavailable is not None:
+                    raise unavailable
+                return None
+        return await self.known(*owner) if tenant in (None, owner[0]) else None
 
     async def page(
         self, tenant: str | None, *, states: Sequence[str], limit: int, before: int | None

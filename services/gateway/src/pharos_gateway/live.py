@@ -7,6 +7,7 @@ a client that joins catches up to there by itself and drops what is not newer.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 
 TICK_SECONDS: Final = 0.25  # progress of a job is sent at most four times a second
 RETRY_SECONDS: Final = 0.25
+PRIME_SECONDS: Final = 1.0
 RECENT_MAX: Final = 2_000
 PRIMED_EVENTS: Final = 1_000
 DURATIONS_MAX: Final = 20
@@ -79,6 +81,12 @@ class Live:
         """(tenant, job id) of a job that was seen lately."""
         job_id = self._by_number.get(number)
         return None if job_id is None else (self._recent[job_id].tenant, job_id)
+
+    async def primed(self) -> None:
+        """Wait, a second at most, until the last events before this process began are known."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PRIME_SECONDS):
+                await self.ready.wait()
 
     def recent_number(self, job_id: str) -> int | None:
         job = self._recent.get(job_id)

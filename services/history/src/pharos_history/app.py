@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Final
@@ -53,14 +52,13 @@ async def serve(settings: HistorySettings) -> None:
     database = Database(parse_database_url(settings.database_url, Path(settings.home)))
     store = ViewStore(database, utc_now)
     readiness = Readiness()
-    changed = asyncio.Event()
-    broker = build_broker(settings, changed)
+    broker = build_broker(settings)
     rpc.answer(broker, HISTORY, Question, Questions(store).answer)
     async with probes(settings.health_host, settings.health_port, readiness.problem):
         try:
             readiness.bus = bus = Bus(await broker.connect())
             readiness.projector = projector = Projector(bus, store, utc_now)
-            readiness.subscription = subscription = Subscription(broker, bus, projector, changed)
+            readiness.subscription = subscription = Subscription(broker, bus, projector)
             await projector.migrate(database.migrate)
             await broker.start()
             async with anyio.create_task_group() as tasks:
@@ -101,12 +99,10 @@ class RebuildFailed(Exception):
     """The rebuild did not happen, and everything is as it was; the message says why."""
 
 
-def build_broker(settings: HistorySettings, changed: asyncio.Event) -> NatsBroker:
-    """FastStream's broker on a connection like every service's; *changed* is set when it comes or goes."""
+def build_broker(settings: HistorySettings) -> NatsBroker:
+    """FastStream's broker on a connection like every service's."""
     options = connection_options(settings, NAME)
     user, password = options.pop("user", None), options.pop("password", None)
-    for name in ("disconnected_cb", "reconnected_cb"):
-        options[name] = _and_set(changed, options[name])
     return NatsBroker(
         settings.nats_url,
         security=SASLPlaintext(user, password) if user else None,
@@ -114,16 +110,6 @@ def build_broker(settings: HistorySettings, changed: asyncio.Event) -> NatsBroke
         logger=None,  # what it would say, the callbacks and the handlers here say
         **options,
     )
-
-
-def _and_set(
-    changed: asyncio.Event, callback: Callable[[], Awaitable[None]]
-) -> Callable[[], Awaitable[None]]:
-    async def both() -> None:
-        changed.set()
-        await callback()
-
-    return both
 
 
 def utc_now() -> datetime:

@@ -1,15 +1,17 @@
-"""The edge to the bus: batches of JOBS, and the times at which to pull them.
+"""The edge to the bus: batches of JOBS, pulled by FastStream from the declared consumer.
 
-The subscription exists only while there is a connection and the declared consumer. FastStream's pull
-loop has no pause of its own: without a connection, or without the consumer, it fails and starts again
-thousands of times a second, and remembers every start. And it would create a missing consumer, which is
-the business of ``pharos-bus apply``.
+FastStream's batch loop knows nats-py's own timeout only. Any other error of a fetch ends the loop, loses
+what was fetched so far until it is delivered again (``ack_wait`` later), and starts the loop anew at once:
+nats-py raises the plain ``TimeoutError`` when the time is up between two of its steps (seen in a calm
+test run), and without a connection every fetch fails, thousands of times a second. ``_patient`` stands
+between the two.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
 import nats.errors
@@ -17,6 +19,7 @@ import structlog
 from faststream import AckPolicy
 from faststream.nats import JStream, NatsBroker, NatsMessage, PullSub
 from faststream.nats.message import NatsBatchMessage
+from nats.aio.msg import Msg
 from nats.js.api import AckPolicy as NatsAckPolicy
 from nats.js.api import ConsumerConfig, DeliverPolicy
 
@@ -28,38 +31,34 @@ log = structlog.get_logger()
 
 BATCH_SECONDS: Final = 0.2
 LOOK_SECONDS: Final = 1.0
+RETRY_SECONDS: Final = 0.25
 
 
 class Subscription:
-    """Pulls JOBS for *projector* for as long as that can work. ``problem`` says why it does not."""
+    """Pulls JOBS for *projector*. ``problem`` is None, or a sentence that says why nothing can arrive."""
 
-    def __init__(self, broker: NatsBroker, bus: Bus, projector: Projector, changed: asyncio.Event) -> None:
+    def __init__(self, broker: NatsBroker, bus: Bus, projector: Projector) -> None:
         self._broker = broker
         self._bus = bus
         self._projector = projector
-        self._changed = changed
         self._subscriber: Any = None
         self.problem: str | None = "The bus has not been reached yet"
 
     async def keep(self) -> None:
-        """For ever: subscribe, and stop pulling whenever the connection or the consumer is gone."""
+        """Subscribe as soon as the consumer is there, then look after it, for ever.
+
+        nats-py would create a missing consumer, which is the business of ``pharos-bus apply``.
+        """
         while True:
-            self._changed.clear()
             problem = await self._obstacle()
+            if problem is None and self._subscriber is None:
+                problem = await self._start()
             if problem != self.problem:
                 log.info("subscription_changed", problem=problem)
             self.problem = problem
-            if problem is not None:
-                await self.stop()
-            elif self._subscriber is None:
-                await self._start()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(LOOK_SECONDS):
-                    await self._changed.wait()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def _obstacle(self) -> str | None:
-        if not self._bus.connected:
-            return "Not connected to the bus"
         try:
             await self._bus.api(f"CONSUMER.INFO.{JOBS}.{HISTORY}")
         except NotFound:
@@ -68,23 +67,40 @@ class Subscription:
             return f"The bus does not answer: {error}"
         return None
 
-    async def _start(self) -> None:
+    async def _start(self) -> str | None:
         subscriber = subscribe(self._broker, self._projector)
         try:
             await subscriber.start()
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            self.problem = f"The bus does not answer: {type(error).__name__}"
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
                 await subscriber.stop()
-            return
+            return f"The bus does not answer: {type(error).__name__}"
+        # The loop runs from the next pause of this task on: it never sees the bare one.
+        subscriber.subscription.fetch = _patient(subscriber.subscription.fetch)
         self._subscriber = subscriber
+        return None
 
     async def stop(self) -> None:
         """Pull no more; what is being folded is finished first."""
-        subscriber, self._subscriber = self._subscriber, None
-        if subscriber is not None:
+        if self._subscriber is not None:
             with contextlib.suppress(nats.errors.Error, OSError, TimeoutError):
-                await subscriber.stop()
+                await self._subscriber.stop()
+
+
+def _patient(fetch: Callable[..., Awaitable[list[Msg]]]) -> Callable[..., Awaitable[list[Msg]]]:
+    """*fetch* that has no error but nats-py's timeout, and no hurry after any other."""
+
+    async def patient_fetch(**request: Any) -> list[Msg]:
+        try:
+            return await fetch(**request)
+        except TimeoutError as error:
+            raise nats.errors.TimeoutError from error
+        except (nats.errors.Error, OSError) as error:
+            log.debug("fetch_failed", reason=type(error).__name__)
+            await asyncio.sleep(RETRY_SECONDS)
+            raise nats.errors.TimeoutError from error
+
+    return patient_fetch
 
 
 def subscribe(broker: NatsBroker, projector: Projector) -> Any:

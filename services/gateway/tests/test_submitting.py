@@ -1,0 +1,164 @@
+"""What a submit says when the bus answers late, or not at all; on fakes, since a real one rarely does."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from pharos_contracts.jobs.v1 import Job, SubmitJob
+from pharos_contracts.workers.v1 import Worker
+from pharos_gateway import submitting
+from pharos_gateway.queueing import QueueState, Waiting
+from pharos_gateway.submitting import Order, QueueFull, QueueUnavailable, Submitting
+from pharos_service.bus import BusUnavailable, FateUnknown, StreamFull
+from pharos_sources.hosts import AllowedHosts
+from pharos_sources.repository_url import RepositoryAddress, parse_repository_url
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+class World:
+    """A bus, its buckets, the queue and the workers. ``outcome`` is what a publish comes to."""
+
+    connected = True
+
+    def __init__(self, outcome: int | Exception | None) -> None:
+        self.outcome = outcome
+        self.entries: dict[str, Any] = {}
+        self.state_fails = False
+
+    async def publish(self, subject: str, message: Any, **_: Any) -> Any:
+        if self.outcome is None:
+            await asyncio.sleep(60)
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return SimpleNamespace(seq=self.outcome)
+
+    async def create(self, key: str, value: Any) -> int | None:
+        if key in self.entries:
+            return None
+        self.entries[key] = value
+        return 1
+
+    async def get(self, key: str) -> Any:
+        value = self.entries.get(key)
+        return None if value is None else SimpleNamespace(key=key, value=value, revision=1)
+
+    async def update(self, key: str, value: Any, revision: int) -> int | None:
+        self.entries[key] = value
+        return 2
+
+    async def delete(self, key: str, revision: int) -> bool:
+        del self.entries[key]
+        return True
+
+    async def known(self, tenant: str | None, job_id: str) -> Job | None:
+        return None
+
+    async def state(self) -> QueueState:
+        if self.state_fails:
+            raise BusUnavailable("away")
+        return QueueState(size=10, capacity=10, first=1, last=10)
+
+    async def of_same_work(self, command: SubmitJob) -> Waiting | None:
+        return None
+
+    def workers(self) -> Sequence[Worker]:
+        return ()
+
+    def recent_durations_seconds(self) -> Sequence[float]:
+        return (50.0,)
+
+    async def check_host(self, address: RepositoryAddress) -> None:
+        return None
+
+
+def use_case(world: Any) -> Submitting:
+    ids = (f"00000000-0000-7000-8000-{n:012d}" for n in range(100))
+    return Submitting(
+        world,
+        world,
+        world,
+        world,
+        active=world,
+        remembered=world,
+        check_host=world.check_host,
+        ttl_seconds=5,
+        now=lambda: datetime.now(UTC),
+        new_job_id=lambda: next(ids),
+    )
+
+
+ORDER = Order(
+    tenant="default",
+    user="admin",
+    address=parse_repository_url("github.com/o/r", allowed_hosts=AllowedHosts()),
+    idempotency_key="k",
+)
+
+
+async def test_a_publish_whose_fate_is_unknown_names_the_job_and_keeps_its_claim() -> None:
+    world = World(FateUnknown("Connection timeout"))
+    with pytest.raises(QueueUnavailable) as raised:
+        await use_case(world).submit(ORDER)
+    assert raised.value.job_id == "00000000-0000-7000-8000-000000000000"
+    assert len(world.entries) == 2
+
+
+async def test_the_same_key_publishes_the_same_job_again_when_nothing_was_stored() -> None:
+    world = World(FateUnknown("Connection timeout"))
+    submit = use_case(world).submit
+    with pytest.raises(QueueUnavailable) as raised:
+        await submit(ORDER)
+    world.outcome = 4
+    answer = await submit(ORDER)
+    assert (answer.id, answer.job_id, answer.queue_position) == (raised.value.job_id, 4, 4)
+    world.outcome = 5
+    assert await submit(ORDER) == answer
+
+
+async def test_a_publish_that_never_answers_is_given_up_within_two_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert submitting.SUBMIT_SECONDS < 2
+    monkeypatch.setattr(submitting, "SUBMIT_SECONDS", 0.05)
+    with pytest.raises(QueueUnavailable) as raised:
+        await use_case(World(None)).submit(ORDER)
+    assert raised.value.job_id is not None
+
+
+@pytest.mark.parametrize("error", [StreamFull("full"), BusUnavailable("Not connected to the bus")])
+async def test_a_refused_publish_leaves_no_claim_behind(error: Exception) -> None:
+    world = World(error)
+    expected = QueueFull if isinstance(error, StreamFull) else QueueUnavailable
+    with pytest.raises(expected) as raised:
+        await use_case(world).submit(ORDER)
+    assert len(world.entries) == 1  # the Idempotency-Key alone
+    if isinstance(raised.value, QueueFull):
+        assert (raised.value.size, raised.value.capacity, raised.value.retry_after_seconds) == (10, 10, 50)
+
+
+async def test_an_accepted_job_is_answered_although_the_bus_went_away_since() -> None:
+    world = World(1)
+    world.state_fails = True
+    answer = await use_case(world).submit(ORDER)
+    assert (answer.status, answer.job_id, answer.queue_position) == ("dispatched", 1, 1)
+
+
+async def test_without_a_connection_nothing_is_tried() -> None:
+    world = World(1)
+    world.connected = False
+    with pytest.raises(QueueUnavailable) as raised:
+        await use_case(world).submit(ORDER)
+    assert raised.value.job_id is None
+    assert world.entries == {}
