@@ -12,6 +12,7 @@ import pytest
 from faststream.nats import NatsBroker
 from msgspec.structs import replace
 from openapi_spec_validator import OpenAPIV31SpecValidator
+from structlog.testing import capture_logs
 
 from pharos_contracts import rpc
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
@@ -383,6 +384,22 @@ async def test_credentials_are_taken_from_three_headers_and_roles_only_lowered(
     viewer = {**BEARER, "x-role": "viewer"}
     assert (await http.get(jobs, headers=viewer)).status_code == 200
     assert (await http.post(f"{INGEST}/o/r", headers=viewer)).status_code == 403
+
+
+async def test_a_forwarded_address_is_believed_only_from_a_trusted_proxy_and_no_token_is_logged(
+    nats_server: NatsServer,
+) -> None:
+    wrong = {"Authorization": "Bearer not-the-token-but-secret", "X-Forwarded-For": "203.0.113.9"}
+    for proxies, address in (((), "127.0.0.1"), (("127.0.0.0/8",), "203.0.113.9")):
+        async with (
+            serving(settings(nats_server.url, trusted_proxies=proxies)) as running,
+            client(running.address) as http,
+        ):
+            with capture_logs() as lines:
+                await http.post(f"{INGEST}/o/r", headers=wrong)
+        refused = [line for line in lines if line["event"] == "authentication_failed"]
+        assert [line["client"] for line in refused] == [address]
+        assert "secret" not in str(lines)
 
 
 async def test_origins_are_answered_only_when_they_are_listed(http: httpx.AsyncClient) -> None:

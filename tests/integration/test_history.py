@@ -220,6 +220,24 @@ async def test_a_kill_in_the_middle_of_five_hundred_events_loses_and_doubles_not
     await assert_whole(bus, history, 50)
 
 
+async def test_two_processes_share_one_database_and_one_of_them_may_die(
+    bus: Bus, history: History, nats_server: NatsServer
+) -> None:
+    other = History(history.home, nats_server.url)
+    history.start()
+    other.start()
+    try:
+        events = interleaved(30)
+        publishing = asyncio.create_task(publish(bus, events))
+        await read_through(bus, 100)
+        other.kill()
+        await publishing
+        await read_through(bus, 300)
+        await assert_whole(bus, history, 30)
+    finally:
+        other.kill()
+
+
 async def test_messages_that_died_with_a_process_are_read_at_once_and_not_after_their_ack_wait(
     bus: Bus, history: History
 ) -> None:

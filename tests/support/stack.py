@@ -23,7 +23,7 @@ from tests.support.nats_server import free_port
 
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
-PROGRAMS: Final = ("nats-server", "gateway", "scheduler", "embedder", "history")
+PROGRAMS: Final = ("nats", "gateway", "scheduler", "embedder", "history")
 
 T = TypeVar("T")
 

@@ -137,7 +137,7 @@ def test_a_client_goes_on_unless_what_it_missed_is_gone(
     assert gap(after, first, last) == reason
 
 
-@pytest.mark.parametrize(("one", "other"), product(Role, Role))
+@pytest.mark.parametrize(("one", "other"), list(product(Role, Role)))
 def test_a_role_can_only_be_lowered(one: Role, other: Role) -> None:
     order = list(Role)
     assert lower(one, other) == order[min(order.index(one), order.index(other))]

@@ -90,7 +90,7 @@ def test_a_worker_is_told_in_words_that_keep_other_tenants_private(
         assert "private" not in statuses.words(worker(state=state, **work), None)
 
 
-@pytest.mark.parametrize(("one", "other"), product(WorkerState, WorkerState))
+@pytest.mark.parametrize(("one", "other"), list(product(WorkerState, WorkerState)))
 def test_of_two_workers_work_is_told_before_errors_before_idleness(
     one: WorkerState, other: WorkerState
 ) -> None:

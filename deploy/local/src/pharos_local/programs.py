@@ -19,7 +19,8 @@ SCHEDULER: Final = "scheduler"
 EMBEDDER: Final = "embedder"
 HISTORY: Final = "history"
 
-START_ORDER: Final = (HISTORY, SCHEDULER, EMBEDDER, GATEWAY)
+# The embedder first: it takes longest to load.
+START_ORDER: Final = (EMBEDDER, HISTORY, SCHEDULER, GATEWAY)
 STOP_ORDER: Final = (GATEWAY, SCHEDULER, EMBEDDER, HISTORY, BUS)
 
 # Together below 15 s: what `make run` promises for its own end.

@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
-STOP_SECONDS: Final = 4
+STOP_SECONDS: Final = 2
 
 
 def utc_now() -> datetime:

@@ -12,7 +12,6 @@ import structlog
 
 from pharos_contracts import rpc
 from pharos_contracts.history.v1 import FindJob, JobPage, ListJobs
-from pharos_contracts.history.v1 import JobView as HistoryJobView
 from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.message import UnreadableMessage, decode
@@ -106,26 +105,30 @@ class Finder:
     ) -> JobPage:
         """A page of history. HistoryUnavailable, QuestionRefused."""
         question = ListJobs(tenant=tenant, states=tuple(states), limit=limit, before=before)
-        try:
-            return await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)
-        except NobodyAnswers as error:
-            raise HistoryUnavailable(str(error)) from error
+        return await self._ask_history(question)
 
     async def waiting(self, tenant: str | None) -> list[Job]:
         """What waits in Q, which history may not know of yet."""
         return [waiting.job for waiting in await self._queue.waiting(tenant)]
 
     async def _from_history(self, question: FindJob) -> Job | None:
-        views: tuple[HistoryJobView, ...]
         try:
-            views = (await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)).jobs
-        except NobodyAnswers as error:
-            raise HistoryUnavailable(str(error)) from error
+            views = (await self._ask_history(question)).jobs
         except QuestionRefused as error:
             if error.refusal.status == 404:
                 return None
             raise
         return views[0].job if views else None
+
+    async def _ask_history(self, question: ListJobs | FindJob) -> JobPage:
+        try:
+            return await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)
+        except NobodyAnswers as error:
+            raise HistoryUnavailable(str(error)) from error
+        except QuestionRefused as error:
+            if error.refusal.status >= 500:
+                raise HistoryUnavailable(error.refusal.detail) from error
+            raise
 
 
 def parse_identifier(text: str) -> str | int | None:

@@ -154,6 +154,7 @@ class Submitting:
         ttl_seconds: int,
         now: Callable[[], datetime],
         new_job_id: Callable[[], str],
+        deadline_seconds: float = SUBMIT_SECONDS,
     ) -> None:
         self._bus = bus
         self._queue = queue
@@ -165,6 +166,7 @@ class Submitting:
         self._ttl_seconds = ttl_seconds
         self._now = now
         self._new_job_id = new_job_id
+        self._deadline_seconds = deadline_seconds
         self._last_state = QueueState(size=0, capacity=0, first=1, last=0)
 
     async def submit(self, order: Order) -> Submitted:
@@ -177,7 +179,7 @@ class Submitting:
         await self._check_host(order.address)
         attempt = _Attempt()
         try:
-            async with asyncio.timeout(SUBMIT_SECONDS):
+            async with asyncio.timeout(self._deadline_seconds):
                 return await self._submit(order, attempt)
         except TimeoutError:
             if attempt.accepted is not None:

@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
+from torch_geometric.utils import to_undirected
 
 WALKS_MAX: Final = 5_000_000
 """Walks of one training, about four minutes on two cores. A larger graph gets fewer epochs, then fewer
@@ -248,13 +249,13 @@ class WalkGraph:
         weight: NDArray[np.float64],
         nodes: int,
     ) -> None:
-        both = np.concatenate([source * nodes + target, target * nodes + source])
-        keys, inverse = np.unique(both, return_inverse=True)
-        sums = np.bincount(inverse, weights=np.concatenate([weight, weight]), minlength=len(keys))
-        rows = keys // nodes
+        pairs = torch.from_numpy(np.stack([source, target]))
+        # Sorted by source, then target; parallel edges and both directions of one become one, weights added.
+        both, summed = to_undirected(pairs, torch.from_numpy(weight), num_nodes=nodes, reduce="add")
         self._nodes = nodes
-        self._edges = torch.from_numpy(keys)  # (E,), sorted: source × N + target
-        self._targets = torch.from_numpy(keys % nodes)  # (E,)
+        self._edges: torch.Tensor = both[0] * nodes + both[1]  # (E,), sorted
+        self._targets: torch.Tensor = both[1]  # (E,)
+        rows, sums = both[0].numpy(), summed.numpy()
         ends = np.searchsorted(rows, np.arange(nodes + 1))
         self._rows = torch.from_numpy(ends)  # (N + 1,)
         cumulative = np.concatenate([[0.0], np.cumsum(sums)])

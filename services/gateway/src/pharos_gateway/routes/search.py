@@ -22,7 +22,7 @@ from pharos_gateway.searching import (
     found,
     question,
 )
-from pharos_service.asking import NobodyAnswers, ask
+from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus, BusError
 
 SEARCH_SECONDS: Final = 15.0
@@ -52,6 +52,10 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
             answer = await ask(bus, rpc.SEARCH, asked, SearchAnswer, timeout=SEARCH_SECONDS)
         except (NobodyAnswers, BusError) as error:
             raise unavailable("Search", str(error)) from error
+        except QuestionRefused as error:
+            if error.refusal.status >= 500:
+                raise unavailable("Search", error.refusal.detail) from error
+            raise
         return found(answer, request_id=new_request_id())
 
     @post("/api/v1/search", summary="Search", **common)
