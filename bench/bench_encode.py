@@ -1,7 +1,7 @@
 """Encoding throughput on real chunks: this project's encoder against sentence-transformers, in bf16 and
 fp32.
 
-python bench/bench_encode.py [--chunks 400] [--rounds 3]
+python -m bench.bench_encode [--chunks 400] [--rounds 3]
 
 Chunks are the source of the running Python's standard library, cut at lines to about 1,000 characters.
 Contenders take turns round by round, and the best round of each counts, so that a busy machine does not
@@ -10,8 +10,6 @@ favour one of them. Prints a table and writes bench/results/encode.json.
 
 import argparse
 import json
-import os
-import platform
 import random
 import statistics
 import sysconfig
@@ -27,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from sentence_transformers import SentenceTransformer
 
+from bench.machine import machine
 from pharos_embedder.devices import DeviceChoice, choose_device
 from pharos_embedder.encoding import encode
 from pharos_embedder.model import PACKAGED_MODEL, load_encoder, model_folder
@@ -79,14 +78,6 @@ def sentence_transformers(choice: DeviceChoice) -> Encode:
         return np.asarray(model.encode(texts, normalize_embeddings=True, show_progress_bar=False), np.float32)
 
     return run
-
-
-def cpu_name() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        return platform.processor()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), "")
 
 
 def main() -> None:
@@ -147,16 +138,7 @@ def main() -> None:
     RESULT.parent.mkdir(exist_ok=True)
     result = {
         "measured": time.strftime("%Y-%m-%d", time.gmtime()),
-        "machine": {
-            "cpu": cpu_name(),
-            "cores": os.cpu_count(),
-            "threads": choice.threads,
-            "device": choice.device,
-            "dtype": choice.dtype,
-            "why": choice.why,
-            "torch": torch.__version__,
-            "python": platform.python_version(),
-        },
+        "machine": machine(),
         "chunks": len(texts),
         "rounds": options.rounds,
         "results": rows,

@@ -15,8 +15,8 @@ from pharos_contracts.lifecycle import MEANING, SIGNAL_MEANING, mermaid
 from pharos_contracts.streams import BusLimits, declare
 from pharos_embedder.settings import Settings as EmbedderSettings
 from pharos_gateway.settings import Settings as GatewaySettings
-from pharos_history.settings import Settings as HistorySettings
-from pharos_local.settings import Settings as LocalSettings
+from pharos_history.settings import HistorySettings
+from pharos_local.settings import LocalSettings
 from pharos_scheduler.settings import Settings as SchedulerSettings
 from pharos_service.bus_admin import BusSettings
 from pharos_service.settings import ServiceSettings, Setting, table
@@ -45,7 +45,9 @@ def streams() -> str:
     rows = []
     for stream in declare(BusLimits()).streams:
         subjects = ", ".join(f"`{subject}`" for subject in stream.subjects) or "copied from JOBS"
-        rows.append(f"| **{stream.name}** | {subjects} | {stream.about} | {stream.writers} | {stream.readers} |")
+        rows.append(
+            f"| **{stream.name}** | {subjects} | {stream.about} | {stream.writers} | {stream.readers} |"
+        )
     consumers = "\n".join(
         f"| `{consumer.name}` | {consumer.stream} | {consumer.about} | {consumer.ack_wait_seconds:g} s |"
         for consumer in declare(BusLimits()).consumers
@@ -59,17 +61,18 @@ def streams() -> str:
 
 
 def settings() -> str:
-    read_by: dict[Setting, list[str]] = defaultdict(list)
+    rows: dict[str, list[tuple[str, Setting]]] = defaultdict(list)
     for name, kind in READERS.items():
         for setting in table(kind):
-            read_by[setting].append(name)
-    rows = []
-    for setting, names in sorted(read_by.items(), key=lambda row: row[0].variable):
-        who = "all" if len(names) == len(READERS) else ", ".join(names)
-        default = f"`{setting.default}`" if setting.default else ("secret" if setting.secret else "")
-        description = " ".join(setting.description.split()).replace("|", "\\|")
-        rows.append(f"| `{setting.variable}` | {default} | {description} | {who} |")
-    return "| variable | default | meaning | read by |\n| --- | --- | --- | --- |\n" + "\n".join(rows)
+            rows[setting.variable].append((name, setting))
+    lines = []
+    for variable, readers in sorted(rows.items()):
+        who = "all" if len(readers) == len(READERS) else ", ".join(name for name, _ in readers)
+        first = readers[0][1]
+        default = f"`{first.default}`" if first.default else ("secret" if first.secret else "")
+        description = " ".join(first.description.split()).replace("|", "\\|")
+        lines.append(f"| `{variable}` | {default} | {description} | {who} |")
+    return "| variable | default | meaning | read by |\n| --- | --- | --- | --- |\n" + "\n".join(lines)
 
 
 PARTS = {

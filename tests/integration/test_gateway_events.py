@@ -17,12 +17,13 @@ import pytest
 
 from pharos_contracts.jobs.v1 import Progress, Stage
 from pharos_contracts.lifecycle import JobState
-from pharos_contracts.streams import KV_WORKERS
+from pharos_contracts.streams import KV_WORKERS, BusLimits, declare
 from pharos_contracts.subjects import progress_subject
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.bus_admin import apply
 from tests.support.gateway import (
     BEARER,
     TOKEN,
@@ -257,6 +258,26 @@ async def test_past_retention_one_reset_tells_what_is_open_and_then_events_go_on
     async with asyncio.timeout(10), aclosing(events(http, "/api/v1/events", last_event_id=4)) as stream:
         await anext(stream)
         assert (await anext(stream)).id == 5
+
+
+async def test_a_store_that_was_made_anew_sends_readers_away_and_resets_them(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    history = History(bus)
+    await _write(history, 3)
+    async with asyncio.timeout(20):
+        async with aclosing(events(http, "/api/v1/events", last_event_id=0)) as stream:
+            while (await anext(stream)).id != 3:
+                pass
+            await bus.api("STREAM.DELETE.JOBS")
+            await apply(bus, declare(BusLimits()), 1)
+            await history.tell(job(4), JobState.QUEUED)
+            assert [event.comment async for event in stream] == ["closing: come back with Last-Event-ID"]
+        async with aclosing(events(http, "/api/v1/events", last_event_id=3)) as stream:
+            await anext(stream)
+            reset = await anext(stream)
+            assert (reset.name, reset.id) == ("reset", 1)
+            assert 4 in [row["number"] for row in reset.data["jobs"]]
 
 
 async def _last(bus: Bus) -> int:

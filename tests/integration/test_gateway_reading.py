@@ -332,12 +332,16 @@ async def test_every_error_has_one_shape_and_every_answer_its_headers(http: http
     search = "/api/v1/search"
     for status, method, path, others in (
         (404, "GET", "/nothing/here", {}),
+        (404, "GET", "/schema/nothing", {}),
         (405, "DELETE", "/health", {}),
         (405, "GET", "/api/v1/ingestion/ingest/x", {}),
         (401, "GET", "/api/v1/jobs", {}),
         (401, "POST", f"{INGEST}/o/r", {}),
         (400, "POST", search, {"content": b"{", "headers": BEARER}),
         (400, "POST", search, {"content": b"\xff\xfe", "headers": BEARER}),
+        (400, "POST", search, {"content": b'{"query":"\xed\xa0\x80"}', "headers": BEARER}),
+        (400, "POST", search, {"content": b'{"query":"\\ud800"}', "headers": BEARER}),
+        (400, "POST", search, {"content": b'{"query":"x","threshold":NaN}', "headers": BEARER}),
         (400, "POST", search, {"content": b"", "headers": BEARER}),
         (400, "POST", search, {"content": b"[" * 100_000, "headers": BEARER}),
         (400, "POST", search, {"content": b'{"dataset":' + b"[" * 100_000, "headers": BEARER}),

@@ -57,7 +57,9 @@ def test_a_failure_is_a_sentence_with_a_code(error: Exception, code: str, transi
     assert len(problem.sentence) > 0
 
 
-@pytest.mark.parametrize("error", [OSError(errno.EIO, "secret detail"), ValueError("secret detail"), KeyError("secret detail")])
+@pytest.mark.parametrize(
+    "error", [OSError(errno.EIO, "secret detail"), ValueError("secret detail"), KeyError("secret detail")]
+)
 def test_what_nobody_expects_is_not_taken_for_a_known_failure(error: Exception) -> None:
     assert problem_of(error) is None
     assert "log" in unexpected(error).sentence

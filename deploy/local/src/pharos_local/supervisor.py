@@ -264,7 +264,8 @@ def recorded(run_directory: Path) -> dict[str, psutil.Process]:
         with suppress(OSError, ValueError, KeyError, TypeError, psutil.Error):
             record = json.loads(path.read_text(encoding="utf-8"))
             process = psutil.Process(int(record["pid"]))
-            if abs(process.create_time() - float(record["started"])) < 1.0:
+            same = abs(process.create_time() - float(record["started"])) < 1.0
+            if same and process.status() != psutil.STATUS_ZOMBIE:
                 found[path.stem] = process
     return found
 

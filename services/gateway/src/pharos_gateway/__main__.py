@@ -5,4 +5,4 @@ from pharos_gateway.settings import Settings
 from pharos_service.running import run
 
 if __name__ == "__main__":
-    run("pharos-gateway", Settings, main)
+    run("gateway", Settings, main)

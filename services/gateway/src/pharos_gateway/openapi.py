@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 import msgspec
+from litestar import Request, Router
+from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
@@ -20,6 +22,7 @@ import pharos_contracts.workers.v1
 from pharos_contracts.message import Message
 
 VERSION: Final = "0.1.0"
+PATH: Final = "/schema"
 SECURITY: Final[tuple[dict[str, list[str]], ...]] = ({"bearer": []}, {"apiKey": []}, {"adminKey": []})
 PUBLIC: Final[tuple[dict[str, list[str]], ...]] = ({}, *SECURITY)
 
@@ -166,14 +169,32 @@ def errors(*statuses: int, invalid: Mapping[str, Any] | None = None) -> dict[int
     return found
 
 
+class _Document(JsonRenderPlugin):
+    """The document at ``/schema`` and ``/schema/openapi.json``.
+
+    Whatever else is asked for below ``/schema`` would be answered with a page of Litestar's own.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(path=["/", "/openapi.json"])
+
+    def receive_router(self, router: Router) -> None:
+        router.before_request = _only_the_document
+
+
+async def _only_the_document(request: Request[Any, Any, Any]) -> None:
+    if request.url.path.rstrip("/") not in (PATH, f"{PATH}/openapi.json"):
+        raise NotFoundException
+
+
 def config() -> OpenAPIConfig:
     """The document, at ``/schema`` and ``/schema/openapi.json``."""
     return OpenAPIConfig(
         title="Pharos",
         version=VERSION,
         description="Repositories in, answers out. Errors are `{detail, code}`; times are UTC.",
-        path="/schema",
-        render_plugins=[JsonRenderPlugin(path=["/", "/openapi.json"])],
+        path=PATH,
+        render_plugins=[_Document()],
         tags=[
             Tag(name="ingestion", description="Submitting repositories, and what became of them."),
             Tag(name="jobs", description="Jobs, workers and datasets."),

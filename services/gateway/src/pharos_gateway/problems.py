@@ -105,6 +105,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return unavailable("Service", str(error))
         case BusError():
             return unavailable("Bus", str(error))
+        case UnicodeDecodeError():
+            return invalid("The body of the request is not valid UTF-8")
         case RecursionError():
             return invalid("The body of the request is nested too deeply")
         case ValidationException():

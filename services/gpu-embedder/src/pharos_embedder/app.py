@@ -189,7 +189,7 @@ def _limits(settings: Settings) -> Limits:
     return Limits(
         fetch=FetchLimits(bytes_max=settings.repository_max_mb * MiB),
         discovery=DiscoveryLimits(
-            file_bytes_max=min(file_bytes, DiscoveryLimits().file_bytes_max),
+            file_bytes_max=min(file_bytes, settings.source_file_max_mb * MiB),
             total_bytes_max=settings.repository_max_mb * MiB,
         ),
         parsing=ParseOptions(

@@ -50,8 +50,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         int, Meta(description="Characters of the chunk before that are encoded with a chunk.", ge=0, le=5_000)
     ] = 100
     max_file_size_mb: Annotated[
-        int, Meta(description="Files above this many MiB are left out.", ge=1, le=1_000)
+        int, Meta(description="No file above this many MiB is read, whatever it is.", ge=1, le=1_000)
     ] = 100
+    source_file_max_mb: Annotated[
+        int, Meta(description="Files of a repository above this many MiB are left out.", ge=1, le=1_000)
+    ] = 1
     embedding_batch_tokens: Annotated[
         str,
         Meta(

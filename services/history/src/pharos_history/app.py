@@ -10,9 +10,6 @@ from typing import Final
 import anyio
 import anyio.to_thread
 import structlog
-from faststream import AckPolicy
-from faststream.nats import NatsBroker
-from faststream.security import SASLPlaintext
 
 from pharos_contracts.rpc import HISTORY
 from pharos_history.database import Database, DatabaseUnavailable
@@ -22,7 +19,7 @@ from pharos_history.settings import HistorySettings, parse_database_url
 from pharos_history.subscribers import Subscription
 from pharos_history.view_store import PositionMoved, ViewStore
 from pharos_service import rpc
-from pharos_service.bus import Bus, BusError, connect, connection_options
+from pharos_service.bus import Bus, BusError, connect
 from pharos_service.health import probes
 
 log = structlog.get_logger()
@@ -52,7 +49,7 @@ async def serve(settings: HistorySettings) -> None:
     database = Database(parse_database_url(settings.database_url, Path(settings.home)))
     store = ViewStore(database, utc_now)
     readiness = Readiness()
-    broker = build_broker(settings)
+    broker = rpc.make_broker(settings, NAME)
     rpc.answer(broker, HISTORY, Question, Questions(store).answer)
     async with probes(settings.health_host, settings.health_port, readiness.problem):
         try:
@@ -74,7 +71,7 @@ async def serve(settings: HistorySettings) -> None:
 
 
 async def rebuild(settings: HistorySettings) -> None:
-    """Make the views again from what JOBS holds, then end. SystemExit with a sentence where that failed."""
+    """Make the views again from what JOBS holds, then end. RebuildFailed where that did not happen."""
     database = Database(parse_database_url(settings.database_url, Path(settings.home)))
     bus: Bus | None = None
     try:
@@ -97,19 +94,6 @@ async def rebuild(settings: HistorySettings) -> None:
 
 class RebuildFailed(Exception):
     """The rebuild did not happen, and everything is as it was; the message says why."""
-
-
-def build_broker(settings: HistorySettings) -> NatsBroker:
-    """FastStream's broker on a connection like every service's."""
-    options = connection_options(settings, NAME)
-    user, password = options.pop("user", None), options.pop("password", None)
-    return NatsBroker(
-        settings.nats_url,
-        security=SASLPlaintext(user, password) if user else None,
-        ack_policy=AckPolicy.MANUAL,
-        logger=None,  # what it would say, the callbacks and the handlers here say
-        **options,
-    )
 
 
 def utc_now() -> datetime:

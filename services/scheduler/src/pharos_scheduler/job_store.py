@@ -79,7 +79,8 @@ class BusJobStore:
         return Tracked(latest.job, found.sequence)
 
     async def record(self, job: Job, sequence: int) -> Tracked:
-        event_id = f"{job.job_id}:{job.state}:{job.attempt}:{job.dispatch}"
+        # What follows one event is one event: a repeat after an unknown fate is the same message.
+        event_id = f"{job.job_id}:{sequence}:{job.state}"
         event = EVENT_OF_STATE[job.state](event_id=event_id, at=self._now(), job=job)
         written = await self._journal.append(
             subjects.job_event_subject(event),

@@ -121,6 +121,7 @@ def routes(
         caller = caller_of(request)
         after = _after(request, last_event_id)
         try:
+            await reach(bus)
             job = await find(finder, caller.sees, job_id)
             if job is None:
                 raise not_found("job")
@@ -128,7 +129,7 @@ def routes(
                 return Response(content=None, status_code=204)
         except HistoryUnavailable as error:
             raise unavailable("History", str(error)) from error
-        except BusError as error:
+        except (BusError, Unreachable) as error:
             raise unavailable("Events", str(error)) from error
         tenant, name = job.tenant, job.job_id
         wanted = Wanted(

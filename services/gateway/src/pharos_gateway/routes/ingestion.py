@@ -130,9 +130,10 @@ def routes(
     ) -> HistoryPage:
         tenant = caller_of(request).tenant
         try:
+            await reach(bus)
             waiting = await finder.waiting(tenant)
             page = await finder.page(tenant, states=(), limit=limit, before=None)
-        except (BusError, HistoryUnavailable) as error:
+        except (BusError, HistoryUnavailable, Unreachable) as error:
             raise unavailable("History", str(error)) from error
         jobs = history.merged((view.job for view in page.jobs), waiting, limit)
         return HistoryPage(jobs=tuple(history.row(job, live.progress(job.job_id)) for job in jobs))

@@ -69,11 +69,12 @@ def routes(
         sees = caller_of(request).sees
         states = _states(named)
         try:
+            await reach(bus)
             # What waits belongs to the first page; history knows of whatever is older.
             wanted = cursor is None and (not states or JobState.QUEUED in states)
             waiting = await finder.waiting(sees) if wanted else []
             page = await finder.page(sees, states=states, limit=limit, before=cursor)
-        except (BusError, HistoryUnavailable) as error:
+        except (BusError, HistoryUnavailable, Unreachable) as error:
             raise unavailable("History", str(error)) from error
         known = [found.job for found in page.jobs]
         alive = bool(live.workers())
@@ -91,10 +92,11 @@ def routes(
     )
     async def one_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
         try:
+            await reach(bus)
             job = await find(finder, caller_of(request).sees, job_id)
         except HistoryUnavailable as error:
             raise unavailable("History", str(error)) from error
-        except BusError as error:
+        except (BusError, Unreachable) as error:
             raise unavailable("Jobs", str(error)) from error
         if job is None:
             raise not_found("job")
@@ -142,9 +144,7 @@ def routes(
         try:
             await reach(bus)
             return await datasets.list(caller_of(request).sees, named)
-        except Unreachable as error:
-            raise unavailable("Datasets", error.reason) from error
-        except BusError as error:
+        except (BusError, Unreachable) as error:
             raise unavailable("Datasets", str(error)) from error
 
     return Router(PATH, route_handlers=[list_jobs, one_job, list_workers, list_datasets], tags=["jobs"])

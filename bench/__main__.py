@@ -1,0 +1,11 @@
+"""``python -m bench``: every measurement, one after the other."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+for name in ("bench.bench_encode", "bench.bench_index"):
+    sys.stdout.write(f"== {name}\n")
+    sys.stdout.flush()
+    subprocess.run([sys.executable, "-m", name], check=True)
