@@ -51,7 +51,7 @@ def library(count: int) -> dict[str, str]:
     root = Path(sysconfig.get_paths()["stdlib"])
     found: dict[str, str] = {}
     for path in sorted(root.rglob("*.py")):
-        if "site-packages" in path.parts or "test" in path.parts or not 400 < path.stat().st_size < 60_000:
+        if "site-packages" in path.parts or "test" in path.parts or not 400 < path.stat().st_size < 16_000:
             continue
         text = path.read_text(encoding="utf-8", errors="ignore")
         found[path.relative_to(root).as_posix()] = text

@@ -39,8 +39,8 @@ class NatsServer:
         configuration = self.directory / "nats.conf"
         configuration.write_text(
             f'listen: "127.0.0.1:{self.port}"\n'
-            f'jetstream {{ store_dir: "{self.directory / "store"}", sync_interval: always, max_file_store: 16GB, '
-            "max_memory_store: 256MB }\n"
+            f'jetstream {{ store_dir: "{self.directory / "store"}", sync_interval: always, '
+            "max_file_store: 16GB, max_memory_store: 256MB }\n"
         )
         self._command = [executable(), "-c", str(configuration)]
 

@@ -162,14 +162,15 @@ class Supervisor:
         last_lines: deque[str],
     ) -> int:
         """One life of *program*; its exit code."""
-        process = await anyio.open_process(
-            program.command,
-            env=program.environ,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+        with anyio.CancelScope(shield=True):  # a start that was cut off would leave a process behind
+            process = await anyio.open_process(
+                program.command,
+                env=program.environ,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
         self._guardian.note("+", process.pid)
         running = Running(process)
         self._running[program.name] = (program, running)
@@ -201,18 +202,20 @@ class Supervisor:
         held = b""
 
         def say(raw: bytes) -> None:
-            text = raw.decode("utf-8", errors="replace").rstrip("\r")
-            last_lines.append(text)
-            self._reporter.heard(name, text)
+            for start in range(0, max(1, len(raw)), LINE_BYTES_MAX):
+                piece = raw[start : start + LINE_BYTES_MAX]
+                text = piece.decode("utf-8", errors="replace").rstrip("\r")
+                last_lines.append(text)
+                self._reporter.heard(name, text)
 
         try:
             async for chunk in stream:
                 *lines, held = (held + chunk).split(b"\n")
                 for each in lines:
-                    say(each[:LINE_BYTES_MAX])
-                if len(held) > LINE_BYTES_MAX:
+                    say(each)
+                while len(held) > LINE_BYTES_MAX:
                     say(held[:LINE_BYTES_MAX])
-                    held = b""
+                    held = held[LINE_BYTES_MAX:]
         except anyio.BrokenResourceError:
             pass
         if held:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -22,27 +21,38 @@ async def probes(host: str, port: int, ready: Callable[[], str | None]) -> Async
         yield
         return
 
+    open_now: set[asyncio.StreamWriter] = set()
+
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(
-            OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError
-        ):
+        open_now.add(writer)
+        try:
             async with asyncio.timeout(REQUEST_SECONDS_MAX):
                 head = await reader.readuntil(b"\r\n\r\n")
-            path = head.split(b" ", 2)[1].decode("latin-1") if head.count(b" ") >= 2 else ""
-            status, body = _respond(path, ready)
-            writer.write(
-                f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
-                f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n".encode()
-                + body
-            )
-            await writer.drain()
-        writer.close()
-        with contextlib.suppress(OSError):
-            await writer.wait_closed()
+                path = head.split(b" ", 2)[1].decode("latin-1") if head.count(b" ") >= 2 else ""
+                writer.write(_response(*_respond(path, ready)))
+                await writer.drain()
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # whoever asked like that gets no answer
+        finally:
+            open_now.discard(writer)
+            writer.close()
 
     server = await asyncio.start_server(answer, host, port, limit=REQUEST_BYTES_MAX)
-    async with server:
+    try:
         yield
+    finally:
+        server.close()
+        for writer in tuple(open_now):
+            writer.close()
+        await server.wait_closed()
+
+
+def _response(status: str, body: bytes) -> bytes:
+    head = (
+        f"HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n"
+        f"Content-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    )
+    return head.encode() + body
 
 
 def _respond(path: str, ready: Callable[[], str | None]) -> tuple[str, bytes]:
