@@ -69,7 +69,7 @@ def test_progress_of_another_shape_is_ignored() -> None:
                 following.begin(job("running")),
                 progress=Progress(stage="encode", percent=60, current_file="a.py", eta_seconds=12.4),
             ),
-            "encode, a.py, about 12 s left",
+            "encode, about 12 s left, a.py",
         ),
     ],
 )

@@ -11,8 +11,7 @@ import pytest
 import pharos_contracts
 from pharos_contracts.jobs.v1 import AnyEvent, AnyItemEvent, AnyJobEvent, ItemEvent, JobEvent
 from pharos_contracts.message import Message, UnreadableMessage, decode, encode, tag_of
-
-from .examples import GOLDEN, examples
+from tests.support.messages import GOLDEN, examples
 
 EXAMPLES = {tag_of(example): example for example in examples()}
 
@@ -34,7 +33,7 @@ def _all_types() -> list[type[Message]]:
 def test_every_message_type_has_an_example_and_a_golden_file(kind: type[Message]) -> None:
     tag = tag_of(kind)
     assert isinstance(EXAMPLES.get(tag), kind)
-    assert (GOLDEN / f"{tag}.json").exists(), "run libs/contracts/tests/examples.py as a script"
+    assert (GOLDEN / f"{tag}.json").exists(), "run `python -m tests.support.messages`"
 
 
 @pytest.mark.parametrize("path", sorted(GOLDEN.glob("*.json")), ids=lambda path: path.stem)

@@ -23,8 +23,7 @@ from pharos_contracts.identity import (
 from pharos_contracts.jobs.v1 import ItemEvent, JobEvent, Priority, Progress, WorkItem
 from pharos_contracts.streams import BusLimits, Retention, declare
 from pharos_contracts.subjects import MalformedSubject, QueuedCommand, parse_timer
-
-from .examples import AT, COMMAND, JOB_ID, KEY, examples, job
+from tests.support.messages import AT, COMMAND, JOB_ID, KEY, examples, job
 
 
 def test_a_command_says_whose_it_is_how_urgent_and_what_it_is_for() -> None:

@@ -60,12 +60,12 @@ def _running(progress: Progress) -> str:
     parts = [progress.stage]
     if progress.total:
         parts.append(f"{progress.done}/{progress.total}")
+    if progress.eta_seconds is not None:
+        parts.append(f"about {progress.eta_seconds:.0f} s left")
     if progress.detail:
         parts.append(progress.detail)
     if progress.current_file:
         parts.append(progress.current_file)
-    if progress.eta_seconds is not None:
-        parts.append(f"about {progress.eta_seconds:.0f} s left")
     return ", ".join(parts)
 
 

@@ -43,7 +43,7 @@ AT = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
 JOB_ID = "0199a3c4-6c00-7abc-8def-0123456789ab"
 KEY = "3f2a9c0d4e5b6a7f8091a2b3c4d5e6f7"
 SOURCE = RepositorySource(identity="github.com/user/repo1", clone_url="https://github.com/user/repo1")
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parents[2] / "libs" / "contracts" / "tests" / "golden"
 
 COMMAND = SubmitJob(
     job_id=JOB_ID,
