@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 HEARTBEAT_SECONDS: Final = 1.0
 SILENCE_SECONDS: Final = 2.5
+LISTEN_SECONDS: Final = 0.4
 RETRY_SECONDS: Final = 0.25
 EXPIRES_SECONDS: Final = 20.0
 BATCH: Final = 256
@@ -44,8 +45,10 @@ class _Pull:
         self._subscription: Subscription | None = None
         self._inbox = ""
         self._wanted = 0
+        self._connection = 0
 
     async def __aenter__(self) -> _Pull:
+        self._connection = self._bus.client.stats["reconnects"]
         self._inbox = self._bus.client.new_inbox()
         try:
             self._subscription = await self._bus.client.subscribe(self._inbox)
@@ -73,13 +76,21 @@ class _Pull:
     async def message(self) -> Msg:
         """The next message; waits for it. ConsumerLost when the server stops answering for the consumer."""
         assert self._subscription is not None, "enter the pull first"
+        heard = asyncio.get_running_loop().time()
         while True:
             if self._wanted <= 0:
                 await self._ask()
             try:
-                message = await self._subscription.next_msg(timeout=SILENCE_SECONDS)
-            except (nats.errors.Error, TimeoutError) as error:
-                raise ConsumerLost("no heartbeat") from error
+                message = await self._subscription.next_msg(timeout=LISTEN_SECONDS)
+            except (nats.errors.TimeoutError, TimeoutError) as error:
+                if self._bus.client.stats["reconnects"] != self._connection:
+                    raise ConsumerLost("the connection is another one") from error
+                if asyncio.get_running_loop().time() - heard > SILENCE_SECONDS:
+                    raise ConsumerLost("no heartbeat") from error
+                continue
+            except nats.errors.Error as error:
+                raise ConsumerLost(repr(error)) from error
+            heard = asyncio.get_running_loop().time()
             if message.reply.startswith("$JS.ACK"):
                 self._wanted -= 1
                 return message

@@ -49,6 +49,7 @@ log = structlog.get_logger()
 
 SUBMIT_SECONDS: Final = 1.8  # an answer, whatever it is, within two seconds
 ORPHAN_SECONDS: Final = 10.0
+EXPIRY_KEPT_SECONDS: Final = 8 * 86_400  # longer than the marker of an expired command is kept
 POLL_SECONDS: Final = 0.05
 PUBLISHES_MAX: Final = 3
 DISPATCHED: Final = "dispatched"
@@ -267,6 +268,8 @@ class Submitting:
                     if job is None and not self._is_orphan(entry.value):
                         await asyncio.sleep(POLL_SECONDS)  # its publish is under way
                         continue
+                    if job is None:
+                        await self._keep_for_expiry(entry.value)
                     revision = await self._active.update(key, claim, entry.revision)
                     if revision is None:
                         continue
@@ -277,6 +280,13 @@ class Submitting:
                 return answer
             if publishes >= PUBLISHES_MAX:
                 raise QueueUnavailable(UNDECIDED)
+
+    async def _keep_for_expiry(self, orphan: ActiveJob) -> None:
+        """If its command expired while no scheduler ran, its job must still end with a name."""
+        old = orphan.command
+        await self._active.create(
+            subjects.active_key(old.tenant, old.job_id), orphan, ttl_seconds=EXPIRY_KEPT_SECONDS
+        )
 
     def _is_orphan(self, active: ActiveJob) -> bool:
         return (self._now() - active.created_at).total_seconds() > ORPHAN_SECONDS

@@ -91,7 +91,10 @@ async def serve(settings: Settings, role: str) -> None:
                 if role in ("all", "worker") and settings.worker_slots > 0:
                     presence = Presence(bus, _view(settings, choice, encoder), utc_now)
                     tasks.start_soon(presence.beat)
-                    for worker in _workers(settings, allowed_hosts, bus, presence, store, encoder, opened):
+                    publisher = Publisher(bus, encoder=encoder.version, now=utc_now, on_change=catalogue.note)
+                    for worker in _workers(
+                        settings, allowed_hosts, bus, presence, publisher, store, encoder, opened
+                    ):
                         tasks.start_soon(worker.serve)
                 await anyio.sleep_forever()
         finally:
@@ -104,6 +107,7 @@ def _workers(
     allowed_hosts: AllowedHosts,
     bus: Bus,
     presence: Presence,
+    publisher: Publisher,
     store: VectorStore,
     encoder: EncoderService,
     opened: ExitStack,
@@ -126,7 +130,6 @@ def _workers(
         job_timeout_seconds=settings.job_timeout_seconds,
         limits=_limits(settings),
     )
-    publisher = Publisher(bus, encoder=encoder.version, now=utc_now)
     found = []
     for _ in range(settings.worker_slots):
         pool = ParsePool(PARSE_WORKERS, settings.parse_timeout_seconds)

@@ -59,11 +59,18 @@ class Catalogue:
     def all(self) -> list[Dataset]:
         return list(self._datasets.values())
 
+    def note(self, key: str, dataset: Dataset | None) -> None:
+        """A record as it is now; None where it is gone."""
+        if dataset is None:
+            self._datasets.pop(key, None)
+        else:
+            self._datasets[key] = dataset
+
     async def follow(self) -> None:
         """Keep up with the bucket until cancelled."""
         async with aclosing(self._bucket.watch()) as changes:
             async for change in changes:
                 if isinstance(change, Entry):
-                    self._datasets[change.key] = change.value
+                    self.note(change.key, change.value)
                 elif isinstance(change, Gone):
-                    self._datasets.pop(change.key, None)
+                    self.note(change.key, None)

@@ -48,8 +48,8 @@ class ItemLog:
         """Write a fact; Superseded where somebody else has the item now."""
         name = tag_of(kind).rpartition(".")[2]
         event = kind(
-            # One worker says each kind of thing once in an attempt: its repeats are the same message.
-            event_id=f"{self._item.job.job_id}.{self._item.item_id}:{name}:{self._attempt}:{self._worker}",
+            # What follows one fact is one fact: a repeat after an unknown fate is the same message.
+            event_id=f"{self._item.job.job_id}.{self._item.item_id}:{self._sequence}:{name}:{self._worker}",
             at=self._now(),
             tenant=self._item.job.tenant,
             job_id=self._item.job.job_id,

@@ -271,12 +271,15 @@ def _encode(
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content."""
     waiting = tools.store.ids_without_text(origin.dataset, origin.generation) & chunks.keys()
-    # Long ones together: a batch is padded to its longest. Ids break ties, so that a repeat is the same run.
-    ordered = sorted(waiting, key=lambda each: (-len(chunks[each].encoded_text), each))
-    total, done, encoded = len(chunks), len(chunks) - len(ordered), 0
+    # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
+    # run that goes on after a crash makes the same batches, and so the same bits, as one without.
+    ordered = sorted(chunks, key=lambda each: (-len(chunks[each].encoded_text), each))
+    total, done, encoded = len(chunks), len(chunks) - len(waiting), 0
     report(Stage.ENCODE, done, total)
     for start in range(0, len(ordered), ENCODE_WINDOW):
-        window = ordered[start : start + ENCODE_WINDOW]
+        window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
+        if not window:
+            continue
         keys = {
             each: vector_key(
                 tenant=tenant,

@@ -49,10 +49,23 @@ def may_follow(record: Dataset | None, job: Job, result: IndexResult) -> bool:
 class Publisher:
     """The bucket ``datasets``, as a worker uses it."""
 
-    def __init__(self, bus: Bus, *, encoder: str, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        encoder: str,
+        now: Callable[[], datetime],
+        on_change: Callable[[str, Dataset | None], None],
+    ) -> None:
+        """*on_change* hears of every record that this process wrote, or took away, at once.
+
+        Who searches in the same process must not wait for the bus to tell it what it has just told the bus:
+        a client that saw its job complete finds what it made.
+        """
         self._bucket = Bucket(bus, streams.KV_DATASETS, Dataset)
         self._encoder = encoder
         self._now = now
+        self._on_change = on_change
 
     async def target(self, job: Job, name: str) -> Target:
         """Where an index of *job* under the dataset's *name* goes, and what is live there."""
@@ -95,6 +108,7 @@ class Publisher:
             written = await self._bucket.update(key, record, entry.revision)
         if written is None:
             raise PublishConflict(result.dataset)
+        self._on_change(key, record)
         log.info("dataset_published", dataset=result.dataset, generation=result.generation, stage=stage)
 
     async def withdraw(self, job: Job, name: str) -> bool:
@@ -102,7 +116,10 @@ class Publisher:
         entry = await self._entry(job, name)
         if entry is None or entry.value.job_id != job.job_id or entry.value.stage is IndexStage.FULL:
             return False
-        return await self._bucket.delete(dataset_key(job.tenant, job.project, name), entry.revision)
+        deleted = await self._bucket.delete(entry.key, entry.revision)
+        if deleted:
+            self._on_change(entry.key, None)
+        return deleted
 
     async def _entry(self, job: Job, name: str) -> Entry[Dataset] | None:
         return await self._bucket.get(dataset_key(job.tenant, job.project, name))

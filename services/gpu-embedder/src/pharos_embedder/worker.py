@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ import anyio
 import anyio.to_thread
 import msgspec
 import structlog
+from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from pharos_contracts import streams
@@ -37,6 +38,7 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.message import UnreadableMessage, decode
+from pharos_contracts.subjects import work_message_id, work_subject
 from pharos_embedder.items import ItemLog
 from pharos_embedder.pipeline import Limits, Target, Tools, index
 from pharos_embedder.presence import Presence, ProgressFeed
@@ -102,11 +104,11 @@ class Worker:
                     try:
                         await self._take(item, message)
                     except asyncio.CancelledError:
-                        await asyncio.shield(_hand_back(message))
+                        await asyncio.shield(self._hand_back(item, message))
                         raise
 
     async def _take(self, item: WorkItem, message: Msg) -> None:
-        attempt = item.attempt + message.metadata.num_delivered - 1
+        attempt = _attempt(item, message)
         items = ItemLog(self._bus, item, attempt=attempt, worker=self._presence.name, now=self._now)
         try:
             async with anyio.create_task_group() as tasks:
@@ -134,7 +136,7 @@ class Worker:
         if isinstance(last, ItemCompleted | ItemFailed | ItemSkipped) and last.attempt >= item.attempt:
             return  # it ended, and its worker died before saying so to the queue
         if isinstance(last, ItemCommitting):
-            await self._finish(job, last.result, items)
+            await self._try(job, items, [last.result.dataset], lambda: self._finish(job, last.result, items))
             return
         if attempt > job.max_attempts:
             if isinstance(last, ItemLexicalReady):
@@ -145,16 +147,23 @@ class Worker:
                 code="worker_lost",
             )
             return
-        if attempt == 1 and (self._now() - job.submitted_at).total_seconds() > job.ttl_seconds:
+        # The time to live ends at the first start: an item that was begun once is finished.
+        if last is None and (self._now() - job.submitted_at).total_seconds() > job.ttl_seconds:
             await items.say(ItemSkipped, reason=EXPIRED)
             return
         await items.say(ItemStarted)
-        self._presence.busy(job)
-        error: str | None = None
         # The datasets that this job may have shown before it was done: their names are known late.
         begun = [last.dataset] if isinstance(last, ItemLexicalReady) else []
+        await self._try(job, items, begun, lambda: self._run(job, attempt, items, begun))
+
+    async def _try(
+        self, job: Job, items: ItemLog, begun: list[str], work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Do *work*, and say so where it fails; what is wrong with the bus, or lost to another, is raised."""
+        self._presence.busy(job)
+        error: str | None = None
         try:
-            await self._run(job, attempt, items, begun)
+            await work()
         except Superseded:
             raise
         except Exception as raised:
@@ -224,6 +233,16 @@ class Worker:
                 await self._withdraw(job, name)
         await items.say(ItemFailed, error=problem.sentence, code=problem.code, transient=problem.transient)
 
+    async def _hand_back(self, item: WorkItem, message: Msg) -> None:
+        """Hand the item out again: the same attempt, since it did not fail, as a new dispatch."""
+        again = replace(item, attempt=_attempt(item, message), dispatch=item.dispatch + 1)
+        try:
+            await self._bus.publish(work_subject(again), again, message_id=work_message_id(again))
+            await message.ack()
+            log.info("item_handed_back", attempt=again.attempt)
+        except TROUBLE as error:
+            log.warning("item_not_handed_back", reason=repr(error))
+
     async def _withdraw(self, job: Job, name: str) -> None:
         """A first index that failed after its words were searchable leaves nothing behind."""
         if await self._publisher.withdraw(job, name):
@@ -231,12 +250,9 @@ class Worker:
             await anyio.to_thread.run_sync(self._tools.store.drop, key)
 
 
-async def _hand_back(message: Msg) -> None:
-    """So that another worker need not wait for this one to be missed."""
-    try:
-        await message.nak()
-    except TROUBLE as error:
-        log.debug("not_handed_back", reason=repr(error))
+def _attempt(item: WorkItem, message: Msg) -> int:
+    """Each delivery after the first means that the worker before died."""
+    return item.attempt + message.metadata.num_delivered - 1
 
 
 async def _settle(message: Msg) -> None:

@@ -91,6 +91,9 @@ class Scheduler:
                 # It came and went while no scheduler ran; the gateway's entry still says what it was.
                 active = await self._store.active(timer.tenant, timer.key)
                 if active is None or active.command.job_id != timer.job_id:
+                    # The same work was submitted again since; the gateway kept what the entry said before.
+                    active = await self._store.active(timer.tenant, timer.job_id)
+                if active is None or active.command.job_id != timer.job_id:
                     return  # its submit was never answered with success
                 tracked = await self._write(job_of(active.command, active.number or 0), 0)
             if tracked.job.state is JobState.QUEUED and timer.job_id not in self._in_flight:
