@@ -5,7 +5,9 @@ The job ends once, and search answers as it does in a second stack that indexed 
 
 from __future__ import annotations
 
+import os
 import random
+import signal
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +17,7 @@ import pytest
 
 from tests.support.git_server import GitServer
 from tests.support.stack import PROGRAMS, Stack, eventually, search, sse, submit, until_ended
+from tests.support.stack import job as read_job
 
 FILES = 40
 QUESTIONS = ("count the penguins", "open the valve", "which harbour is closed")
@@ -100,6 +103,22 @@ def _quietly(client: httpx.Client, path: str) -> dict[str, Any]:
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_the_job_survives_the_death_of(program: str, git: GitServer, stack: Stack, peaceful: Stack) -> None:
     survive(git, stack, peaceful, program, seed=PROGRAMS.index(program))
+
+
+def test_a_worker_that_is_asked_to_stop_hands_its_job_back_and_loses_no_attempt(
+    git: GitServer, stack: Stack
+) -> None:
+    git.add_repository("killed/politely", repository(77))
+    with stack.client() as client:
+        job_id = submit(client, git.url("killed/politely"))["id"]
+        eventually(
+            lambda: ((found := read_job(client, job_id)) is not None and found["state"] == "running") or None
+        )
+        os.kill(stack.pid("embedder"), signal.SIGTERM)
+        began = time.monotonic()
+        job = until_ended(client, job_id)
+        assert (job["state"], job["attempt"]) == ("completed", 1)
+        assert time.monotonic() - began < 30  # nobody waited for it to be missed
 
 
 @pytest.mark.chaos
