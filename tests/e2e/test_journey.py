@@ -86,7 +86,13 @@ def test_a_second_submit_while_the_first_runs_is_the_same_job(git: GitServer, cl
     assert until_ended(client, first["id"])["state"] == "completed"
     third = submit(client, git.url("twice/slow"))
     assert third["job_id"] > first["job_id"]
-    assert until_ended(client, third["id"])["result"]["chunks_encoded"] == 0  # nothing changed
+    skipped = until_ended(client, third["id"])
+    assert skipped["state"] == "skipped"
+    assert "indexed already" in skipped["reason"]
+    forced = until_ended(client, submit(client, git.url("twice/slow"), force="true")["id"])
+    assert forced["state"] == "completed"
+    assert forced["result"]["chunks_encoded"] == 0  # every chunk is known by its content
+    assert forced["result"]["chunks_reused"] == forced["result"]["chunks"] > 0
 
 
 def test_a_new_commit_replaces_what_was_there(git: GitServer, client: httpx.Client) -> None:

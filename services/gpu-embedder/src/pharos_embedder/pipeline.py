@@ -83,6 +83,16 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
     generation: int = 0
     full: bool = False
+    commit: str = ""
+    encoder: str = ""
+    chunker: str = ""
+
+
+class Unchanged(Exception):
+    """The dataset's live generation is of this very commit, made by this encoder and chunker."""
+
+    def __init__(self, commit: str) -> None:
+        super().__init__(f"Commit {commit[:12]} is indexed already; force=true indexes it again")
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -128,8 +138,8 @@ async def index(
 ) -> IndexResult:
     """Everything but the publishing. *workspace* does not exist yet, and is the caller's to remove.
 
-    Raises the errors of ``pharos_sources.git_errors``, of the store and of the encoder. Cancelling it ends
-    the work of its threads at their next step.
+    Raises Unchanged, and the errors of ``pharos_sources.git_errors``, of the store and of the encoder.
+    Cancelling it ends the work of its threads at their next step.
     """
     timer = _Timer()
     stop = threading.Event()
@@ -145,6 +155,11 @@ async def index(
                 token=token,
                 on_progress=lambda phase, done, total: report(Stage.FETCH, done, total, detail=phase),
             )
+        branch = checkout.branch or job.source.branch
+        name = job.dataset or address.dataset_name(branch or checkout.commit[:12])
+        target = await lookup(name)
+        if not job.force and is_current(target.live, checkout.commit, tools.encoder.version):
+            raise Unchanged(checkout.commit)
         with timer.of(Stage.DISCOVER):
             report(Stage.DISCOVER, 0, 0)
             found = await _in_thread(partial(discover, checkout.root, limits.discovery))
@@ -156,9 +171,6 @@ async def index(
         with timer.of(Stage.TRAIN):
             training = await _in_thread(partial(_train, graph, report, stop))
 
-        branch = checkout.branch or job.source.branch
-        name = job.dataset or address.dataset_name(branch or checkout.commit[:12])
-        target = await lookup(name)
         origin = Origin(
             dataset=target.dataset,
             # Seconds, so that a number is never used again for other content after a dataset was deleted.
@@ -186,6 +198,11 @@ async def index(
         )
     finally:
         stop.set()
+
+
+def is_current(live: Live, commit: str, encoder: str) -> bool:
+    """Whether indexing *commit* again would make what is there already."""
+    return live.full and (live.commit, live.encoder, live.chunker) == (commit, encoder, CHUNKER_VERSION)
 
 
 async def _in_thread(work: Callable[[], T]) -> T:

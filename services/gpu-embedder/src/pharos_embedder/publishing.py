@@ -72,7 +72,13 @@ class Publisher:
         entry = await self._entry(job, name)
         live = Live()
         if entry is not None:
-            live = Live(generation=entry.value.generation, full=entry.value.stage is IndexStage.FULL)
+            live = Live(
+                generation=entry.value.generation,
+                full=entry.value.stage is IndexStage.FULL,
+                commit=entry.value.commit,
+                encoder=entry.value.encoder,
+                chunker=entry.value.chunker,
+            )
         return Target(dataset=DatasetKey(job.tenant, job.project, name), live=live)
 
     async def publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:

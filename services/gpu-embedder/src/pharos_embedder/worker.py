@@ -40,7 +40,7 @@ from pharos_contracts.jobs.v1 import (
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.subjects import work_message_id, work_subject
 from pharos_embedder.items import ItemLog
-from pharos_embedder.pipeline import Limits, Target, Tools, index
+from pharos_embedder.pipeline import Limits, Target, Tools, Unchanged, index
 from pharos_embedder.presence import Presence, ProgressFeed
 from pharos_embedder.problems import Problem, problem_of, unexpected
 from pharos_embedder.publishing import Publisher
@@ -166,6 +166,8 @@ class Worker:
             await work()
         except Superseded:
             raise
+        except Unchanged as unchanged:
+            await items.say(ItemSkipped, reason=str(unchanged))
         except Exception as raised:
             problem = problem_of(raised)
             if problem is None and isinstance(raised, TROUBLE):
