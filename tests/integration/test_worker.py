@@ -37,9 +37,9 @@ from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.items import ItemLog
-from pharos_embedder.pipeline import Limits, Tools
 from pharos_embedder.presence import Presence
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vectors import DatasetKey
 from pharos_embedder.worker import Worker, WorkerConfig
@@ -121,7 +121,7 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[RememberingStore]:
     worker = Worker(
         bus,
         Tools(store=store, encoder=nothing, cache=nothing, parse_pool=nothing),
-        Publisher(bus, encoder="e", now=now, on_change=lambda _key, _dataset: None),
+        Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None),
         presence,
         WorkerConfig(
             workspaces=folder,
@@ -206,7 +206,7 @@ async def test_what_was_about_to_be_published_is_published_by_the_next_worker(
 async def test_a_worker_that_died_after_publishing_is_only_spoken_for(bus: Bus, tmp_path: Path) -> None:
     wanted = job()
     await earlier_worker_said(bus, wanted, (ItemStarted, {}), (ItemCommitting, {"result": RESULT}))
-    publisher = Publisher(bus, encoder="e", now=now, on_change=lambda _key, _dataset: None)
+    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
     await publisher.publish(wanted, RESULT, IndexStage.FULL)
     before = await record(bus)
     await hand_out(bus, item_of(wanted))
@@ -220,7 +220,7 @@ async def test_a_publish_that_another_job_overtook_fails_with_a_sentence(bus: Bu
     wanted = job()
     await earlier_worker_said(bus, wanted, (ItemStarted, {}), (ItemCommitting, {"result": RESULT}))
     other = replace(wanted, job_id="0199a3c4-6c00-7abc-8def-000000000000")
-    publisher = Publisher(bus, encoder="e", now=now, on_change=lambda _key, _dataset: None)
+    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
     await publisher.publish(other, replace(RESULT, generation=15), IndexStage.FULL)
     await hand_out(bus, item_of(wanted))
     async with working(bus, tmp_path):
@@ -257,7 +257,7 @@ async def test_an_item_that_killed_its_workers_fails_and_takes_back_what_it_show
     bus: Bus, tmp_path: Path
 ) -> None:
     wanted = job(max_attempts=2)
-    publisher = Publisher(bus, encoder="e", now=now, on_change=lambda _key, _dataset: None)
+    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
     await publisher.publish(wanted, RESULT, IndexStage.LEXICAL)
     await earlier_worker_said(
         bus, wanted, (ItemStarted, {}), (ItemLexicalReady, {"dataset": DATASET, "files": 1, "chunks": 2})
@@ -304,7 +304,7 @@ async def test_a_worker_that_lost_its_item_cannot_say_another_word_about_it(bus:
 
 
 async def test_a_dataset_that_is_global_or_local_keeps_its_scope(bus: Bus) -> None:
-    publisher = Publisher(bus, encoder="e", now=now, on_change=lambda _key, _dataset: None)
+    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
     await publisher.publish(replace(job(), scope=Scope.LOCAL), RESULT, IndexStage.FULL)
     live = await record(bus)
     assert live is not None

@@ -31,11 +31,11 @@ from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.model import EncoderUnavailable, load_encoder
 from pharos_embedder.parse_pool import ParsePool
-from pharos_embedder.pipeline import Limits, Tools
 from pharos_embedder.presence import Presence
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
+from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, VectorStore
@@ -91,7 +91,13 @@ async def serve(settings: Settings, role: str) -> None:
                 if role in ("all", "worker") and settings.worker_slots > 0:
                     presence = Presence(bus, _view(settings, choice, encoder), utc_now)
                     tasks.start_soon(presence.beat)
-                    publisher = Publisher(bus, encoder=encoder.version, now=utc_now, on_change=catalogue.note)
+                    publisher = Publisher(
+                        bus,
+                        encoder=encoder.version,
+                        chunker=_limits(settings).chunker,
+                        now=utc_now,
+                        on_change=catalogue.note,
+                    )
                     for worker in _workers(
                         settings, allowed_hosts, bus, presence, publisher, store, encoder, opened
                     ):

@@ -11,8 +11,8 @@ from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import IndexResult, Job
-from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.pipeline import Live, Target
+from pharos_embedder.pipeline import Target
+from pharos_embedder.stages import Live
 from pharos_embedder.vectors import DatasetKey
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus
@@ -54,6 +54,7 @@ class Publisher:
         bus: Bus,
         *,
         encoder: str,
+        chunker: str,
         now: Callable[[], datetime],
         on_change: Callable[[str, Dataset | None], None],
     ) -> None:
@@ -64,6 +65,7 @@ class Publisher:
         """
         self._bucket = Bucket(bus, streams.KV_DATASETS, Dataset)
         self._encoder = encoder
+        self._chunker = chunker
         self._now = now
         self._on_change = on_change
 
@@ -105,7 +107,7 @@ class Publisher:
             files=result.files_processed,
             chunks=result.chunks,
             encoder=self._encoder,
-            chunker=CHUNKER_VERSION,
+            chunker=self._chunker,
             published_at=self._now(),
         )
         if entry is None:

@@ -40,10 +40,11 @@ from pharos_contracts.jobs.v1 import (
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.subjects import work_message_id, work_subject
 from pharos_embedder.items import ItemLog
-from pharos_embedder.pipeline import Limits, Target, Tools, Unchanged, index
+from pharos_embedder.pipeline import Target, Unchanged, index
 from pharos_embedder.presence import Presence, ProgressFeed
 from pharos_embedder.problems import Problem, problem_of, unexpected
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.vectors import DatasetKey
 from pharos_service.bus import TROUBLE, Bus
 from pharos_service.journal import Superseded
