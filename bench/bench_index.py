@@ -2,7 +2,7 @@
 
 The repository is 500 files of Python's standard library, served by git over HTTP on loopback. The peer is
 ``encode`` of the same encoder on the texts of the same chunks, in a process of its own with nothing else
-running: what no pipeline can beat.
+running: what no pipeline can beat. It is measured before and after the job, since machines drift.
 """
 
 from __future__ import annotations
@@ -75,6 +75,7 @@ def encoder_alone(files: dict[str, str]) -> dict[str, Any]:
 
 def main() -> None:
     files = library(FILES)
+    before = encoder_alone(files)
     with GitServer() as git:
         git.add_repository("python/library", files)
         with Stack(allowed_hosts=git.allowed_hosts) as stack, stack.client() as client:
@@ -86,7 +87,8 @@ def main() -> None:
                 for query in ("parse a date", "open a socket", "walk a directory tree") * 10
             )
             assert search(client, "parse a date")
-    alone = encoder_alone(files)
+    after = encoder_alone(files)
+    alone = (before["seconds"] + after["seconds"]) / 2
     started, ended = (datetime.fromisoformat(job[name]) for name in ("started_at", "ended_at"))
     total = (ended - started).total_seconds()
     result = {
@@ -95,9 +97,9 @@ def main() -> None:
         "files": job["result"]["files_processed"],
         "chunks": job["result"]["chunks"],
         "job_seconds": round(total, 2),
-        "encoder_alone_seconds": round(alone["seconds"], 2),
-        "encoder_alone_chunks": alone["chunks"],
-        "ratio": round(total / alone["seconds"], 3),
+        "encoder_alone_seconds": [round(before["seconds"], 2), round(after["seconds"], 2)],
+        "encoder_alone_chunks": after["chunks"],
+        "ratio": round(total / alone, 3),
         "stage_seconds": job["result"]["stage_seconds"],
         "gateway_resident_mb": round(memory / 1e6, 1),
         "search_latency_ms_p50": latencies[len(latencies) // 2],

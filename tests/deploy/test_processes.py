@@ -74,8 +74,10 @@ def declared_bus(nats_server: NatsServer, tmp_path_factory: pytest.TempPathFacto
 
 def status(port: int, path: str) -> int | None:
     """The answer to a probe; None for none."""
-    with contextlib.suppress(OSError, http.client.HTTPException):
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=3)
+    with (
+        contextlib.suppress(OSError, http.client.HTTPException),
+        contextlib.closing(http.client.HTTPConnection("127.0.0.1", port, timeout=3)) as connection,
+    ):
         connection.request("GET", path)
         return connection.getresponse().status
     return None

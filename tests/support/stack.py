@@ -39,7 +39,6 @@ class Stack:
             **{name: value for name, value in os.environ.items() if not name.startswith("PHAROS_")},
             "PHAROS_HOME": str(self.home),
             "PHAROS_PORT": str(self.port),
-            "PHAROS_NATS_PORT": str(free_port()),
             "PHAROS_DEMO_GIT_PORT": "0",
             "PHAROS_GIT_ALLOWED_HOSTS": allowed_hosts,
             "PHAROS_LOG_FORMAT": "json",

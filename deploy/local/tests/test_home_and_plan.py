@@ -16,6 +16,7 @@ from pharos_local.reporting import FILES_KEPT, LogFile, Reporter
 from pharos_local.settings import LocalSettings
 from pharos_local.stack import Plan, next_command
 from pharos_service.settings import InvalidSettings, Secret, load
+from tests.support.nats_server import free_port
 
 TOKEN = "t" * 32
 
@@ -25,7 +26,7 @@ def mode(path: Path) -> int:
 
 
 def plan(home: Home, **environ: str) -> Plan:
-    environ = {"PHAROS_PORT": str(ports.free_port()), **environ}
+    environ = {"PHAROS_PORT": str(free_port()), **environ}
     return Plan(load(LocalSettings, environ), home, environ, color=False)
 
 

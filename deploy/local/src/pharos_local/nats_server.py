@@ -15,7 +15,8 @@ from pharos_service.bus import connect
 from pharos_service.bus_admin import BusSettings, apply
 
 USER: Final = "pharos"
-PORT_PREFERRED: Final = 4322
+PORT_FIRST: Final = 4322
+PORTS: Final = 400
 CONNECT_SECONDS_MAX: Final = 20.0
 
 # It warns of this on every start; here the file with the password is readable by its owner only.

@@ -49,14 +49,6 @@ def is_free(host: str, port: int) -> bool:
     return True
 
 
-def free_port() -> int:
-    """One that the system picks, on loopback."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def holder(port: int) -> str:
     """Who listens on *port*, as far as we may know."""
     pid = holder_pid(port)

@@ -24,7 +24,7 @@ class LocalSettings(ServiceSettings, frozen=True, kw_only=True):
         int,
         Meta(
             description="Port of the stack's own NATS server, on loopback; "
-            "0: 4322, or a free one if that is taken.",
+            "0: a free one from 4322 to 4721, the same at each start if it can be.",
             ge=0,
             le=65535,
         ),

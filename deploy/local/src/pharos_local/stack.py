@@ -7,6 +7,7 @@ import shlex
 import signal
 import sys
 import time
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
@@ -44,7 +45,7 @@ class Plan:
                 write_private(home.bus_password_file, settings.nats_password.reveal() + "\n")
             bus_environ = programs.other_bus_environ(environ, home)
         else:
-            port = _bus_port(settings)
+            port = _bus_port(settings, home)
             nats_server.configure(home, port)
             self.bus = programs.bus_program(home, environ)
             bus_environ = programs.own_bus_environ(home, port)
@@ -55,12 +56,24 @@ class Plan:
         self.bus_settings = load(BusSettings, self.services[0].environ)
 
 
-def _bus_port(settings: LocalSettings) -> int:
+def _bus_port(settings: LocalSettings, home: Home) -> int:
+    """The port of this home's bus: the same at each start as long as nobody else has it.
+
+    Homes begin their search at different places, so that two stacks that start at once do not pick the same.
+    The ports are below those that systems hand out for connections: a client that keeps trying to connect to
+    one of those may be given it as its own, and then the server cannot have it back.
+    """
     if settings.nats_port:
         ports.require_free("127.0.0.1", settings.nats_port, "PHAROS_NATS_PORT")
         return settings.nats_port
-    preferred = nats_server.PORT_PREFERRED
-    return preferred if ports.is_free("127.0.0.1", preferred) else ports.free_port()
+    start = zlib.crc32(str(home.path).encode()) % nats_server.PORTS
+    candidates = [
+        nats_server.PORT_FIRST + (start + step) % nats_server.PORTS for step in range(nats_server.PORTS)
+    ]
+    for port in candidates:
+        if ports.is_free("127.0.0.1", port):
+            return port
+    raise ports.PortTaken("127.0.0.1", candidates[0], "PHAROS_NATS_PORT")
 
 
 async def run(

@@ -41,7 +41,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         str,
         Meta(
             description="Hosts that repositories may come from: `host`, `host:port`, `https://host`, or "
-            "`http://host:port`, which admits plain http and private addresses. Empty: any public https host."
+            "`http://host:port`, which admits plain http and private addresses; `*` for every public https "
+            "host beside them. Empty: any public https host."
         ),
     ] = ""
     task_ttl_seconds: Annotated[

@@ -15,8 +15,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         str,
         Meta(
             description="Hosts that repositories may come from: `host`, `host:port`, `https://host` or "
-            "`http://127.0.0.1:9418`, separated by commas. Empty: every public https host. Only a host "
-            "listed with `http://` may be plain http or private."
+            "`http://127.0.0.1:9418`, separated by commas; `*` for every public https host beside them. "
+            "Empty: every public https host. Only a host listed with `http://` may be plain http or private."
         ),
     ] = ""
     github_token: Annotated[
