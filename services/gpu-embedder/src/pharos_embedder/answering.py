@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
+from typing import Final
 
 import anyio.to_thread
 import structlog
@@ -23,6 +24,8 @@ from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddres
 
 log = structlog.get_logger()
 
+STARTING_SECONDS_MAX: Final = 4.0
+
 
 class Answers:
     """Answers searches over the live datasets."""
@@ -37,6 +40,13 @@ class Answers:
     async def answer(self, question: Search) -> Message:
         """The answer, or a refusal that says what to change."""
         began = time.perf_counter()
+        if not await self._catalogue.known(STARTING_SECONDS_MAX):
+            # An empty answer would say that nothing is indexed, and that is not known yet.
+            return Refused(
+                code="search_starting",
+                detail="The search service is starting; try again in a moment",
+                status=503,
+            )
         chosen = choose(question, self._catalogue.all())
         if not chosen:
             return SearchAnswer(

@@ -53,6 +53,7 @@ log = structlog.get_logger()
 MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
 PARSE_WORKERS: Final = 2
+READY_POLL_SECONDS: Final = 0.5
 
 
 def utc_now() -> datetime:
@@ -65,47 +66,54 @@ class CannotStart(Exception):
 
 async def serve(settings: Settings, role: str) -> None:
     """Load the encoder, open the store, then work and answer until cancelled."""
-    with ExitStack() as opened:
-        allowed_hosts = _allowed_hosts(settings)
-        choice, encoder = await anyio.to_thread.run_sync(_load, settings)
-        store = _store(settings, role, encoder.dimensions)
-        await anyio.to_thread.run_sync(_open, store)
-        opened.callback(store.close)
-        broker = make_broker(settings, "pharos-embedder")
-        bus = Bus(await broker.connect())
-        catalogue = Catalogue(bus)
-        if role in ("all", "search"):
-            engine = SearchEngine(store, encoder.encode_query)
-            answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
-        try:
-            await broker.start()
-            async with (
-                probes(
-                    settings.health_host,
-                    settings.health_port,
-                    lambda: None if bus.connected else "not connected to the bus",
-                ),
-                anyio.create_task_group() as tasks,
-            ):
-                tasks.start_soon(catalogue.follow)
-                if role in ("all", "worker") and settings.worker_slots > 0:
-                    presence = Presence(bus, _view(settings, choice, encoder), utc_now)
-                    tasks.start_soon(presence.beat)
-                    publisher = Publisher(
-                        bus,
-                        encoder=encoder.version,
-                        chunker=_limits(settings).chunker,
-                        now=utc_now,
-                        on_change=catalogue.note,
-                    )
-                    for worker in _workers(
-                        settings, allowed_hosts, bus, presence, publisher, store, encoder, opened
-                    ):
-                        tasks.start_soon(worker.serve)
-                await anyio.sleep_forever()
-        finally:
-            with anyio.CancelScope(shield=True), anyio.move_on_after(3):
-                await broker.stop()
+    waiting_for = ["the encoder"]
+    async with probes(
+        settings.health_host,
+        settings.health_port,
+        lambda: f"waiting for {waiting_for[-1]}" if waiting_for else None,
+    ):
+        with ExitStack() as opened:
+            await _serve(settings, role, opened, waiting_for)
+
+
+async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: list[str]) -> None:
+    allowed_hosts = _allowed_hosts(settings)
+    choice, encoder = await anyio.to_thread.run_sync(_load, settings)
+    store = _store(settings, role, encoder.dimensions)
+    waiting_for.append("the store")
+    await anyio.to_thread.run_sync(_open, store)
+    opened.callback(store.close)
+    waiting_for.append("the bus")
+    broker = make_broker(settings, "pharos-embedder")
+    bus = Bus(await broker.connect())
+    catalogue = Catalogue(bus)
+    if role in ("all", "search"):
+        engine = SearchEngine(store, encoder.encode_query)
+        answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+    try:
+        await broker.start()
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(catalogue.follow)
+            if role in ("all", "worker") and settings.worker_slots > 0:
+                presence = Presence(bus, _view(settings, choice, encoder), utc_now)
+                tasks.start_soon(presence.beat)
+                publisher = Publisher(
+                    bus,
+                    encoder=encoder.version,
+                    chunker=_limits(settings).chunker,
+                    now=utc_now,
+                    on_change=catalogue.note,
+                )
+                for worker in _workers(
+                    settings, allowed_hosts, bus, presence, publisher, store, encoder, opened
+                ):
+                    tasks.start_soon(worker.serve)
+            while True:
+                waiting_for[:] = [] if bus.connected else ["the bus"]
+                await anyio.sleep(READY_POLL_SECONDS)
+    finally:
+        with anyio.CancelScope(shield=True), anyio.move_on_after(3):
+            await broker.stop()
 
 
 def _workers(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from contextlib import aclosing
 from fnmatch import fnmatchcase
@@ -55,6 +56,15 @@ class Catalogue:
     def __init__(self, bus: Bus) -> None:
         self._bucket = Bucket(bus, streams.KV_DATASETS, Dataset)
         self._datasets: dict[str, Dataset] = {}
+        self._known = asyncio.Event()
+
+    async def known(self, seconds: float) -> bool:
+        """Whether the bucket was read once; at the start of a process, waits for that *seconds* at most."""
+        try:
+            await asyncio.wait_for(self._known.wait(), seconds)
+        except TimeoutError:
+            return False
+        return True
 
     def all(self) -> list[Dataset]:
         return list(self._datasets.values())
@@ -74,3 +84,5 @@ class Catalogue:
                     self.note(change.key, change.value)
                 elif isinstance(change, Gone):
                     self.note(change.key, None)
+                else:
+                    self._known.set()

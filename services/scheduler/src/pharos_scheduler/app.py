@@ -19,7 +19,7 @@ from pharos_scheduler.scheduler import Scheduler
 from pharos_scheduler.settings import Settings
 from pharos_scheduler.subscribers import advisories, commands, items, timers, workers
 from pharos_service.buckets import Bucket
-from pharos_service.bus import TROUBLE, Bus, connect
+from pharos_service.bus import TROUBLE, Bus, dormant
 from pharos_service.health import probes
 from pharos_service.lease import Lease, lead
 from pharos_service.running import run
@@ -37,7 +37,7 @@ def utc_now() -> datetime:
 
 async def serve(settings: Settings) -> None:
     """Stand by, lead when the lease is free, until cancelled."""
-    bus = await connect(settings, "pharos-scheduler")
+    bus, connecting = dormant(settings, "pharos-scheduler")
     holder = f"{socket.gethostname()}-{os.getpid()}"
     lease = Bucket(bus, streams.KV_LEASE, Lease)
 
@@ -50,8 +50,10 @@ async def serve(settings: Settings) -> None:
             settings.health_port,
             lambda: None if bus.connected else "not connected to the bus",
         ):
+            await connecting
             await lead(lease, LEASE_KEY, holder, streams.LEASE_TTL_SECONDS, term)
     finally:
+        connecting.cancel()
         with anyio.CancelScope(shield=True), anyio.move_on_after(2):
             await bus.client.close()
 
