@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.support.git_server import Content, GitServer, Submodule, Symlink
-from tests.support.stack import search, submit, until_ended
+from tests.support.stack import Stack, eventually, search, submit, until_ended
 
 REPOSITORIES: Mapping[str, tuple[Mapping[str, Content], dict[str, Any]]] = {
     "no-source": (
@@ -39,6 +39,10 @@ REPOSITORIES: Mapping[str, tuple[Mapping[str, Content], dict[str, Any]]] = {
     "submodule": (
         {"vendored-lib": Submodule("1" * 40), "main.py": "def bittern():\n    return 0\n"},
         {"files": 1, "left_out": {"submodule": 1}, "finds": ("bittern", "main.py")},
+    ),
+    "deep-tree": (
+        {"d/" * 1_100 + "f.py": "x = 1\n", "ok.py": "def avocet():\n    return 1\n"},
+        {"files": 1, "left_out": {"over the depth limit": 1}, "finds": ("avocet", "ok.py")},
     ),
     "crlf": (
         {"windows.py": "import os\r\n\r\n\r\ndef spoonbill():\r\n    return os.sep\r\n"},
@@ -84,6 +88,17 @@ def test_it_ends_as_its_owner_expects(name: str, jobs: dict[str, Any], client: h
             lines = hit["chunk"].splitlines()
             at = next(number for number, line in enumerate(lines) if word in line)
             assert hit["lineSpan"]["start"] + at == expected["line"]
+
+
+def test_a_path_that_is_too_long_fails_with_a_sentence(git: GitServer, client: httpx.Client) -> None:
+    git.add_repository("strange/long-path", {"dd/" * 1_500 + "g.py": "x = 1\n"})
+    job = until_ended(client, submit(client, git.url("strange/long-path"))["id"])
+    assert job["state"] == "failed"
+    assert "path that is too long" in job["error"]
+
+
+def test_nothing_is_left_of_what_was_fetched(jobs: dict[str, Any], stack: Stack) -> None:
+    eventually(lambda: not list((stack.home / "workspaces").iterdir()))
 
 
 def test_an_empty_repository_fails_with_a_sentence(git: GitServer, client: httpx.Client) -> None:

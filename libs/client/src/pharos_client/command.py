@@ -70,7 +70,7 @@ class Session:
         self.out, self.err = rendering.consoles()
 
     def say(self, text: str) -> None:
-        self.out.print(text, markup=False)
+        self.out.print(text, markup=False, soft_wrap=True)
 
     def json(self, value: object) -> None:
         sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
@@ -188,7 +188,7 @@ def _watch(session: Session, job_id: int | str, *, json: bool) -> int:
         session.json(ended)
     else:
         _tell_ended(session, ended)
-    return EXIT_WRONG if ended.state in {"failed", "cancelled"} else EXIT_FINE
+    return EXIT_FINE if ended.is_done else EXIT_WRONG
 
 
 def _tell_ended(session: Session, job: Job) -> None:
@@ -197,10 +197,10 @@ def _tell_ended(session: Session, job: Job) -> None:
     session.out.print(f"[{style}]{escape(first)}[/]" if style else escape(first))
     for each in rest:
         session.say(each)
-    if job.state in {"completed", "skipped"}:
+    if job.state == "completed":
         dataset = f' --dataset "{line(job.result.dataset)}"' if job.result and job.result.dataset else ""
         session.say(f'Next: {rendering.program()} search "where are errors handled?"{dataset}')
-    elif job.state == "failed":
+    elif not job.is_done:
         session.say(f"Try again with: {rendering.program()} ingest {line(job.repository)} --watch")
 
 

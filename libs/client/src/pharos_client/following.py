@@ -20,7 +20,7 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def percent(self) -> float:
-        if self.job.state in {"completed", "skipped"}:
+        if self.job.state == "completed":
             return 100.0
         return min(100.0, max(0.0, self.progress.percent)) if self.progress is not None else 0.0
 

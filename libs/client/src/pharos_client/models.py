@@ -134,6 +134,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None = None
     code: str | None = None
     reason: str | None = None
+    age_seconds: int | None = None
     result: IndexResult | None = None
     progress: Progress | None = None
     waiting_for_worker: bool = False
@@ -141,6 +142,11 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def ended(self) -> bool:
         return self.state in ENDED
+
+    @property
+    def is_done(self) -> bool:
+        """Whether what was asked for is there now: indexed by this job, or before it."""
+        return self.state == "completed" or (self.state == "skipped" and self.age_seconds is None)
 
     @property
     def repository(self) -> str:

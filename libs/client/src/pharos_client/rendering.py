@@ -54,7 +54,7 @@ def program() -> str:
 def search_lines(answer: SearchAnswer) -> tuple[str, ...]:
     """The results, best first, as plain lines of any length."""
     if not answer.results:
-        return ("Nothing was found.",)
+        return (_nothing(answer),)
     lines: list[str] = []
     for place, result in enumerate(answer.results, 1):
         symbol = f"  {line(result.symbol)}" if result.symbol else ""
@@ -74,10 +74,15 @@ def search_lines(answer: SearchAnswer) -> tuple[str, ...]:
     return (*lines, f"{len(answer.results)} results in {answer.latency_ms:.0f} ms")
 
 
+def _nothing(answer: SearchAnswer) -> str:
+    note = answer.metadata.get("note")
+    return f"Nothing was found: {line(str(note))}." if note else "Nothing was found."
+
+
 def search_picture(answer: SearchAnswer) -> RenderableType:
     """The same for a terminal: with colours, and links where it knows them."""
     if not answer.results:
-        return Text("Nothing was found.")
+        return Text(_nothing(answer))
     return Group(
         *(_result(place, result) for place, result in enumerate(answer.results, 1)),
         Text(f"{len(answer.results)} results in {answer.latency_ms:.0f} ms", style="dim"),

@@ -67,10 +67,18 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     nats_user: Annotated[str, Meta(description="User name for the bus; empty for none.")] = ""
     nats_password: Annotated[Secret, Meta(description="Password for the bus.")] = Secret("")
     log_level: Annotated[
-        str, Meta(description="Least severe log line shown: `debug`, `info`, `warning` or `error`.")
+        str,
+        Meta(
+            description="Least severe log line shown: `debug`, `info`, `warning` or `error`.",
+            pattern="^(debug|info|warning|error)$",
+        ),
     ] = "info"
     log_format: Annotated[
-        str, Meta(description="`console`, `json`, or `auto`: console on a terminal, JSON elsewhere.")
+        str,
+        Meta(
+            description="`console`, `json`, or `auto`: console on a terminal, JSON elsewhere.",
+            pattern="^(console|json|auto)$",
+        ),
     ] = "auto"
     health_host: Annotated[
         str, Meta(description="Address for `/livez` and `/readyz` of a service that has no HTTP of its own.")

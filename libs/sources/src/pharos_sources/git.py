@@ -9,8 +9,6 @@ changes nothing.
 from __future__ import annotations
 
 import os
-import shutil
-import stat
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
@@ -54,6 +52,7 @@ from pharos_sources.guard import (
     system_resolver,
 )
 from pharos_sources.redirects import redirect_target
+from pharos_sources.removal import remove_tree
 from pharos_sources.repository_url import InvalidRef, RepositoryAddress, parse_ref, parse_sha
 from pharos_sources.secret import Secret
 
@@ -152,7 +151,7 @@ async def fetch(
     finally:
         if not done:
             with anyio.CancelScope(shield=True):
-                await to_thread.run_sync(_remove, into)
+                await to_thread.run_sync(remove_tree, into)
 
 
 async def remote_head(
@@ -357,7 +356,7 @@ async def _fetch(
             report(progress.phase, progress.done, progress.total)
 
     async def check_size() -> None:
-        if await to_thread.run_sync(_bytes_in, git_dir) > limits.bytes_max:
+        if await to_thread.run_sync(bytes_in, git_dir) > limits.bytes_max:
             raise RepositoryTooLarge(url, in_words(limits.bytes_max))
 
     async def watch_size() -> None:
@@ -425,13 +424,18 @@ def _write_attributes(git_dir: Path) -> None:
     (git_dir / "info" / "attributes").write_text(_ATTRIBUTES)
 
 
-def _bytes_in(folder: Path) -> int:
-    """Bytes of all files below *folder*; what vanishes meanwhile counts nothing."""
+def bytes_in(folder: Path) -> int:
+    """Bytes of all files below *folder*; what vanishes meanwhile, or lies too deep, counts nothing."""
     total = 0
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            with suppress(FileNotFoundError):
-                total += (Path(parent) / name).lstat().st_size
+    waiting = [os.fspath(folder)]
+    while waiting:
+        with suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                if entry.is_dir(follow_symlinks=False):
+                    waiting.append(entry.path)
+                else:
+                    with suppress(OSError):
+                        total += entry.stat(follow_symlinks=False).st_size
     return total
 
 
@@ -440,11 +444,3 @@ def _unlink(root: Path, paths: list[bytes]) -> None:
     for path in paths:
         with suppress(FileNotFoundError, IsADirectoryError, NotADirectoryError):
             (root / os.fsdecode(path)).unlink()
-
-
-def _remove(folder: Path) -> None:
-    """Remove *folder* whole; folders that lost their permissions get them back first."""
-    for parent, _, _ in os.walk(folder):
-        with suppress(OSError):
-            Path(parent).chmod(stat.S_IRWXU)
-    shutil.rmtree(folder, ignore_errors=True)

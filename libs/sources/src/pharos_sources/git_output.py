@@ -25,6 +25,7 @@ LINE_LENGTH_MAX: Final = 2_000
 LINES_KEPT: Final = 40
 DIAGNOSTIC_LENGTH_MAX: Final = 2_000
 PATH_BYTES_MAX: Final = 16 * 1024
+PATH_LENGTH_MAX: Final = 3_500  # systems end at 4,096 bytes, the folder of the checkout included
 REFS_BYTES_MAX: Final = 16 * 1024 * 1024
 
 _PROGRESS: Final = re.compile(
@@ -142,6 +143,8 @@ class TreeCount:
 
     def _add(self, record: bytes) -> None:
         facts, _, path = record.partition(b"\t")
+        if len(path) > PATH_LENGTH_MAX:
+            raise FetchFailed("the repository has a path that is too long")
         mode, _, _, size = facts.split()
         if mode == b"160000":
             self.submodules += 1

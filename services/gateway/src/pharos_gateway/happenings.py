@@ -149,4 +149,6 @@ def _public(event: AnyJobEvent | ItemLexicalReady) -> dict[str, Any]:
     if isinstance(event, ItemLexicalReady):
         return {"id": event.job_id, "at": event.at, "files": event.files, "chunks": event.chunks}
     shown: dict[str, Any] = msgspec.to_builtins(history.row(event.job))
+    # The row's percentage is of a moment that has passed: a state event carries none, or it would fall.
+    shown.pop("progress", None)
     return {**shown, "at": event.at}

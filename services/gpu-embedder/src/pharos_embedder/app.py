@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import shutil
 import socket
 import sys
 from contextlib import ExitStack
@@ -46,6 +45,7 @@ from pharos_service.rpc import answer, make_broker
 from pharos_service.running import EXIT_SETTINGS, run
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+from pharos_sources.removal import remove_tree
 from pharos_sources.secret import Secret
 
 log = structlog.get_logger()
@@ -135,7 +135,7 @@ def _workers(
     opened.callback(cache.close)
     # What a killed process left behind belongs to nobody: one home has one embedder.
     workspaces = home / "workspaces"
-    shutil.rmtree(workspaces, ignore_errors=True)
+    remove_tree(workspaces)
     workspaces.mkdir(parents=True, mode=0o700)
     config = WorkerConfig(
         workspaces=workspaces,
@@ -211,7 +211,7 @@ def _limits(settings: Settings) -> Limits:
         ),
         parsing=ParseOptions(
             size_chars=settings.chunk_size,
-            overlap_chars=min(settings.chunk_overlap, settings.chunk_size // 2),
+            overlap_chars=settings.chunk_overlap,
             file_bytes_max=file_bytes,
         ),
         batch_tokens=None

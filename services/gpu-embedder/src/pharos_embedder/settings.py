@@ -7,7 +7,7 @@ from typing import Annotated
 
 from msgspec import Meta
 
-from pharos_service.settings import Secret, ServiceSettings
+from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -53,7 +53,13 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         int, Meta(description="No file above this many MiB is read, whatever it is.", ge=1, le=1_000)
     ] = 100
     source_file_max_mb: Annotated[
-        int, Meta(description="Files of a repository above this many MiB are left out.", ge=1, le=1_000)
+        int,
+        Meta(
+            description="Files of a repository above this many MiB are left out; of data (JSON, CSV, XML) "
+            "above 256 KiB.",
+            ge=1,
+            le=1_000,
+        ),
     ] = 1
     embedding_batch_tokens: Annotated[
         str,
@@ -73,6 +79,15 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     parse_timeout_seconds: Annotated[
         float, Meta(description="A file whose parsing takes longer is cut by lines instead.", gt=0, le=300)
     ] = 10.0
+
+    def __post_init__(self) -> None:
+        if self.chunk_overlap > self.chunk_size // 2:
+            raise InvalidSettings(
+                [
+                    f"PHAROS_CHUNK_OVERLAP is {self.chunk_overlap}; it can be at most half of "
+                    f"PHAROS_CHUNK_SIZE ({self.chunk_size})."
+                ]
+            )
 
     @property
     def home_path(self) -> Path:

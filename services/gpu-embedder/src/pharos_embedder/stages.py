@@ -235,6 +235,7 @@ def result_of(
         chunks=chunks,
         edges=len(graph.edges),
         left_out=left_out,
+        left_out_examples={reason: tuple(paths) for reason, paths in found.examples.items()},
         languages=dict(Counter(file.language for file in files).most_common()),
         losses=tuple(round(loss, 5) for loss in training.losses),
         warnings=tuple(notices[:NOTICES_MAX]),
@@ -250,7 +251,7 @@ def summary(files: int, chunks: int, left_out: dict[str, int], warnings: int) ->
         return "There is nothing to index in this repository" + (
             f": everything was left out ({omitted})." if omitted else ": it has no files."
         )
-    text = f"{files} {'file' if files == 1 else 'files'} in {chunks} chunks"
+    text = f"{files} {'file' if files == 1 else 'files'} in {chunks} {'chunk' if chunks == 1 else 'chunks'}"
     if omitted:
         text += f"; left out: {omitted}"
     if warnings:

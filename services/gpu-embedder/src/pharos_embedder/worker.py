@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-import shutil
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import aclosing
 from datetime import datetime
@@ -50,6 +49,7 @@ from pharos_service.bus import TROUBLE, Bus
 from pharos_service.journal import Superseded
 from pharos_service.pull import durable
 from pharos_sources.hosts import AllowedHosts
+from pharos_sources.removal import remove_tree
 from pharos_sources.repository_url import parse_repository_url
 from pharos_sources.secret import Secret
 
@@ -110,7 +110,13 @@ class Worker:
 
     async def _take(self, item: WorkItem, message: Msg) -> None:
         attempt = _attempt(item, message)
-        items = ItemLog(self._bus, item, attempt=attempt, worker=self._presence.name, now=self._now)
+        items = ItemLog(
+            self._bus,
+            item,
+            attempt=min(attempt, item.job.max_attempts),
+            worker=self._presence.name,
+            now=self._now,
+        )
         try:
             async with anyio.create_task_group() as tasks:
                 tasks.start_soon(self._hold, message)
@@ -144,7 +150,7 @@ class Worker:
                 await self._withdraw(job, last.dataset)
             await items.say(
                 ItemFailed,
-                error=f"It was tried {attempt - 1} times, and each time its worker died",
+                error=worker_lost(job),
                 code="worker_lost",
             )
             return
@@ -219,7 +225,7 @@ class Worker:
         finally:
             sending.cancel()
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(lambda: shutil.rmtree(workspace, ignore_errors=True))
+                await anyio.to_thread.run_sync(_clear, workspace)
 
     async def _finish(self, job: Job, result: IndexResult, items: ItemLog) -> None:
         """Publish what is stored; also when an earlier worker died on the way."""
@@ -253,9 +259,24 @@ class Worker:
             await anyio.to_thread.run_sync(self._tools.store.drop, key)
 
 
+def _clear(workspace: Path) -> None:
+    """Remove what a job fetched; what cannot be removed now is tried again when the process starts."""
+    try:
+        remove_tree(workspace)
+    except OSError as error:
+        log.warning("workspace_not_removed", reason=str(error))
+
+
 def _attempt(item: WorkItem, message: Msg) -> int:
     """Each delivery after the first means that the worker before died."""
     return item.attempt + message.metadata.num_delivered - 1
+
+
+def worker_lost(job: Job) -> str:
+    """Why a job ends whose last worker died; *job* is as it was handed out, with what failed before."""
+    if job.error:
+        return f"Its worker died during the last of {job.max_attempts} attempts; before that: {job.error}"
+    return f"It was tried {job.max_attempts} times, and its worker died each time"
 
 
 async def _settle(message: Msg) -> None:

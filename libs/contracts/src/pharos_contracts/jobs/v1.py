@@ -105,6 +105,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     chunks_reused: int = 0
     edges: int = 0
     left_out: dict[str, int] = msgspec.field(default_factory=dict)
+    left_out_examples: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     languages: dict[str, int] = msgspec.field(default_factory=dict)
     losses: tuple[float, ...] = ()
     stage_seconds: dict[str, float] = msgspec.field(default_factory=dict)
