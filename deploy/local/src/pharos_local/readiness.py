@@ -1,4 +1,4 @@
-"""When a submit would succeed: the gateway says so, and a worker is there to take it."""
+"""When a submit would succeed and be worth it: every part answers, and a worker is there."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from pharos_client import AsyncPharos, PharosError
 
 POLL_SECONDS: Final = 0.2
 SAY_SECONDS: Final = 5.0
+ANSWERS: Final = "ok"
 
 
 async def wait_until_ready(client: AsyncPharos, *, worker_expected: bool, say: Callable[[str], None]) -> None:
@@ -29,10 +30,14 @@ async def not_ready(client: AsyncPharos, *, worker_expected: bool) -> str | None
     reason = await client.not_ready()
     if reason is not None:
         return f"the gateway: {reason}"
-    if not worker_expected:
-        return None
     try:
-        status = await client.worker_status()
+        health = await client.health()
+        offline = worker_expected and (await client.worker_status()).offline
     except PharosError as error:
         return f"the gateway: {error.detail}"
-    return "the embedder, which loads its model" if status.offline else None
+    if health.dependencies.get("history", ANSWERS) != ANSWERS:
+        return "history"
+    # A worker's entry outlives it by seconds: that search answers says that this embedder runs.
+    if offline or health.dependencies.get("search", ANSWERS) != ANSWERS:
+        return "the embedder, which loads its model"
+    return None

@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from pharos_client import AsyncPharos
 from pharos_local import nats_server, ports, programs
+from pharos_local.checks import unknown_variables
 from pharos_local.home import Home, write_private
 from pharos_local.programs import Program
 from pharos_local.readiness import wait_until_ready
@@ -83,6 +84,8 @@ async def run(
     left = await anyio.to_thread.run_sync(end_stale, home.run)
     if left:
         reporter.say(f"ended what a killed stack had left running: {', '.join(left)}")
+    for mistake in unknown_variables(environ):
+        reporter.say(f"{mistake.found}. {mistake.advice}")
     plan = Plan(settings, home, environ, color=reporter.color)
     write_private(home.endpoint, settings.reachable_url + "\n")
     ending = Ending()
