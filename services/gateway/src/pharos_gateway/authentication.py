@@ -58,9 +58,6 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     def may(self, role: Role) -> bool:
         return _RANK[self.role] >= _RANK[role]
 
-    def may_see(self, tenant: str | None) -> bool:
-        return self.every_tenant or tenant == self.tenant
-
 
 class Unauthenticated(Exception):
     """No credential where one is needed, or one that is not valid."""

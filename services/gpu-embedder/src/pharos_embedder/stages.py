@@ -15,6 +15,7 @@ from typing import Final, Protocol
 
 import msgspec
 import numpy as np
+import structlog
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
 from pharos_embedder.bm25 import Lexicon
@@ -30,6 +31,8 @@ from pharos_embedder.training import Training, train
 from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
 from pharos_embedder.vectors import Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
+
+log = structlog.get_logger()
 
 ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
 NOTICES_MAX: Final = 20
@@ -109,13 +112,22 @@ def train_stage(graph: FileGraph, report: Report, stop: threading.Event) -> Trai
         np.array([edge.target for edge in graph.edges], dtype=np.int64),
         np.array([edge.weight for edge in graph.edges], dtype=np.float32),
     )
-    return train(
+    trained = train(
         edges,
         len(graph.paths),
         directories=[path.rpartition("/")[0] for path in graph.paths],
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
         should_stop=stop.is_set,
     )
+    log.info(
+        "graph_trained",
+        files=len(graph.paths),
+        edges=len(graph.edges),
+        seconds=round(trained.seconds, 2),
+        losses=[round(loss, 4) for loss in trained.losses],
+        note=trained.note,
+    )
+    return trained
 
 
 def store_stage(
