@@ -35,6 +35,7 @@ from tests.support.gateway import (
     now,
     result,
     settings,
+    until_ready,
     worker,
 )
 from tests.support.nats_server import NatsServer, free_port
@@ -45,6 +46,7 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def http(bus: Bus, nats_server: NatsServer) -> AsyncIterator[httpx.AsyncClient]:
     async with serving(settings(nats_server.url)) as running, client(running.address, **BEARER) as connected:
+        await until_ready(connected)
         yield connected
 
 

@@ -37,6 +37,7 @@ from tests.support.gateway import (
     now,
     result,
     settings,
+    until_ready,
     worker,
 )
 from tests.support.nats_server import NatsServer
@@ -112,6 +113,7 @@ async def http(bus: Bus, nats_server: NatsServer) -> AsyncIterator[httpx.AsyncCl
         nats_server.url, git_allowed_hosts="http://git.test:9418", cors_origins=("https://ui.example",)
     )
     async with serving(chosen) as running, client(running.address) as connected:
+        await until_ready(connected)
         yield connected
 
 

@@ -19,7 +19,7 @@ from pharos_contracts.streams import KV_ACTIVE
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
-from tests.support.gateway import BEARER, History, client, now, settings, worker
+from tests.support.gateway import BEARER, History, client, now, settings, until_ready, worker
 from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -34,6 +34,7 @@ async def http(bus: Bus, nats_server: NatsServer) -> AsyncIterator[httpx.AsyncCl
         serving(settings(nats_server.url, git_allowed_hosts=HOSTS)) as running,
         client(running.address, **BEARER) as connected,
     ):
+        await until_ready(connected)
         yield connected
 
 

@@ -147,3 +147,10 @@ async def events(
             elif lines:
                 yield Received(lines)
                 lines = []
+
+
+async def until_ready(connected: httpx.AsyncClient) -> None:
+    """Wait until the gateway would take a job: it answers before it has reached its bus."""
+    async with asyncio.timeout(10):
+        while (await connected.get("/readyz")).status_code != 200:
+            await asyncio.sleep(0.02)
