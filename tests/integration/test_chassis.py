@@ -114,7 +114,7 @@ async def test_a_durable_consumer_goes_on_after_a_crash_of_the_server(
             await asyncio.sleep(0.05)
         await bus.publish("events.job.t.j.x", b"2")
         assert first.data == b"1"
-        # The server syncs what is published, not what is acknowledged: after a crash the first may come again.
+        # The server syncs publishes, not acknowledgements: after a crash the first may come again.
         while (again := await anext(messages)).data == b"1":
             await again.ack_sync()
         assert again.data == b"2"
