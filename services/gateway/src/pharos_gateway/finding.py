@@ -1,4 +1,4 @@
-"""Finding jobs: what waits in Q and what LEDGER holds is there at once, history knows the rest."""
+"""Finding jobs: what waits in Q and what JOBS and LEDGER hold is there at once, history knows the rest."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from pharos_contracts.history.v1 import FindJob, JobPage, ListJobs
 from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_contracts.streams import LEDGER
+from pharos_contracts.streams import JOBS, LEDGER
 from pharos_gateway.queueing import Queue
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus
@@ -56,11 +56,14 @@ class Finder:
         self._recent = recent
 
     async def known(self, tenant: str | None, job_id: str) -> Job | None:
-        """The job as of this moment, by LEDGER's word before Q's. *tenant* None is every one."""
+        """The job as of this moment, by the word of its events before Q's. *tenant* None is every one."""
         # Q first: a job leaves Q only after its event is stored.
         waiting = await self._queue.of_job(job_id)
         name = "*" if tenant is None else token(tenant)
-        stored = await self._bus.last(LEDGER, f"ledger.job.{name}.{token(job_id)}")
+        # JOBS is what is true now; LEDGER, its copy, lags behind it but remembers what JOBS has let go.
+        stored = await self._bus.last(JOBS, f"events.job.{name}.{token(job_id)}.*") or await self._bus.last(
+            LEDGER, f"ledger.job.{name}.{token(job_id)}"
+        )
         if stored is not None:
             try:
                 return decode(stored.data, _JobOfEvent).job
