@@ -409,3 +409,13 @@ def _drain(connection: socket.socket) -> str:
     while chunk := connection.recv(1 << 20):
         received += chunk
     return received.decode()
+
+
+async def test_a_job_is_found_by_its_events_while_their_copy_lags(bus: Bus, http: httpx.AsyncClient) -> None:
+    await History(bus).tell(job(1), JobState.QUEUED)
+    async with asyncio.timeout(10):
+        while (await bus.api("STREAM.INFO.LEDGER"))["state"]["messages"] == 0:
+            await asyncio.sleep(0.02)
+    await bus.api("STREAM.PURGE.LEDGER")
+    found = await http.get(f"/api/v1/jobs/{job(1).job_id}")
+    assert (found.status_code, found.json()["state"]) == (200, "queued")

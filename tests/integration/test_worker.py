@@ -309,3 +309,17 @@ async def test_a_dataset_that_is_global_or_local_keeps_its_scope(bus: Bus) -> No
     live = await record(bus)
     assert live is not None
     assert live.scope is Scope.LOCAL
+
+
+async def test_who_searches_in_the_same_process_hears_of_a_publishing_and_a_withdrawal_at_once(
+    bus: Bus,
+) -> None:
+    heard: list[Dataset | None] = []
+    publisher = Publisher(
+        bus, encoder="e", chunker="1", now=now, on_change=lambda _key, dataset: heard.append(dataset)
+    )
+    await publisher.publish(job(), RESULT, IndexStage.LEXICAL)
+    assert heard == [await record(bus)]
+    await publisher.publish(job(), RESULT, IndexStage.LEXICAL)  # a repeat changes nothing
+    assert await publisher.withdraw(job(), DATASET)
+    assert heard[1:] == [None]

@@ -133,7 +133,6 @@ class BusLimits(msgspec.Struct, frozen=True, kw_only=True):
 
     queue_max: int = 10
     documents_queue_max: int = 1000
-    replicas: int = 1
 
 
 def _bucket(
