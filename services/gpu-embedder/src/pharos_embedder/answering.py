@@ -97,7 +97,7 @@ class Answers:
             ),
             reasons=tuple(_reason(each) for each in found.reasons),
             highlights=found.highlights,
-            also=tuple(LineSpan(start=span.start, end=span.end) for span in found.other_chunks),
+            also=found.other_chunks,
         )
 
 

@@ -11,6 +11,7 @@ from typing import Final, Literal
 import msgspec
 import numpy as np
 
+from pharos_contracts.search.v1 import LineSpan
 from pharos_embedder.bm25 import Lexicon, SparseVector, matched_words, query_vector
 from pharos_embedder.fusion import Channel, FoundFile, Reason, fuse
 from pharos_embedder.vectors import (
@@ -76,11 +77,6 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     sparse: float | None = None
     structural: float | None = None
     final: float
-
-
-class LineSpan(msgspec.Struct, frozen=True, kw_only=True):
-    start: int
-    end: int
 
 
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
