@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import signal
 import socket
@@ -18,9 +19,11 @@ import pytest
 from pharos_contracts.jobs.v1 import Progress, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.streams import KV_WORKERS, BusLimits, declare
-from pharos_contracts.subjects import progress_subject
+from pharos_contracts.subjects import progress_subject, tenant_job_events
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
+from pharos_gateway.following import Wanted, follow
+from pharos_gateway.live import Live
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.bus_admin import apply
@@ -94,6 +97,25 @@ async def test_a_life_is_told_event_by_event_with_the_sequences_of_the_stream(
     assert seen[3].data["result"]["files_processed"] == 342
 
 
+async def test_what_happens_while_the_greeting_is_on_its_way_is_told(bus: Bus) -> None:
+    live = Live(bus, Bucket(bus, KV_WORKERS, Worker))
+    wanted = Wanted(tenant="default", subjects=tenant_job_events("default"))
+
+    async def snapshot() -> dict[str, object]:
+        return {}
+
+    tails = asyncio.create_task(live.run())
+    try:
+        async with asyncio.timeout(20), aclosing(follow(bus, live, wanted, snapshot)) as blocks:
+            assert b"connected" in await anext(blocks)
+            sequence = await History(bus).tell(job(1), JobState.QUEUED)
+            while live.sequence < sequence:
+                await asyncio.sleep(0.01)
+            assert b"event: job.queued" in await anext(blocks)
+    finally:
+        tails.cancel()
+
+
 async def test_one_jobs_events_are_replayed_from_the_first_and_the_stream_ends_after_the_last(
     bus: Bus, http: httpx.AsyncClient
 ) -> None:
@@ -151,10 +173,12 @@ async def test_every_event_arrives_once_and_in_order_over_a_crash_of_the_bus(
 ) -> None:
     history = History(bus)
     seen: list[int] = []
+    connected = asyncio.Event()
 
     async def read() -> None:
         async with aclosing(events(http, "/api/v1/events")) as stream:
             async for event in stream:
+                connected.set()
                 if event.id is not None:
                     seen.append(event.data["number"])
                 if len(seen) == 45:
@@ -162,7 +186,7 @@ async def test_every_event_arrives_once_and_in_order_over_a_crash_of_the_bus(
 
     async with asyncio.timeout(40), asyncio.TaskGroup() as tasks:
         reading = tasks.create_task(read())
-        await asyncio.sleep(0.3)
+        await connected.wait()
         for number in range(1, 46):
             if number in (15, 30):
                 await asyncio.to_thread(nats_server.kill)
@@ -362,9 +386,13 @@ async def test_too_many_streams_of_one_key_are_refused_and_places_are_given_back
         assert (await anonymous.get("/api/v1/ingestion/events")).status_code == 503
         for stream in (*streams, third):
             await stream.aclose()  # type: ignore[attr-defined]
-        await asyncio.sleep(0.2)
-        async with aclosing(events(http, "/api/v1/events")) as stream:
-            assert (await anext(stream)).comment == "connected"
+
+        while True:  # until the gateway has noticed that they left
+            with contextlib.suppress(httpx.HTTPStatusError):
+                async with aclosing(events(http, "/api/v1/events")) as stream:
+                    assert (await anext(stream)).comment == "connected"
+                    break
+            await asyncio.sleep(0.02)
 
 
 async def test_a_reader_that_takes_nothing_is_sent_away_and_loses_nothing_when_it_resumes(
@@ -379,7 +407,7 @@ async def test_a_reader_that_takes_nothing_is_sent_away_and_loses_nothing_when_i
             b"GET /api/v1/events HTTP/1.1\r\nHost: x\r\nConnection: close\r\n"
             b"Authorization: Bearer " + TOKEN.encode() + b"\r\n\r\n"
         )
-        await asyncio.sleep(0.3)
+        assert await asyncio.to_thread(slow.recv, 1, socket.MSG_PEEK)
         # More than the kernel's buffers and a thousand waiting events can hold.
         for start in range(1, 1501, 50):
             await asyncio.gather(

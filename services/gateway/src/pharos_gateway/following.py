@@ -70,10 +70,11 @@ async def follow(
         workers=wanted.workers,
         events_max=events_max,
     ) as subscription:
+        await live.primed()
+        position = live.sequence  # whatever is offered from here on is newer
         # Sent at once, so that a proxy passes the head of the answer on.
         yield comment("connected")
         await live.ready.wait()
-        position = live.sequence
         after = 0 if wanted.from_start else wanted.after
         ended = False
         if after is not None:
