@@ -218,9 +218,9 @@ for start in range(first, first + 1_000_000, 20):
 """
 
 
-def writer(path: Path, first: int) -> subprocess.Popen[str]:
+def writer(path: Path, first: int, limit_bytes: int = LIMIT_BYTES) -> subprocess.Popen[str]:
     return subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(path), str(first), str(LIMIT_BYTES)],
+        [sys.executable, "-c", WRITER, str(path), str(first), str(limit_bytes)],
         stdout=subprocess.PIPE,
         text=True,
     )
@@ -247,10 +247,12 @@ def test_a_killed_writer_leaves_a_whole_database_and_what_it_had_stored(
 
 
 def test_two_processes_share_one_cache(path: Path, warnings: list[str]) -> None:
-    with writer(path, 0) as one, writer(path, 10_000_000) as other:
+    # Writers that run far ahead of the reader must not have evicted what it is about to read.
+    roomy = 64 * LIMIT_BYTES
+    with writer(path, 0, roomy) as one, writer(path, 10_000_000, roomy) as other:
         assert one.stdout is not None
         assert other.stdout is not None
-        with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as cache:
+        with VectorCache(path, limit_bytes=roomy, warn=warnings.append) as cache:
             for n in range(10):
                 left, right = int(one.stdout.readline()), int(other.stdout.readline())
                 cache.put_many({key(20_000_000 + n): vector(n)})

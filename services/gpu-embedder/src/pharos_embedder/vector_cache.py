@@ -179,7 +179,7 @@ class VectorCache:
 
     def _open_environment(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
-        size = self._file_bytes()
+        found = self._file_bytes() > 0
         self._environment = lmdb.open(
             str(self._path),
             map_size=self._limit_bytes,
@@ -190,8 +190,11 @@ class VectorCache:
         )
         with self._environment.begin() as transaction:
             page = transaction.stat()["psize"]
-        # LMDB maps the file and trusts it: reading what a truncation took away would end this process.
-        if size and (self._environment.info()["last_pgno"] + 1) * page > size:
+        # LMDB maps the file and trusts it: reading what a truncation took away would end this process. The
+        # size is read last: another process may be writing, and what it has committed is in the file.
+        needed = (self._environment.info()["last_pgno"] + 1) * page
+        size = self._file_bytes()
+        if found and needed > size:
             raise lmdb.CorruptedError("the file is shorter than it says")
         if size > self._limit_bytes:  # an installation that lowered its limit: it cannot shrink in place
             raise lmdb.InvalidError("the file is over its limit")
