@@ -9,6 +9,25 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pharos_contracts.control.v1 import (
+    Action,
+    AskPlace,
+    ControlJob,
+    Controlled,
+    DeadLetter,
+    DeadLetterKind,
+    DeleteSchedule,
+    DescribeStore,
+    Place,
+    Purged,
+    PurgeDeadLetter,
+    PutSchedule,
+    ReplayDeadLetter,
+    Scheduled,
+    StopItem,
+    StoreContents,
+    StoredGeneration,
+)
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.jobs.v1 import (
@@ -20,6 +39,7 @@ from pharos_contracts.jobs.v1 import (
     ItemCompleted,
     ItemFailed,
     ItemLexicalReady,
+    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
@@ -36,6 +56,7 @@ from pharos_contracts.jobs.v1 import (
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message, encode, tag_of
 from pharos_contracts.rpc import Refused
+from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
@@ -127,6 +148,19 @@ def examples() -> list[Message]:
         highlights=("f",),
     )
     view = JobView(job=job(), sequence=7, changed_at=AT)
+    schedule = Schedule(
+        schedule_id="nightly",
+        tenant="default",
+        source=SOURCE,
+        project="default",
+        cron="0 3 * * *",
+        timezone="Europe/Berlin",
+        jitter_seconds=600,
+        ttl_seconds=86400,
+        created_at=AT,
+        created_by="admin",
+    )
+    asked = {"tenant": "default", "by": "admin", "at": AT, "reply_to": "_INBOX.abc.1"}
     return [
         COMMAND,
         ActiveJob(command=COMMAND, created_at=AT, number=3),
@@ -140,6 +174,7 @@ def examples() -> list[Message]:
         _of_item(ItemFailed, error="Repository not found", code="repository_not_found"),
         _of_item(ItemSkipped, reason="Task exceeded TTL"),
         _of_item(ItemCancelled),
+        _of_item(ItemPaused),
         Progress(
             tenant="default",
             job_id=JOB_ID,
@@ -190,6 +225,41 @@ def examples() -> list[Message]:
         ReadLog(tenant="default", job_id=JOB_ID),
         JobLog(entries=(LogEntry(sequence=7, event="jobs.event.v1.queued", at=AT, text="queued"),), cursor=7),
         JobPage(jobs=(view,), cursor=3, sequence=7),
+        ControlJob(**asked, job_id=JOB_ID, action=Action.CANCEL),
+        ReplayDeadLetter(**asked, letter_id=JOB_ID),
+        PurgeDeadLetter(**asked, letter_id="WORK-17"),
+        PutSchedule(**asked, schedule=schedule),
+        DeleteSchedule(**asked, schedule_id="nightly"),
+        Controlled(job=job(JobState.CANCELLED)),
+        Purged(id=JOB_ID),
+        Scheduled(schedule=schedule),
+        schedule,
+        StopItem(job_id=JOB_ID, item_id="0", action=Action.CANCEL, fact=12, at=AT),
+        DeadLetter(
+            letter_id=JOB_ID,
+            kind=DeadLetterKind.JOB,
+            tenant="default",
+            at=AT,
+            reason="Its worker died twice while it worked on this job",
+            code="poison",
+            job=job(JobState.FAILED),
+            deaths=2,
+            workers=("RTX-4070-Node",),
+        ),
+        AskPlace(job=job()),
+        Place(position=2, waiting=4, estimated_start_at=AT),
+        DescribeStore(),
+        StoreContents(
+            generations=(
+                StoredGeneration(
+                    tenant="default",
+                    project="default",
+                    dataset=RESULT.dataset,
+                    generation=RESULT.generation,
+                    points=2552,
+                ),
+            )
+        ),
         Refused(code="invalid_query", detail="the query is empty", status=400),
     ]
 

@@ -8,8 +8,10 @@ from pharos_contracts.message import Message
 
 SEARCH: Final = "rpc.search"
 HISTORY: Final = "rpc.history"
+SCHEDULER: Final = "rpc.scheduler"
+STORE: Final = "rpc.store"
 
-RPC_SUBJECTS: Final = (SEARCH, HISTORY)
+RPC_SUBJECTS: Final = (SEARCH, HISTORY, SCHEDULER, STORE)
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="rpc.view.v1.refused"):

@@ -28,11 +28,15 @@ PROGRESS: Final = "PROGRESS"
 SCHED: Final = "SCHED"
 ADVISORIES: Final = "ADVISORIES"
 AUDIT: Final = "AUDIT"
+DEAD: Final = "DEAD"
 
 SCHEDULER_QUEUE: Final = "scheduler-queue"
 SCHEDULER_EXPIRY: Final = "scheduler-expiry"
 SCHEDULER_ITEMS: Final = "scheduler-items"
 SCHEDULER_ADVISORIES: Final = "scheduler-advisories"
+SCHEDULER_CONTROL: Final = "scheduler-control"
+SCHEDULER_DUE: Final = "scheduler-due"
+CALLBACKS: Final = "callbacks"
 WORKERS: Final = "workers-default"
 HISTORY: Final = "history"
 
@@ -45,12 +49,15 @@ KV_CONNECTIONS: Final = "connections"
 KV_DATASETS: Final = "datasets"
 KV_IDEMPOTENCY: Final = "idempotency"
 KV_LIMITS: Final = "limits"
+KV_SCHEDULES: Final = "schedules"
 OBJ_UPLOADS: Final = "uploads"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
 QUEUE_ACK_WAIT_SECONDS: Final = 5.0
 WORK_ACK_WAIT_SECONDS: Final = 30.0
+CALLBACK_ACK_WAIT_SECONDS: Final = 60.0
+CALLBACK_DELIVERIES_MAX: Final = 12
 # The worker gives up on an item before the server does, so that its end is told by an event.
 WORK_DELIVERIES_MAX: Final = 10
 
@@ -306,6 +313,17 @@ def declare(limits: BusLimits) -> Bus:
             max_bytes=256 * MiB,
             max_age_seconds=DAY_SECONDS * 365,
         ),
+        Stream(
+            name=DEAD,
+            about="Dead letters: jobs that killed their workers, and messages that nobody could read.",
+            writers="scheduler",
+            readers="scheduler, gateway",
+            subjects=("dead.*.*",),
+            max_bytes=64 * MiB,
+            max_messages=10_000,
+            max_messages_per_subject=1,
+            max_age_seconds=DAY_SECONDS * 90,
+        ),
         _bucket(
             KV_WORKERS,
             "Live workers, by name; an entry is gone 15 s after the last heartbeat.",
@@ -333,7 +351,7 @@ def declare(limits: BusLimits) -> Bus:
         ),
         _bucket(
             KV_CONTROL,
-            "Requests to pause or cancel that a worker watches for.",
+            "Items that were taken away from whoever works on them.",
             writers="scheduler",
             readers="workers",
             max_bytes=16 * MiB,
@@ -370,6 +388,13 @@ def declare(limits: BusLimits) -> Bus:
             max_bytes=16 * MiB,
             ttl_seconds=3600,
             storage=Storage.MEMORY,
+        ),
+        _bucket(
+            KV_SCHEDULES,
+            "Repositories that are indexed again and again.",
+            writers="scheduler",
+            readers="scheduler, gateway",
+            max_bytes=16 * MiB,
         ),
         Stream(
             name=f"OBJ_{OBJ_UPLOADS}",
@@ -409,6 +434,30 @@ def declare(limits: BusLimits) -> Bus:
             name=SCHEDULER_ADVISORIES,
             about="Ends jobs whose item the server will not deliver again.",
             ack_wait_seconds=30,
+        ),
+        Consumer(
+            stream=CONTROL,
+            name=SCHEDULER_CONTROL,
+            about="Carries out what owners and operators ask, one after the other.",
+            ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
+            max_ack_pending=1,
+        ),
+        Consumer(
+            stream=SCHED,
+            name=SCHEDULER_DUE,
+            about="Backoffs that are over, and schedules whose time has come.",
+            filters=("due.>",),
+            ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
+        ),
+        Consumer(
+            stream=JOBS,
+            name=CALLBACKS,
+            about="Tells the callbacks of jobs that ended.",
+            filters=tuple(
+                f"events.job.*.*.{name}" for name in ("completed", "failed", "cancelled", "skipped")
+            ),
+            ack_wait_seconds=CALLBACK_ACK_WAIT_SECONDS,
+            max_deliver=CALLBACK_DELIVERIES_MAX,
         ),
         Consumer(
             stream=WORK,

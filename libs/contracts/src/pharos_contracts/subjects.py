@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
+from typing import assert_never
+
 import msgspec
 
+from pharos_contracts.control.v1 import (
+    AnyCommand,
+    ControlJob,
+    DeadLetter,
+    DeleteSchedule,
+    PurgeDeadLetter,
+    PutSchedule,
+    ReplayDeadLetter,
+)
 from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import ItemEvent, JobEvent, Priority, Progress, SubmitJob, WorkItem
 from pharos_contracts.message import tag_of
 
 POOL_DEFAULT = "default"
 ITEM_REPOSITORY = "0"  # a repository job has one item
+ITEM_CLEAR = "clear"  # what removes the rest of a cancelled job
 
 
 class MalformedSubject(ValueError):
@@ -57,9 +70,73 @@ def work_subject(item: WorkItem, pool: str = POOL_DEFAULT) -> str:
     return f"work.{token(pool)}.{item.job.job_id}.{token(item.item_id)}"
 
 
+def work_items(job_id: str) -> str:
+    """All items of one job that workers have or are to have."""
+    return f"work.*.{token(job_id)}.*"
+
+
 def work_message_id(item: WorkItem) -> str:
-    """What makes one handing-out of one try unique within WORK's duplicate window."""
-    return f"{item.job.job_id}.{item.item_id}:{item.attempt}:{item.dispatch}"
+    """What makes one handing-out of one try by one leader unique within WORK's duplicate window."""
+    return f"{item.job.job_id}.{item.item_id}:{item.attempt}:{item.dispatch}:{item.term}"
+
+
+def control_subject(command: AnyCommand) -> str:
+    match command:
+        case ControlJob():
+            return f"cmd.control.{token(command.job_id)}.{command.action}"
+        case ReplayDeadLetter():
+            return f"cmd.control.{token(command.letter_id)}.replay"
+        case PurgeDeadLetter():
+            return f"cmd.control.{token(command.letter_id)}.purge"
+        case PutSchedule():
+            return f"cmd.control.{token(command.schedule.schedule_id)}.put_schedule"
+        case DeleteSchedule():
+            return f"cmd.control.{token(command.schedule_id)}.delete_schedule"
+        case _:
+            assert_never(command)
+
+
+class DueKind(StrEnum):
+    RETRY = "retry"
+    CRON = "cron"
+
+
+class Due(msgspec.Struct, frozen=True):
+    """What a message that SCHED sent later is about: the ``id`` of a job or of a schedule."""
+
+    kind: DueKind
+    tenant: str
+    id: str
+
+
+def later_subject(due: Due) -> str:
+    """Where the message waits; one of the same subject is replaced."""
+    return f"sched.{due.kind}.{token(due.tenant)}.{token(due.id)}"
+
+
+def due_subject(due: Due) -> str:
+    """Where it arrives when its time has come."""
+    return f"due.{due.kind}.{token(due.tenant)}.{token(due.id)}"
+
+
+def parse_due(subject: str) -> Due:
+    """What is due, from ``due.<kind>.<tenant>.<id>``; MalformedSubject."""
+    parts = subject.split(".")
+    if len(parts) != 4 or parts[0] != "due":
+        raise MalformedSubject(subject)
+    try:
+        return Due(DueKind(parts[1]), parts[2], parts[3])
+    except ValueError as error:
+        raise MalformedSubject(subject) from error
+
+
+def dead_letter_subject(letter: DeadLetter) -> str:
+    return f"dead.{token(letter.tenant)}.{token(letter.letter_id)}"
+
+
+def dead_letters(tenant: str | None, letter_id: str | None = None) -> str:
+    """The dead letters of a tenant (None: of all), or one of them."""
+    return f"dead.{'*' if tenant is None else token(tenant)}.{'*' if letter_id is None else token(letter_id)}"
 
 
 def _event_name(event: JobEvent | ItemEvent) -> str:

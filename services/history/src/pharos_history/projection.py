@@ -17,6 +17,7 @@ from pharos_contracts.jobs.v1 import (
     ItemCompleted,
     ItemFailed,
     ItemLexicalReady,
+    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
@@ -114,6 +115,8 @@ def _item_state(event: AnyItemEvent, earlier: ItemView | None) -> JobState:
             return JobState.SKIPPED
         case ItemCancelled():
             return JobState.CANCELLED
+        case ItemPaused():
+            return JobState.PAUSED
         case _:
             assert_never(event)
 
@@ -185,5 +188,7 @@ def _item_sentence(event: AnyItemEvent) -> str:
             return f"skipped: {event.reason}"
         case ItemCancelled():
             return "cancelled"
+        case ItemPaused():
+            return "paused"
         case _:
             assert_never(event)

@@ -14,6 +14,7 @@ from pharos_contracts.jobs.v1 import (
     ItemCompleted,
     ItemFailed,
     ItemLexicalReady,
+    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
@@ -70,7 +71,7 @@ def after(job: Job, event: AnyItemEvent) -> Job | None:
     if job.state in TERMINAL or event.attempt < job.attempt:
         return None
     match event:
-        case ItemLexicalReady() | ItemCancelled():
+        case ItemLexicalReady() | ItemCancelled() | ItemPaused():
             return None
         case ItemStarted():
             return _started(job, event)

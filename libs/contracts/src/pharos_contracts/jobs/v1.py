@@ -29,6 +29,14 @@ class Priority(StrEnum):
     LOW = "low"
 
 
+class Trigger(StrEnum):
+    """What asked for a job: somebody who waits for it, a push to a repository, or a schedule."""
+
+    INTERACTIVE = "interactive"
+    WEBHOOK = "webhook"
+    SCHEDULED = "scheduled"
+
+
 class Scope(StrEnum):
     """Who finds a dataset: its project's searches, only searches that name it, or every project's."""
 
@@ -66,6 +74,8 @@ class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submi
     submitted_at: datetime
     submitted_by: str
     ttl_seconds: int
+    trigger: Trigger = Trigger.INTERACTIVE
+    callback_url: str | None = None
 
 
 class ActiveJob(Message, frozen=True, kw_only=True, tag="jobs.view.v1.active"):
@@ -115,7 +125,13 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as of its last event: each event carries it whole, so that the last one is enough to go on."""
+    """A job as of its last event: each event carries it whole, so that the last one is enough to go on.
+
+    ``max_attempts`` grows with each retry that its owner asks for, so that attempts never begin again at 1.
+    ``paused_seconds`` is how long it stood still without a start: its time to live does not run then.
+    ``control`` is the sequence of the last command of its owner that was acted upon, ``facts_after`` that of
+    the fact on JOBS that ended what its workers may still say: older ones are past.
+    """
 
     job_id: str
     number: int
@@ -144,6 +160,24 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     reason: str | None = None
     age_seconds: int | None = None
     result: IndexResult | None = None
+    trigger: Trigger = Trigger.INTERACTIVE
+    callback_url: str | None = None
+    paused_at: datetime | None = None
+    paused_seconds: float = 0.0
+    controlled_by: str | None = None
+    control: int = 0
+    facts_after: int = 0
+
+
+def waited_seconds(job: Job, now: datetime) -> float:
+    """How long *job* has waited for its first start, pauses left out."""
+    until = job.paused_at or now
+    return max(0.0, (until - job.submitted_at).total_seconds() - job.paused_seconds)
+
+
+def is_expired(job: Job, now: datetime) -> bool:
+    """Whether *job* waited for too long. The time to live ends at the first start."""
+    return job.started_at is None and waited_seconds(job, now) > job.ttl_seconds
 
 
 class JobEvent(Message, frozen=True, kw_only=True):
@@ -212,6 +246,8 @@ def job_of(command: SubmitJob, number: int) -> Job:
         submitted_at=command.submitted_at,
         submitted_by=command.submitted_by,
         ttl_seconds=command.ttl_seconds,
+        trigger=command.trigger,
+        callback_url=command.callback_url,
     )
 
 
@@ -241,17 +277,34 @@ EVENT_OF_STATE: Final[dict[JobState, type[JobEvent]]] = {
 }
 
 
+class Purpose(StrEnum):
+    """What a worker is to do with an item."""
+
+    INDEX = "index"
+    CLEAR = "clear"
+
+
 class WorkItem(Message, frozen=True, kw_only=True, tag="work.command.v1.item"):
-    """Please do this item: one try (``attempt``), handed out for the ``dispatch``-th time."""
+    """Please do this item: one try (``attempt``), handed out for the ``dispatch``-th time.
+
+    ``purpose`` clear: remove what the job has left behind, since it was cancelled. ``term`` is that of the
+    leader that handed it out: what a leader hands out after another one took over is not done.
+    """
 
     job: Job
     item_id: str
     attempt: int
     dispatch: int
+    purpose: Purpose = Purpose.INDEX
+    term: int = 0
 
 
 class ItemEvent(Message, frozen=True, kw_only=True):
-    """Base of the facts that a worker writes of an item that it holds."""
+    """Base of the facts about an item, written by the worker that holds it or by the scheduler.
+
+    ``instance`` is that of the worker process, ``deaths`` how many processes have died with the item in hand
+    since its last attempt that ended by itself.
+    """
 
     event_id: str
     at: datetime
@@ -261,6 +314,8 @@ class ItemEvent(Message, frozen=True, kw_only=True):
     attempt: int
     dispatch: int
     worker: str
+    instance: str = ""
+    deaths: int = 0
 
 
 class ItemStarted(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.started"):
@@ -302,11 +357,22 @@ class ItemSkipped(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.skip
 
 
 class ItemCancelled(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.cancelled"):
-    """The scheduler took the item away from its worker."""
+    """The scheduler took the item away for good, from a worker or before one had it."""
+
+
+class ItemPaused(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.paused"):
+    """The scheduler took the item away for now; what was done is kept, and another dispatch goes on."""
 
 
 AnyItemEvent = (
-    ItemStarted | ItemLexicalReady | ItemCommitting | ItemCompleted | ItemFailed | ItemSkipped | ItemCancelled
+    ItemStarted
+    | ItemLexicalReady
+    | ItemCommitting
+    | ItemCompleted
+    | ItemFailed
+    | ItemSkipped
+    | ItemCancelled
+    | ItemPaused
 )
 
 AnyEvent = AnyJobEvent | AnyItemEvent

@@ -21,6 +21,7 @@ class Worker(Message, frozen=True, kw_only=True, tag="workers.view.v1.worker"):
     """One worker process, as of its last heartbeat; the bucket forgets it when heartbeats stop.
 
     ``instance`` changes with every start, so that a restarted worker is not taken for the one that died.
+    Memory is in bytes: the device's where it has its own, else the machine's; 0 where it cannot be told.
     """
 
     name: str
@@ -36,4 +37,6 @@ class Worker(Message, frozen=True, kw_only=True, tag="workers.view.v1.worker"):
     error: str | None = None
     since: datetime
     seen_at: datetime
+    memory_used: int = 0
+    memory_total: int = 0
     versions: dict[str, str] = msgspec.field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Repositories that are indexed again and again."""
