@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from contextlib import aclosing
 
 import pytest
@@ -13,7 +14,7 @@ from pharos_service.buckets import Bucket, Entry, Gone
 from pharos_service.bus import Bus, BusUnavailable, StreamFull
 from pharos_service.bus_admin import apply, diff, status
 from pharos_service.journal import Journal, Superseded
-from pharos_service.lease import Lease, lead
+from pharos_service.lease import Held, Lease, LeaseLost, lead, term_of
 from pharos_service.pull import CaughtUp, durable, tail
 from tests.support.nats_server import NatsServer
 
@@ -173,12 +174,14 @@ async def test_a_watch_tells_of_entries_changes_and_expiry(bus: Bus) -> None:
 async def test_one_of_two_leads_and_the_other_takes_over_when_it_stops(bus: Bus) -> None:
     bucket = Bucket(bus, "lease", Lease)
     leading: list[str] = []
+    terms: list[int] = []
     overlap = 0
     now: set[str] = set()
 
     async def contend(name: str) -> None:
-        async def work() -> None:
+        async def work(held: Held) -> None:
             nonlocal overlap
+            terms.append(held.term)
             leading.append(name)
             now.add(name)
             overlap = max(overlap, len(now))
@@ -201,4 +204,43 @@ async def test_one_of_two_leads_and_the_other_takes_over_when_it_stops(bus: Bus)
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
     assert set(leading) == {"a", "b"}
+    assert terms[0] < terms[1]
     assert overlap == 1
+
+
+async def test_a_holder_that_was_frozen_knows_before_its_next_effect(bus: Bus) -> None:
+    checked: asyncio.Queue[BaseException | None] = asyncio.Queue()
+
+    async def work(held: Held) -> None:
+        held.check()
+        time.sleep(3)
+        try:
+            held.check()
+        except LeaseLost as lost:
+            checked.put_nowait(lost)
+        await asyncio.sleep(60)
+
+    leading = asyncio.create_task(lead(Bucket(bus, "lease", Lease), "scheduler", "a", 3, work))
+    try:
+        async with asyncio.timeout(20):
+            assert isinstance(await checked.get(), LeaseLost)
+    finally:
+        leading.cancel()
+
+
+async def test_what_a_term_adopts_is_written_into_the_lease(bus: Bus) -> None:
+    bucket = Bucket(bus, "lease", Lease)
+
+    async def work(held: Held) -> None:
+        held.adopt(17)
+        await asyncio.sleep(60)
+
+    leading = asyncio.create_task(lead(bucket, "scheduler", "a", 3, work))
+    try:
+        async with asyncio.timeout(5):
+            while (entry := await bucket.get("scheduler")) is None or entry.value.adopted is None:
+                await asyncio.sleep(0.02)
+        assert entry.value == Lease(holder="a", term=term_of(entry), adopted=17)
+        assert term_of(entry) < entry.revision
+    finally:
+        leading.cancel()

@@ -34,6 +34,7 @@ from pharos_scheduler.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, StreamFull
 from pharos_service.journal import Journal
+from pharos_service.lease import Held
 from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
 
@@ -158,7 +159,7 @@ async def say(bus: Bus, item: WorkItem, kind: type[ItemEvent], attempt: int = 1,
 
 @asynccontextmanager
 async def leading(bus: Bus) -> AsyncIterator[None]:
-    task = asyncio.create_task(lead_term(bus, Settings()))
+    task = asyncio.create_task(lead_term(bus, Settings(), Held(1, 60, asyncio.get_running_loop().time())))
     try:
         yield
     finally:

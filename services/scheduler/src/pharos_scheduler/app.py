@@ -21,7 +21,7 @@ from pharos_scheduler.subscribers import advisories, commands, items, timers, wo
 from pharos_service.buckets import Bucket
 from pharos_service.bus import TROUBLE, Bus, dormant
 from pharos_service.health import probes
-from pharos_service.lease import Lease, lead
+from pharos_service.lease import Held, Lease, lead
 from pharos_service.running import run
 
 log = structlog.get_logger()
@@ -41,8 +41,8 @@ async def serve(settings: Settings) -> None:
     holder = f"{socket.gethostname()}-{os.getpid()}"
     lease = Bucket(bus, streams.KV_LEASE, Lease)
 
-    async def term() -> None:
-        await lead_term(bus, settings)
+    async def term(held: Held) -> None:
+        await lead_term(bus, settings, held)
 
     try:
         async with probes(
@@ -58,7 +58,7 @@ async def serve(settings: Settings) -> None:
             await bus.client.close()
 
 
-async def lead_term(bus: Bus, settings: Settings) -> None:
+async def lead_term(bus: Bus, settings: Settings, held: Held) -> None:
     """One term of leadership: it ends with the lease, or with an error that a new term starts over from."""
     while True:
         try:
