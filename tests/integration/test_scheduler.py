@@ -3,168 +3,32 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
 
-from pharos_contracts import streams, subjects
-from pharos_contracts.identity import uuid7
-from pharos_contracts.jobs.v1 import (
-    ActiveJob,
-    AnyJobEvent,
-    IndexResult,
-    ItemCommitting,
-    ItemCompleted,
-    ItemEvent,
-    ItemFailed,
-    ItemStarted,
-    Job,
-    RepositorySource,
-    SubmitJob,
-    WorkItem,
-)
-from pharos_contracts.lifecycle import TERMINAL, JobState
-from pharos_contracts.message import decode
-from pharos_contracts.workers.v1 import Worker, WorkerState
-from pharos_scheduler.app import lead_term, utc_now
-from pharos_scheduler.settings import Settings
-from pharos_service.buckets import Bucket
+from pharos_contracts import streams
+from pharos_contracts.jobs.v1 import ItemCommitting, ItemCompleted, ItemFailed, ItemStarted, WorkItem
+from pharos_contracts.lifecycle import JobState
 from pharos_service.bus import Bus, StreamFull
-from pharos_service.journal import Journal
-from pharos_service.lease import Held
 from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
-
-pytestmark = pytest.mark.anyio
-
-RESULT = IndexResult(
-    dataset="d", generation=1, commit="c", files_processed=1, embeddings_generated=1, chunks=1
+from tests.support.scheduling import (
+    RESULT,
+    announce,
+    command,
+    ended,
+    events_of,
+    is_released,
+    job_when,
+    leading,
+    say,
+    submit,
+    take,
+    until_holds,
 )
 
-
-def command(number: int, *, ttl_seconds: int = 3600, age_seconds: float = 0) -> SubmitJob:
-    at = datetime.now(UTC) - timedelta(seconds=age_seconds)
-    return SubmitJob(
-        job_id=str(uuid7(int(at.timestamp() * 1000), number.to_bytes(10, "big"))),
-        tenant="default",
-        key=f"{number:032x}",
-        source=RepositorySource(
-            identity=f"github.com/o/r{number}", clone_url=f"https://github.com/o/r{number}"
-        ),
-        project="default",
-        submitted_at=at,
-        submitted_by="test",
-        ttl_seconds=ttl_seconds,
-    )
-
-
-async def submit(bus: Bus, wanted: SubmitJob) -> int:
-    active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
-    await active.create(
-        subjects.active_key(wanted.tenant, wanted.key),
-        ActiveJob(command=wanted, created_at=wanted.submitted_at),
-    )
-    ack = await bus.publish(
-        subjects.submit_subject(wanted),
-        wanted,
-        message_id=wanted.job_id,
-        ttl_seconds=wanted.ttl_seconds,
-        expect_last=0,
-        expect_scope=subjects.same_work_filter(wanted),
-    )
-    return ack.seq
-
-
-async def events_of(bus: Bus, wanted: SubmitJob) -> list[AnyJobEvent]:
-    found: list[AnyJobEvent] = []
-    sequence = 1
-    while True:
-        stored = await bus.first(streams.JOBS, subjects.job_events(wanted.tenant, wanted.job_id), sequence)
-        if stored is None:
-            return found
-        found.append(decode(stored.data, AnyJobEvent))
-        sequence = stored.sequence + 1
-
-
-async def job_when(bus: Bus, wanted: SubmitJob, holds: Callable[[Job], bool], seconds: float = 20) -> Job:
-    async with asyncio.timeout(seconds):
-        while True:
-            events = await events_of(bus, wanted)
-            if events and holds(events[-1].job):
-                return events[-1].job
-            await asyncio.sleep(0.02)
-
-
-def ended(job: Job) -> bool:
-    return job.state in TERMINAL
-
-
-async def is_released(bus: Bus, wanted: SubmitJob) -> None:
-    active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
-    async with asyncio.timeout(5):
-        while await active.get(subjects.active_key(wanted.tenant, wanted.key)) is not None:
-            await asyncio.sleep(0.02)
-
-
-async def announce(bus: Bus, slots: int = 1) -> None:
-    now = utc_now()
-    await Bucket(bus, streams.KV_WORKERS, Worker).put(
-        "w1",
-        Worker(
-            name="w1",
-            instance="i",
-            pool="default",
-            state=WorkerState.IDLE,
-            device="cpu",
-            slots=slots,
-            since=now,
-            seen_at=now,
-        ),
-    )
-
-
-async def take(bus: Bus) -> tuple[WorkItem, Any]:
-    """The next item, as a worker would get it."""
-    subscription = await bus.jetstream.pull_subscribe_bind(durable=streams.WORKERS, stream=streams.WORK)
-    (message,) = await subscription.fetch(1, timeout=10)
-    item: WorkItem = decode(message.data, WorkItem)
-    return item, message
-
-
-async def say(bus: Bus, item: WorkItem, kind: type[ItemEvent], attempt: int = 1, **facts: Any) -> None:
-    scope = subjects.item_events(item.job.tenant, item.job.job_id, item.item_id)
-    last = await bus.last(streams.JOBS, scope)
-    event = kind(
-        event_id=f"{item.job.job_id}{kind.__name__}{attempt}",
-        at=utc_now(),
-        tenant=item.job.tenant,
-        job_id=item.job.job_id,
-        item_id=item.item_id,
-        attempt=attempt,
-        dispatch=item.dispatch,
-        worker="w1",
-        **facts,
-    )
-    await Journal(bus, streams.JOBS).append(
-        subjects.item_event_subject(event),
-        event,
-        message_id=event.event_id,
-        scope=scope,
-        expect_last=last.sequence if last else 0,
-    )
-
-
-@asynccontextmanager
-async def leading(bus: Bus) -> AsyncIterator[None]:
-    task = asyncio.create_task(lead_term(bus, Settings(), Held(1, 60, asyncio.get_running_loop().time())))
-    try:
-        yield
-    finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+pytestmark = pytest.mark.anyio
 
 
 async def test_a_job_goes_from_the_queue_to_its_end(bus: Bus) -> None:
@@ -204,7 +68,7 @@ async def test_nothing_leaves_the_queue_while_no_worker_is_alive(bus: Bus) -> No
         await asyncio.sleep(6)  # longer than the queue waits for an acknowledgement
         state = (await bus.api(f"STREAM.INFO.{streams.Q}"))["state"]
         assert state["messages"] == 10
-        assert (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"] == 0
+        await until_holds(bus, streams.WORK, 0)
 
 
 async def test_jobs_that_wait_too_long_are_skipped_with_their_age_and_make_room(bus: Bus) -> None:
@@ -217,7 +81,7 @@ async def test_jobs_that_wait_too_long_are_skipped_with_their_age_and_make_room(
             assert (job.state, job.reason) == (JobState.SKIPPED, "Task exceeded TTL")
             assert job.age_seconds is not None and job.age_seconds >= 2
             await is_released(bus, each)
-        assert (await bus.api(f"STREAM.INFO.{streams.Q}"))["state"]["messages"] == 0
+        await until_holds(bus, streams.Q, 0)
         await announce(bus)
         await submit(bus, command(11))
         item, _ = await take(bus)
@@ -286,7 +150,7 @@ async def test_the_next_leader_takes_up_where_the_last_one_stopped(bus: Bus, sto
     names = [type(event).__name__ for event in await events_of(bus, wanted)]
     assert names.count("JobCompleted") == 1
     assert names.count("JobQueued") == 1
-    assert (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"] == 0
+    await until_holds(bus, streams.WORK, 0)
 
 
 async def test_the_queue_survives_a_crash_of_the_bus(bus: Bus, nats_server: NatsServer) -> None:
@@ -309,7 +173,7 @@ async def test_the_queue_survives_a_crash_of_the_bus(bus: Bus, nats_server: Nats
 async def test_a_command_that_was_lost_from_the_queue_is_handed_out_from_the_ledger(
     bus: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pharos_scheduler.scheduler.ORPHAN_SECONDS", 1.0)
+    monkeypatch.setattr("pharos_scheduler.scheduler.LOST_SECONDS", 1.0)
     wanted = command(1)
     async with leading(bus):
         await submit(bus, wanted)

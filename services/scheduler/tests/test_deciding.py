@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pharos_contracts.jobs.v1 import (
@@ -16,13 +18,15 @@ from pharos_contracts.jobs.v1 import (
     ItemEvent,
     ItemFailed,
     ItemLexicalReady,
+    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
     JobKind,
     RepositorySource,
+    is_expired,
 )
-from pharos_contracts.lifecycle import TERMINAL, JobState
+from pharos_contracts.lifecycle import TERMINAL, IllegalTransition, JobState
 from pharos_scheduler import deciding
 
 AT = datetime(2026, 1, 15, 10, 0, tzinfo=UTC)
@@ -74,6 +78,7 @@ FACTS = {
     "permanent": lambda attempt: fact(ItemFailed, attempt, error="x", code="c"),
     "skipped": lambda attempt: fact(ItemSkipped, attempt, reason="r"),
     "cancelled": lambda attempt: fact(ItemCancelled, attempt),
+    "paused": lambda attempt: fact(ItemPaused, attempt),
 }
 
 # (state and attempt of the job, fact and attempt of the item) -> state; what is not here changes nothing.
@@ -162,21 +167,116 @@ def test_a_transient_failure_waits_longer_each_time_and_the_last_attempt_fails()
         after = deciding.after(job(JobState.RUNNING, attempt), FACTS["transient"](attempt))
         assert after is not None and after.state is JobState.RETRYING and after.next_attempt_at is not None
         waits.append((after.next_attempt_at - AT - timedelta(seconds=9)).total_seconds())
-    assert waits == [2.0, 4.0]
+    assert waits == [pytest.approx(deciding.backoff_seconds(attempt, "j"), abs=1e-5) for attempt in (1, 2)]
     last = deciding.after(job(JobState.RUNNING, 3), FACTS["transient"](3))
     assert last is not None
     assert (last.state, last.error, last.code) == (JobState.FAILED, "x", "c")
 
 
-def test_a_backoff_has_an_upper_bound() -> None:
-    assert deciding.backoff_seconds(9) <= deciding.BACKOFF_MAX_SECONDS
-    assert deciding.backoff_seconds(60) == deciding.BACKOFF_MAX_SECONDS
+@given(st.integers(1, 100), st.text())
+def test_a_backoff_doubles_a_quarter_more_or_less_up_to_its_bound(attempt: int, seed: str) -> None:
+    whole = min(deciding.BACKOFF_MAX_SECONDS, 2.0 * 2.0 ** (attempt - 1))
+    assert 0.75 * whole <= deciding.backoff_seconds(attempt, seed) <= 1.25 * whole
 
 
-@pytest.mark.parametrize(("waited", "attempt", "expected"), [(60, 0, False), (61, 0, True), (9999, 1, False)])
-def test_the_time_to_live_ends_at_the_first_start(waited: int, attempt: int, expected: bool) -> None:
-    waiting = job(JobState.QUEUED, attempt)
-    assert deciding.is_expired(waiting, AT + timedelta(seconds=waited)) is expected
+def test_jobs_that_failed_together_do_not_come_back_together() -> None:
+    assert len({deciding.backoff_seconds(3, f"job-{number}") for number in range(50)}) == 50
+
+
+@pytest.mark.parametrize(("waited", "started", "expected"), [(60, 0, False), (61, 0, True), (9999, 1, False)])
+def test_the_time_to_live_ends_at_the_first_start(waited: int, started: int, expected: bool) -> None:
+    waiting = job(JobState.QUEUED, started, started_at=AT if started else None)
+    assert is_expired(waiting, AT + timedelta(seconds=waited)) is expected
+
+
+# What owners ask
+
+WHO = {"by": "ada", "control": 7}
+ALLOWED = {
+    ("pause", "queued"): "paused",
+    ("pause", "running"): "paused",
+    ("resume", "paused"): "queued",
+    ("cancel", "pending"): "cancelled",
+    ("cancel", "queued"): "cancelled",
+    ("cancel", "running"): "cancelled",
+    ("cancel", "paused"): "cancelled",
+    ("cancel", "retrying"): "cancelled",
+    ("retry", "failed"): "retrying",
+    ("retry", "cancelled"): "retrying",
+}
+LATER = AT + timedelta(seconds=100)
+
+
+def asked(action: str, before: Job, at: datetime = LATER) -> Job:
+    match action:
+        case "pause":
+            return deciding.paused(before, now=at, facts_after=5, **WHO)
+        case "resume":
+            return deciding.resumed(before, now=at, **WHO)
+        case "cancel":
+            return deciding.cancelled(before, now=at, facts_after=5, **WHO)
+        case _:
+            return deciding.retried(before, now=at, facts_after=5, max_attempts=4, **WHO)
+
+
+@pytest.mark.parametrize("state", JobState)
+@pytest.mark.parametrize("action", ["pause", "resume", "cancel", "retry"])
+def test_what_an_owner_asks_is_done_or_refused_in_every_state(action: str, state: JobState) -> None:
+    before = job(state, paused_at=AT if state is JobState.PAUSED else None)
+    expected = ALLOWED.get((action, state.value))
+    if expected is None:
+        with pytest.raises(IllegalTransition):
+            asked(action, before)
+        return
+    after = asked(action, before)
+    assert (after.state, after.controlled_by, after.control) == (expected, "ada", 7)
+
+
+def test_a_pause_stops_the_time_to_live() -> None:
+    """TTL 60 s: 30 s waited, 100 s paused, 29 s waited is not too old; 31 s is."""
+    paused = asked("pause", job(JobState.QUEUED, 0), AT + timedelta(seconds=30))
+    assert not is_expired(paused, AT + timedelta(days=3))
+    resumed = asked("resume", paused, AT + timedelta(seconds=130))
+    assert (resumed.state, resumed.paused_at) == (JobState.QUEUED, None)
+    assert not is_expired(resumed, AT + timedelta(seconds=159))
+    assert is_expired(resumed, AT + timedelta(seconds=161))
+
+
+def test_a_paused_attempt_goes_on_and_one_that_waited_begins() -> None:
+    running = asked("resume", asked("pause", job(JobState.RUNNING, attempt=2)))
+    assert deciding.next_attempt(running) == 2
+    started = deciding.after(running, FACTS["started"](2))
+    assert started is not None
+    assert (started.state, deciding.next_attempt(started)) == (JobState.RUNNING, 3)
+    waiting = asked("resume", asked("pause", job(JobState.QUEUED, attempt=1)))
+    assert deciding.next_attempt(waiting) == 2
+
+
+def test_a_pause_while_it_waits_to_go_on_does_not_forget_the_attempt() -> None:
+    once = asked("resume", asked("pause", job(JobState.RUNNING, attempt=2)))
+    twice = asked("resume", asked("pause", once))
+    assert deciding.next_attempt(twice) == 2
+
+
+def test_a_retry_has_as_many_attempts_as_a_new_job_and_counts_on() -> None:
+    failed = job(JobState.FAILED, attempt=3, error="x", ended_at=AT)
+    again = asked("retry", failed)
+    assert (again.max_attempts, deciding.next_attempt(again), again.ended_at) == (7, 4, None)
+    queued = deciding.due(again)
+    assert (queued.state, queued.next_attempt_at) == (JobState.QUEUED, None)
+    assert deciding.waits_outside(queued)
+
+
+def test_a_job_that_was_cancelled_before_it_ran_may_be_retried_long_after() -> None:
+    cancelled = asked("cancel", job(JobState.QUEUED, 0), AT + timedelta(seconds=10))
+    again = asked("retry", cancelled, AT + timedelta(days=5))
+    assert not is_expired(again, AT + timedelta(days=5, seconds=40))
+
+
+@pytest.mark.parametrize("state", [JobState.PAUSED, JobState.RETRYING])
+@pytest.mark.parametrize("name", sorted(FACTS))
+def test_nothing_that_a_worker_says_moves_a_job_that_no_worker_has(state: JobState, name: str) -> None:
+    assert deciding.after(job(state), FACTS[name](1)) is None
 
 
 def test_an_expired_job_says_how_old_it_was() -> None:

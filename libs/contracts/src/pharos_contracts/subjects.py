@@ -70,9 +70,9 @@ def work_subject(item: WorkItem, pool: str = POOL_DEFAULT) -> str:
     return f"work.{token(pool)}.{item.job.job_id}.{token(item.item_id)}"
 
 
-def work_items(job_id: str) -> str:
-    """All items of one job that workers have or are to have."""
-    return f"work.*.{token(job_id)}.*"
+def work_item(job_id: str, item_id: str) -> str:
+    """One item of one job, in whatever pool."""
+    return f"work.*.{token(job_id)}.{token(item_id)}"
 
 
 def work_message_id(item: WorkItem) -> str:
@@ -147,9 +147,9 @@ def job_event_subject(event: JobEvent) -> str:
     return f"events.job.{token(event.job.tenant)}.{event.job.job_id}.{_event_name(event)}"
 
 
-def job_events(tenant: str, job_id: str) -> str:
-    """All events of one job: the scope of its compare-and-set."""
-    return f"events.job.{token(tenant)}.{token(job_id)}.*"
+def job_events(tenant: str | None, job_id: str) -> str:
+    """All events of one job: the scope of its compare-and-set; of any tenant where that is None."""
+    return f"events.job.{'*' if tenant is None else token(tenant)}.{token(job_id)}.*"
 
 
 def item_event_subject(event: ItemEvent) -> str:
@@ -171,8 +171,8 @@ def progress_subject(progress: Progress) -> str:
     return f"progress.{token(progress.tenant)}.{progress.job_id}.{token(progress.item_id)}"
 
 
-def ledger_job(tenant: str, job_id: str) -> str:
-    return f"ledger.job.{token(tenant)}.{token(job_id)}"
+def ledger_job(tenant: str | None, job_id: str) -> str:
+    return f"ledger.job.{'*' if tenant is None else token(tenant)}.{token(job_id)}"
 
 
 def active_key(tenant: str, key: str) -> str:

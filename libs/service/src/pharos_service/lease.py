@@ -31,8 +31,8 @@ class Lease(Message, frozen=True, kw_only=True, tag="lease.view.v1.lease"):
     """Who leads.
 
     ``term`` is the revision of the entry that the holder took it with, and grows with each holder; 0 in that
-    very entry, which cannot know it. ``adopted`` is the last sequence, in the stream that the holder writes to,
-    of what earlier holders wrote while they led; None until the holder has looked.
+    very entry, which cannot know it. ``adopted`` is the last sequence, in the stream that the holder writes
+    to, of what earlier holders wrote while they led; None until the holder has looked.
     """
 
     holder: str

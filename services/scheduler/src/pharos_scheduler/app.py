@@ -14,14 +14,30 @@ import structlog
 
 from pharos_contracts import streams
 from pharos_contracts.message import UnreadableMessage
-from pharos_scheduler.job_store import BusDispatcher, BusJobStore
+from pharos_scheduler.backoffs import BusBackoffs
+from pharos_scheduler.controlling import Controller
+from pharos_scheduler.dead_letters import BusDeadLetters
+from pharos_scheduler.dispatcher import BusDispatcher
+from pharos_scheduler.items import BusItems
+from pharos_scheduler.job_store import BusJobStore
+from pharos_scheduler.schedule_store import BusScheduleStore, BusSubmissions, BusWakeUps
 from pharos_scheduler.scheduler import Scheduler
+from pharos_scheduler.schedules import Schedules
 from pharos_scheduler.settings import Settings
-from pharos_scheduler.subscribers import advisories, commands, items, timers, workers
+from pharos_scheduler.subscribers import (
+    advisories,
+    commands,
+    control,
+    due,
+    items_said,
+    places,
+    timers,
+    workers,
+)
 from pharos_service.buckets import Bucket
 from pharos_service.bus import TROUBLE, Bus, dormant
 from pharos_service.health import probes
-from pharos_service.lease import Held, Lease, lead
+from pharos_service.lease import Held, Lease, LeaseLost, lead
 from pharos_service.running import run
 
 log = structlog.get_logger()
@@ -62,24 +78,65 @@ async def lead_term(bus: Bus, settings: Settings, held: Held) -> None:
     """One term of leadership: it ends with the lease, or with an error that a new term starts over from."""
     while True:
         try:
-            await _lead(bus, settings)
-        except* (*TROUBLE, UnreadableMessage) as errors:
+            await _lead(bus, settings, held)
+        except* (*TROUBLE, UnreadableMessage, LeaseLost) as errors:
             # What is in memory is only a cache: forget it, and recover from what is stored.
             log.warning("term_restarted", reason="; ".join(repr(error) for error in errors.exceptions))
         await asyncio.sleep(0.5)
 
 
-async def _lead(bus: Bus, settings: Settings) -> None:
+async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
+    if held.adopted is None:
+        # What stands in WORK now was handed out by leaders; what an earlier one adds from here on was not.
+        held.adopt(int((await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["last_seq"]))
+    store = BusJobStore(bus, utc_now, held.check)
+    items = BusItems(bus, utc_now)
+    dispatcher = BusDispatcher(bus, utc_now, held.check)
+    letters = BusDeadLetters(bus)
+    schedules = Schedules(
+        BusScheduleStore(bus, held.check),
+        BusWakeUps(bus, held.check),
+        BusSubmissions(
+            bus,
+            store,
+            now=utc_now,
+            check=held.check,
+            tenant_queue_max=settings.tenant_queue_max or None,
+        ),
+        now=utc_now,
+    )
     scheduler = Scheduler(
-        BusJobStore(bus, utc_now), BusDispatcher(bus), now=utc_now, max_attempts=settings.max_attempts
+        store,
+        dispatcher,
+        items,
+        BusBackoffs(bus),
+        letters,
+        now=utc_now,
+        max_attempts=settings.max_attempts,
+        ageing_seconds=settings.queue_ageing_seconds,
+        term=held.term,
+    )
+    controller = Controller(
+        scheduler,
+        store,
+        items,
+        dispatcher,
+        letters,
+        schedules,
+        now=utc_now,
+        max_attempts=settings.max_attempts,
     )
     await scheduler.recover()
+    await schedules.recover()
     async with anyio.create_task_group() as tasks:
-        tasks.start_soon(commands, bus, scheduler)
+        tasks.start_soon(commands, bus, scheduler, letters)
         tasks.start_soon(timers, bus, scheduler)
-        tasks.start_soon(items, bus, scheduler)
+        tasks.start_soon(items_said, bus, scheduler)
+        tasks.start_soon(control, bus, controller, letters)
+        tasks.start_soon(due, bus, scheduler, schedules)
         tasks.start_soon(advisories, bus, scheduler)
         tasks.start_soon(workers, bus, scheduler)
+        tasks.start_soon(places, bus, scheduler)
         tasks.start_soon(_every, RENEW_SECONDS, scheduler.renew)
         tasks.start_soon(_every, SWEEP_SECONDS, scheduler.sweep)
         tasks.start_soon(_hand_out, scheduler)

@@ -1,20 +1,19 @@
-"""Job states on JOBS, and the way to the workers on WORK."""
+"""Job states on JOBS, and the claims that keep the same work from being done twice."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from datetime import datetime
 from typing import Final
 
 import structlog
 
 from pharos_contracts import streams, subjects
-from pharos_contracts.jobs.v1 import EVENT_OF_STATE, ActiveJob, AnyJobEvent, Job, WorkItem
+from pharos_contracts.jobs.v1 import EVENT_OF_STATE, ActiveJob, AnyJobEvent, Job, JobResumed, command_of
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_scheduler.ports import Tracked
+from pharos_scheduler.ports import Clock, Tracked
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.journal import Journal
@@ -29,9 +28,11 @@ TOMBSTONE_SECONDS: Final = 3600
 class BusJobStore:
     """The adapter of ``ports.JobStore``."""
 
-    def __init__(self, bus: Bus, now: Callable[[], datetime]) -> None:
+    def __init__(self, bus: Bus, now: Clock, check: Callable[[], None]) -> None:
+        """*check* is called before each write, and raises where this leader may lead no more."""
         self._bus = bus
         self._now = now
+        self._check = check
         self._journal = Journal(bus, streams.JOBS)
         self._active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
 
@@ -66,7 +67,7 @@ class BusJobStore:
             await asyncio.sleep(0.1)
         log.warning("ledger_behind", waited_seconds=LEDGER_LAG_SECONDS)
 
-    async def load(self, tenant: str, job_id: str) -> Tracked | None:
+    async def load(self, tenant: str | None, job_id: str) -> Tracked | None:
         found = await self._bus.last(streams.JOBS, subjects.job_events(tenant, job_id))
         if found is None:
             # Older than the retention of JOBS: the ledger still has it, and nothing to name in between.
@@ -78,10 +79,12 @@ class BusJobStore:
         latest: AnyJobEvent = decode(found.data, AnyJobEvent)
         return Tracked(latest.job, found.sequence)
 
-    async def record(self, job: Job, sequence: int) -> Tracked:
+    async def record(self, job: Job, sequence: int, *, resumed: bool = False) -> Tracked:
+        self._check()
         # What follows one event is one event: a repeat after an unknown fate is the same message.
         event_id = f"{job.job_id}:{sequence}:{job.state}"
-        event = EVENT_OF_STATE[job.state](event_id=event_id, at=self._now(), job=job)
+        kind = JobResumed if resumed else EVENT_OF_STATE[job.state]
+        event = kind(event_id=event_id, at=self._now(), job=job)
         written = await self._journal.append(
             subjects.job_event_subject(event),
             event,
@@ -95,25 +98,27 @@ class BusJobStore:
         entry = await self._active.get(subjects.active_key(tenant, key))
         return entry.value if entry else None
 
+    async def claim(self, job: Job) -> str | None:
+        self._check()
+        key = subjects.active_key(job.tenant, job.key)
+        claim = ActiveJob(command=command_of(job), created_at=self._now(), number=job.number)
+        while await self._active.create(key, claim) is None:
+            entry = await self._active.get(key)
+            if entry is None:
+                continue  # released in between
+            owner = entry.value.command.job_id
+            if owner == job.job_id:
+                return None
+            other = await self.load(job.tenant, owner)
+            if other is None or other.job.state not in TERMINAL:
+                return owner
+            if await self._active.update(key, claim, entry.revision) is not None:
+                return None  # a crash had kept it from being released
+        return None
+
     async def release(self, job: Job) -> None:
+        self._check()
         key = subjects.active_key(job.tenant, job.key)
         entry = await self._active.get(key)
         if entry is not None and entry.value.command.job_id == job.job_id:
             await self._active.delete(key, entry.revision, tombstone_seconds=TOMBSTONE_SECONDS)
-
-
-class BusDispatcher:
-    """The adapter of ``ports.Dispatcher``."""
-
-    def __init__(self, bus: Bus) -> None:
-        self._bus = bus
-
-    async def dispatch(self, item: WorkItem) -> None:
-        await self._bus.publish(subjects.work_subject(item), item, message_id=subjects.work_message_id(item))
-
-    async def dispatched(self) -> set[str]:
-        info = await self._bus.api(f"STREAM.INFO.{streams.WORK}", {"subjects_filter": "work.>"})
-        return {subject.split(".")[2] for subject in info["state"].get("subjects") or {}}
-
-    async def is_queued(self, job_id: str) -> bool:
-        return await self._bus.first(streams.Q, subjects.command_filter(job_id)) is not None

@@ -1,14 +1,44 @@
-"""Which waiting jobs are handed out now. Pure: the leader calls it whenever something changed."""
+"""Which waiting jobs are handed out now, and where each of the others stands. Pure.
+
+A job's rank comes from its priority and from what asked for it, and falls while it waits, so that nothing is
+starved: whoever has waited for ``RANKS_MAX`` steps of ageing ranks with the most urgent, and before all that
+came later. Within a rank tenants are served in turn: first who has the fewest jobs running, then who was
+served the longest ago; within a tenant the oldest job comes first.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+import heapq
+from bisect import bisect_left, insort
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
 
-from pharos_contracts.jobs.v1 import Job
+import msgspec
+
+from pharos_contracts.jobs.v1 import Job, Priority, Trigger, waited_seconds
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
+Lane = tuple[str, str, str]
+Place = tuple[float, int, str]
 
-def lane(job: Job) -> tuple[str, str, str]:
+RANKS_PER_PRIORITY: Final = 3
+PRIORITY_RANK: Final[Mapping[Priority, int]] = {
+    Priority.URGENT: 0,
+    Priority.HIGH: 1 * RANKS_PER_PRIORITY,
+    Priority.NORMAL: 2 * RANKS_PER_PRIORITY,
+    Priority.LOW: 3 * RANKS_PER_PRIORITY,
+}
+TRIGGER_RANK: Final[Mapping[Trigger, int]] = {
+    Trigger.INTERACTIVE: 0,
+    Trigger.WEBHOOK: 1,
+    Trigger.SCHEDULED: 2,
+}
+RANKS_MAX: Final = max(PRIORITY_RANK.values()) + max(TRIGGER_RANK.values())
+
+
+def lane(job: Job) -> Lane:
     """What only one running job may write at a time: a dataset, or a repository that names its own."""
     return job.tenant, job.project, job.dataset or job.source.identity
 
@@ -18,20 +48,157 @@ def slots(workers: Iterable[Worker]) -> int:
     return sum(worker.slots for worker in workers if worker.state is not WorkerState.DRAINING)
 
 
-def order(job: Job) -> tuple[int, str]:
-    """Where a job stands in the queue: as Q numbered it."""
-    return job.number, job.job_id
+def rank(job: Job, now: datetime, ageing_seconds: float) -> int:
+    """0 is the most urgent; a priority is worth ``ageing_seconds`` of waiting."""
+    base = PRIORITY_RANK[job.priority] + TRIGGER_RANK[job.trigger]
+    steps = int(waited_seconds(job, now) * RANKS_PER_PRIORITY / ageing_seconds)
+    return max(0, base - steps)
 
 
-def plan(waiting: Sequence[Job], in_flight: Collection[Job], workers: Collection[Worker]) -> list[Job]:
-    """The jobs of *waiting* to hand out, in order; never more than free slots, one per lane."""
+def place(job: Job) -> Place:
+    """Where *job* stands among the jobs of its tenant, rank aside: since when it waits, pauses left out."""
+    return job.submitted_at.timestamp() + job.paused_seconds, job.number, job.job_id
+
+
+class Waiting:
+    """The jobs that wait, oldest first within each tenant, priority and trigger.
+
+    Only the first of each such row can be the next one: a queue of thousands costs what a handful does.
+    """
+
+    def __init__(self, jobs: Iterable[Job] = ()) -> None:
+        self._rows: dict[tuple[str, Priority, Trigger], list[tuple[Place, Job]]] = {}
+        self._jobs: dict[str, Job] = {}
+        for job in jobs:
+            self.add(job)
+
+    def __len__(self) -> int:
+        return len(self._jobs)
+
+    def __contains__(self, job_id: str) -> bool:
+        return job_id in self._jobs
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(self._jobs.values())
+
+    def add(self, job: Job) -> None:
+        self.discard(job.job_id)
+        self._jobs[job.job_id] = job
+        row = self._rows.setdefault((job.tenant, job.priority, job.trigger), [])
+        insort(row, (place(job), job), key=lambda entry: entry[0])
+
+    def discard(self, job_id: str) -> None:
+        job = self._jobs.pop(job_id, None)
+        if job is None:
+            return
+        key = (job.tenant, job.priority, job.trigger)
+        row = self._rows[key]
+        del row[bisect_left(row, place(job), key=lambda entry: entry[0])]
+        if not row:
+            del self._rows[key]
+
+    def rows(self) -> list[Sequence[Job]]:
+        return [_Row(row) for row in self._rows.values()]
+
+
+class _Row(Sequence[Job]):
+    """The jobs of a row, without copying it."""
+
+    def __init__(self, entries: list[tuple[Place, Job]]) -> None:
+        self._entries = entries
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __getitem__(self, index: int) -> Job:  # type: ignore[override]
+        return self._entries[index][1]
+
+
+class Turns(msgspec.Struct, frozen=True):
+    """How many jobs of each tenant run, and when each tenant was served last, as any number that grows."""
+
+    running: Mapping[str, int] = {}
+    served: Mapping[str, int] = {}
+
+
+def in_order(
+    waiting: Waiting,
+    turns: Turns,
+    now: datetime,
+    ageing_seconds: float,
+    may_run: Callable[[Job], bool] = lambda job: True,
+) -> Iterator[Job]:
+    """The waiting jobs as they are served, one after the other, each counted as running from then on.
+
+    *may_run* is asked when a job's turn has come; one that may not is passed over.
+    """
+    rows = waiting.rows()
+    position = [0] * len(rows)
+    running = Counter(turns.running)
+    served = dict(turns.served)
+    clock = max(served.values(), default=0)
+    while True:
+        best: tuple[tuple[int, int, int, Place], int, Job] | None = None
+        for index, row in enumerate(rows):
+            while position[index] < len(row) and not may_run(row[position[index]]):
+                position[index] += 1
+            if position[index] == len(row):
+                continue
+            job = row[position[index]]
+            turn = (
+                rank(job, now, ageing_seconds),
+                running[job.tenant],
+                served.get(job.tenant, 0),
+                place(job),
+            )
+            if best is None or turn < best[0]:
+                best = turn, index, job
+        if best is None:
+            return
+        _, index, job = best
+        position[index] += 1
+        running[job.tenant] += 1
+        clock += 1
+        served[job.tenant] = clock
+        yield job
+
+
+def plan(
+    waiting: Waiting,
+    in_flight: Collection[Job],
+    workers: Collection[Worker],
+    turns: Turns,
+    now: datetime,
+    ageing_seconds: float,
+    busy: Collection[Lane] = (),
+) -> list[Job]:
+    """The jobs of *waiting* to hand out, in order; never more than free slots, one per lane.
+
+    *busy* are lanes that are taken although no job runs in them.
+    """
     free = slots(workers) - len(in_flight)
-    taken = {lane(job) for job in in_flight}
+    taken = {lane(job) for job in in_flight} | set(busy)
     chosen: list[Job] = []
-    for job in sorted(waiting, key=order):
-        if len(chosen) >= free:
+    if free <= 0:
+        return chosen
+    for job in in_order(waiting, turns, now, ageing_seconds, lambda job: lane(job) not in taken):
+        taken.add(lane(job))
+        chosen.append(job)
+        if len(chosen) == free:
             break
-        if lane(job) not in taken:
-            taken.add(lane(job))
-            chosen.append(job)
     return chosen
+
+
+def start_in_seconds(
+    ahead: int, remaining_seconds: Sequence[float], free: int, typical_seconds: float
+) -> float:
+    """When a job starts that *ahead* others precede, if each takes *typical_seconds*.
+
+    *remaining_seconds* is what each running job may still take; *free* slots run nothing. There is at least
+    one slot.
+    """
+    ends = [0.0] * free + [max(0.0, each) for each in remaining_seconds]
+    heapq.heapify(ends)
+    for _ in range(ahead):
+        heapq.heapreplace(ends, ends[0] + typical_seconds)
+    return ends[0]

@@ -3,17 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from datetime import datetime
 from typing import Protocol
 
 import msgspec
 
-from pharos_contracts.jobs.v1 import ActiveJob, Job, WorkItem
+from pharos_contracts.control.v1 import Action, DeadLetter
+from pharos_contracts.jobs.v1 import (
+    ActiveJob,
+    AnyItemEvent,
+    ItemCancelled,
+    ItemPaused,
+    Job,
+    SubmitJob,
+    WorkItem,
+)
 
 
 class Tracked(msgspec.Struct, frozen=True):
     """A job and the sequence of its last event, which the next one must name; 0 where it has none."""
 
     job: Job
+    sequence: int
+
+
+class Fact(msgspec.Struct, frozen=True):
+    """What was said of an item, and its sequence on JOBS."""
+
+    event: AnyItemEvent
     sequence: int
 
 
@@ -24,11 +41,11 @@ class JobStore(Protocol):
         """Every job that has not ended."""
         ...
 
-    async def load(self, tenant: str, job_id: str) -> Tracked | None:
-        """The job as of its last event."""
+    async def load(self, tenant: str | None, job_id: str) -> Tracked | None:
+        """The job as of its last event; of any tenant where that is None."""
         ...
 
-    async def record(self, job: Job, sequence: int) -> Tracked:
+    async def record(self, job: Job, sequence: int, *, resumed: bool = False) -> Tracked:
         """Write the event of *job*'s state behind *sequence*; Superseded where somebody else wrote since."""
         ...
 
@@ -36,30 +53,86 @@ class JobStore(Protocol):
         """What the gateway keeps of a pending or running job."""
         ...
 
+    async def claim(self, job: Job) -> str | None:
+        """Keep the same work from being submitted again; the id of the job that does it already, if any."""
+        ...
+
     async def release(self, job: Job) -> None:
         """Let the same work be submitted again."""
         ...
+
+
+class Items(Protocol):
+    """The facts of items, as the scheduler reads them and takes items away."""
+
+    async def last(self, job: Job) -> Fact | None:
+        """What was said of the job's item last."""
+        ...
+
+    async def take_away(self, job: Job, kind: type[ItemCancelled | ItemPaused], after: Fact | None) -> int:
+        """Say that nobody has the item; the fact's sequence. Superseded unless *after* is the last."""
+        ...
+
+    async def workers(self, job: Job) -> tuple[str, ...]:
+        """Who has had the item, each once."""
+        ...
+
+
+class Handed(msgspec.Struct, frozen=True):
+    """What is with workers, or on its way to them: the ids of jobs, and of those that are cleared away."""
+
+    jobs: frozenset[str] = frozenset()
+    clearing: frozenset[str] = frozenset()
 
 
 class Dispatcher(Protocol):
     """The way to the workers."""
 
     async def dispatch(self, item: WorkItem) -> None:
-        """Hand *item* out; a second time with the same attempt and dispatch changes nothing."""
+        """Hand *item* out, unless the job has an item of this name with the workers already."""
         ...
 
-    async def dispatched(self) -> set[str]:
-        """The ids of all jobs that workers have or are to have."""
+    async def handed(self) -> Handed:
+        """What workers have or are to have."""
         ...
 
-    async def is_queued(self, job_id: str) -> bool:
-        """Whether the job's command still waits in Q."""
+    async def withdraw(self, job: Job, action: Action, fact: int) -> None:
+        """Take the job's item out of the queue, and tell whoever works on it to stop. Repeatable."""
+        ...
+
+    async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
+        """The job's command and its number, if it still waits in Q."""
+        ...
+
+
+class Backoffs(Protocol):
+    """What comes back later by itself."""
+
+    async def put(self, job: Job) -> None:
+        """Say that *job*, which is retrying, is due at its ``next_attempt_at``; repeatable."""
+        ...
+
+
+class DeadLetters(Protocol):
+    """What will not be tried again by itself."""
+
+    async def put(self, letter: DeadLetter) -> None:
+        """Keep it; one of the same id is replaced."""
+        ...
+
+    async def get(self, tenant: str | None, letter_id: str) -> DeadLetter | None: ...
+    async def purge(self, letter: DeadLetter) -> None: ...
+    async def republish(self, letter: DeadLetter) -> None:
+        """Put a message back where it came from."""
         ...
 
 
 class Command(Protocol):
     """A command that is held unacknowledged."""
 
-    async def ack_sync(self) -> object: ...
+    async def ack(self) -> None: ...
     async def in_progress(self) -> None: ...
-    async def term(self) -> None: ...
+
+
+class Clock(Protocol):
+    def __call__(self) -> datetime: ...

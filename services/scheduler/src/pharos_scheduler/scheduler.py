@@ -1,36 +1,60 @@
 """The leader's use cases: accept, hand out, follow, expire. One writer of every job's state.
 
 The leader holds the commands of Q unacknowledged until it hands them out, so that what waits counts
-against the cap. What it holds in memory is a cache: each write names the sequence that it follows, and
-whoever is wrong about that reads the job again.
+against the cap. Jobs that were tried, resumed or retried wait beside them, outside Q.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from datetime import datetime
+from asyncio import Event
+from collections import Counter, deque
+from datetime import datetime, timedelta
+from statistics import median
 from typing import Final
 
 import structlog
 from msgspec.structs import replace
 
-from pharos_contracts.jobs.v1 import AnyItemEvent, Job, SubmitJob, WorkItem, job_of
-from pharos_contracts.lifecycle import TERMINAL, JobState, Signal, advance
-from pharos_contracts.subjects import ITEM_REPOSITORY, QueuedCommand
+from pharos_contracts.control.v1 import DeadLetter, DeadLetterKind, Place
+from pharos_contracts.jobs.v1 import (
+    AnyItemEvent,
+    ItemFailed,
+    Job,
+    Purpose,
+    SubmitJob,
+    WorkItem,
+    is_expired,
+    job_of,
+)
+from pharos_contracts.lifecycle import TERMINAL, JobState
+from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, QueuedCommand
 from pharos_contracts.workers.v1 import Worker
 from pharos_scheduler import deciding
-from pharos_scheduler.placement import plan
-from pharos_scheduler.ports import Command, Dispatcher, JobStore, Tracked
-from pharos_service.bus import TROUBLE, BusError, StreamFull
-from pharos_service.journal import Superseded
+from pharos_scheduler.book import Book
+from pharos_scheduler.placement import Turns, Waiting, in_order, lane, plan, slots, start_in_seconds
+from pharos_scheduler.ports import (
+    Backoffs,
+    Clock,
+    Command,
+    DeadLetters,
+    Dispatcher,
+    Handed,
+    Items,
+    JobStore,
+    Tracked,
+)
+from pharos_service.bus import TROUBLE, StreamFull
 
 log = structlog.get_logger()
 
-REWRITES_MAX: Final = 20
 # A command that is neither held nor in Q nor with a worker was lost to an operator's purge, or a crash
 # between two writes; it is handed out from the ledger after this long.
-ORPHAN_SECONDS: Final = 20.0
+LOST_SECONDS: Final = 20.0
+# SCHED tells when a backoff is over; if it does not, the leader's own clock does.
+OVERDUE_SECONDS: Final = 5.0
+DURATIONS_MAX: Final = 20
+PLACES_MAX: Final = 2_000
+BURIED: Final = frozenset({deciding.POISON, deciding.WORKER_LOST})
 
 
 class Scheduler:
@@ -40,53 +64,83 @@ class Scheduler:
         self,
         store: JobStore,
         dispatcher: Dispatcher,
+        items: Items,
+        backoffs: Backoffs,
+        letters: DeadLetters,
         *,
-        now: Callable[[], datetime],
+        now: Clock,
         max_attempts: int,
+        ageing_seconds: float,
+        term: int,
     ) -> None:
         self._store = store
         self._dispatcher = dispatcher
+        self._items = items
+        self._backoffs = backoffs
+        self._letters = letters
         self._now = now
         self._max_attempts = max_attempts
-        self._jobs: dict[str, Tracked] = {}
+        self._ageing_seconds = ageing_seconds
+        self._term = term
+        self.book = Book(store, self._note)
+        self._waiting = Waiting()
         self._held: dict[str, Command] = {}
         self._in_flight: set[str] = set()
+        self._clearing: dict[str, Job] = {}
         self._workers: dict[str, Worker] = {}
-        self._orphaned_since: dict[str, datetime] = {}
-        self._locks: dict[str, asyncio.Lock] = {}
-        self.changed = asyncio.Event()
+        self._lost_since: dict[str, datetime] = {}
+        self._dispatches: Counter[str] = Counter()
+        self._served: dict[str, int] = {}
+        self._turn = 0
+        self._durations: deque[float] = deque(maxlen=DURATIONS_MAX)
+        self.changed = Event()
 
     async def recover(self) -> None:
         """Take up where the last leader stopped."""
+        handed = await self._dispatcher.handed()
         async for tracked in self._store.open_jobs():
-            self._jobs[tracked.job.job_id] = tracked
-        self._in_flight = await self._dispatcher.dispatched()
-        log.info("jobs_recovered", open=len(self._jobs), with_workers=len(self._in_flight))
+            job = tracked.job
+            self.book.recovered(tracked)
+            if job.job_id in handed.jobs:
+                self._in_flight.add(job.job_id)
+            elif job.state is JobState.QUEUED and deciding.waits_outside(job):
+                self._waiting.add(job)
+            if job.state is JobState.RETRYING:
+                await self._backoffs.put(job)
+        await self._note_clearing(handed)
+        log.info("jobs_recovered", open=len(self.book), with_workers=len(self._in_flight))
         self.changed.set()
 
     # What happens to jobs
 
     async def accept(self, command: SubmitJob, number: int, message: Command) -> None:
         """A command arrived, for the first time or again."""
-        async with self._lock(command.job_id):
-            tracked = await self._known(command.tenant, command.job_id)
-            if tracked is None:
-                new = replace(job_of(command, number), max_attempts=self._max_attempts)
-                tracked = await self._write(new, 0)
-            if tracked.job.state is not JobState.QUEUED or command.job_id in self._in_flight:
-                await message.ack_sync()  # handed out before a crash, or ended
+        async with self.book.deciding(command.job_id):
+            tracked = self.book.get(command.job_id) or await self.admit(command, number)
+            job = tracked.job
+            if (
+                job.state is not JobState.QUEUED
+                or deciding.waits_outside(job)
+                or job.job_id in self._in_flight
+            ):
+                await message.ack()  # handed out before a crash, taken back by its owner, or ended
                 return
-            if deciding.is_expired(tracked.job, self._now()):
+            if is_expired(job, self._now()):
                 await self._expire(tracked)
-                await message.ack_sync()
+                await message.ack()
                 return
-            self._held[command.job_id] = message
+            self._held[job.job_id] = message
+            self._waiting.add(job)
             self.changed.set()
 
+    async def admit(self, command: SubmitJob, number: int) -> Tracked:
+        """The job that *command* asks for, in the ledger."""
+        return await self.book.open(replace(job_of(command, number), max_attempts=self._max_attempts))
+
     async def lapse(self, timer: QueuedCommand) -> None:
-        """The time to live of a command has passed."""
-        async with self._lock(timer.job_id):
-            tracked = await self._known(timer.tenant, timer.job_id)
+        """The time to live of a command has passed, by the server's clock."""
+        async with self.book.deciding(timer.job_id):
+            tracked = await self.book.find(timer.tenant, timer.job_id)
             if tracked is None:
                 # It came and went while no scheduler ran; the gateway's entry still says what it was.
                 active = await self._store.active(timer.tenant, timer.key)
@@ -95,36 +149,61 @@ class Scheduler:
                     active = await self._store.active(timer.tenant, timer.job_id)
                 if active is None or active.command.job_id != timer.job_id:
                     return  # its submit was never answered with success
-                tracked = await self._write(job_of(active.command, active.number or 0), 0)
-            if tracked.job.state is JobState.QUEUED and timer.job_id not in self._in_flight:
+                tracked = await self.book.open(job_of(active.command, active.number or 0))
+            job = tracked.job
+            stood_still = job.paused_seconds > 0
+            if (
+                job.state is JobState.QUEUED
+                and job.started_at is None
+                and job.job_id not in self._in_flight
+                and (not stood_still or is_expired(job, self._now()))
+            ):
                 await self._expire(tracked)
 
-    async def follow(self, event: AnyItemEvent) -> None:
-        """A worker said something of an item."""
-        async with self._lock(event.job_id):
-            tracked = await self._known(event.tenant, event.job_id)
+    async def follow(self, event: AnyItemEvent, sequence: int) -> None:
+        """A worker said something of an item; *sequence* is where, on JOBS."""
+        async with self.book.deciding(event.job_id):
+            tracked = await self.book.find(event.tenant, event.job_id)
             if tracked is None:
                 log.warning("item_without_job", job_id=event.job_id)
                 return
-            while tracked is not None:
-                if tracked.job.state in TERMINAL:
-                    await self._end(tracked.job)  # a crash may have come between the end and its release
-                    return
-                tracked = await self._write_over(tracked, lambda job: deciding.after(job, event))
+            if sequence <= tracked.job.facts_after:
+                return  # it was taken away from that worker since
+            if tracked.job.state in TERMINAL:
+                await self._end(tracked.job)  # a crash may have come between the end and its release
+            await self.follow_up(tracked, event)
+
+    async def follow_up(self, tracked: Tracked, event: AnyItemEvent) -> Tracked:
+        """Write all that *event* implies; the job as it is then."""
+        following: Tracked | None = tracked
+        while following is not None and (tracked := following).job.state not in TERMINAL:
+            following = await self.book.write_over(tracked, lambda job: deciding.after(job, event))
+        await self._bury(tracked.job, event)
+        return self.book.get(event.job_id) or tracked
 
     async def give_up(self, item: WorkItem, reason: str) -> None:
         """The server will not deliver an item again."""
-        async with self._lock(item.job.job_id):
-            tracked = await self._known(item.job.tenant, item.job.job_id)
-            if tracked is not None and tracked.job.state not in TERMINAL:
-                await self._write_over(
-                    tracked,
-                    lambda job: (
-                        None
-                        if job.state in TERMINAL
-                        else deciding.failed(job, error=reason, code="worker_lost", at=self._now())
-                    ),
-                )
+        async with self.book.deciding(item.job.job_id):
+            tracked = await self.book.find(item.job.tenant, item.job.job_id)
+            if item.purpose is Purpose.CLEAR or tracked is None or tracked.job.state in TERMINAL:
+                return
+            now = self._now()
+
+            def decide(job: Job) -> Job | None:
+                if job.state not in (JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING):
+                    return None
+                return deciding.failed(job, error=reason, code=deciding.WORKER_LOST, at=now)
+
+            written = await self.book.write_over(tracked, decide)
+            if written is not None:
+                await self._letters.put(await self._letter(written.job, 0))
+
+    async def due(self, tenant: str, job_id: str, attempt: int) -> None:
+        """The backoff after *attempt* is over, by the server's clock."""
+        async with self.book.deciding(job_id):
+            tracked = await self.book.find(tenant, job_id)
+            if tracked is not None:
+                await self._requeue(tracked, attempt)
 
     def meet(self, worker: Worker) -> None:
         self._workers[worker.name] = worker
@@ -135,34 +214,127 @@ class Scheduler:
             log.warning("worker_gone", worker=name)
         self.changed.set()
 
+    # What was decided elsewhere
+
+    async def _note(self, job: Job) -> None:
+        """Follow the state that was just written."""
+        job_id = job.job_id
+        if job.state is JobState.QUEUED and deciding.waits_outside(job):
+            self._waiting.add(job)
+        elif job.state is not JobState.QUEUED:
+            self._waiting.discard(job_id)
+        if job.state in (JobState.PAUSED, JobState.RETRYING):
+            self._in_flight.discard(job_id)
+            await self._let_go(job_id)
+        if job.state is JobState.RETRYING:
+            await self._backoffs.put(job)
+        if job.state in TERMINAL:
+            if job.state is JobState.COMPLETED and job.started_at and job.ended_at:
+                self._durations.append((job.ended_at - job.started_at).total_seconds())
+            await self._end(job)
+        self.changed.set()
+
+    async def _end(self, job: Job) -> None:
+        self._waiting.discard(job.job_id)
+        self._in_flight.discard(job.job_id)
+        self._lost_since.pop(job.job_id, None)
+        self._dispatches.pop(job.job_id, None)
+        await self._let_go(job.job_id)
+        await self._store.release(job)
+        self.changed.set()
+
+    async def _let_go(self, job_id: str) -> None:
+        """Take the command out of Q: its place is free."""
+        held = self._held.pop(job_id, None)
+        if held is not None:
+            await held.ack()
+
+    async def _bury(self, job: Job, event: AnyItemEvent) -> None:
+        if isinstance(event, ItemFailed) and event.code in BURIED and job.state is JobState.FAILED:
+            await self._letters.put(await self._letter(job, event.deaths))
+
+    async def _letter(self, job: Job, deaths: int) -> DeadLetter:
+        return DeadLetter(
+            letter_id=job.job_id,
+            kind=DeadLetterKind.JOB,
+            tenant=job.tenant,
+            at=self._now(),
+            reason=job.error or "",
+            code=job.code or "",
+            job=job,
+            deaths=deaths,
+            workers=await self._items.workers(job),
+        )
+
+    async def clear(self, job: Job) -> None:
+        """Have a worker remove what a cancelled job left behind; repeatable."""
+        self._clearing[job.job_id] = job
+        await self._dispatcher.dispatch(
+            WorkItem(
+                job=job,
+                item_id=ITEM_CLEAR,
+                attempt=job.attempt,
+                dispatch=job.facts_after,
+                purpose=Purpose.CLEAR,
+                term=self._term,
+            )
+        )
+
     # What the leader does by itself
 
     async def hand_out(self) -> None:
         """Give waiting jobs to free slots."""
-        waiting = [self._jobs[job_id].job for job_id in self._waiting()]
-        in_flight = [self._jobs[job_id].job for job_id in self._in_flight if job_id in self._jobs]
-        for job in plan(waiting, in_flight, list(self._workers.values())):
-            async with self._lock(job.job_id):
-                if job.job_id not in self._waiting():
+        in_flight = self._running()
+        chosen = plan(
+            self._waiting,
+            in_flight,
+            list(self._workers.values()),
+            self._turns(in_flight),
+            self._now(),
+            self._ageing_seconds,
+            busy=[lane(job) for job in self._clearing.values()],
+        )
+        for job in chosen:
+            async with self.book.deciding(job.job_id):
+                tracked = self.book.get(job.job_id)
+                if tracked is None or job.job_id not in self._waiting:
                     continue  # it ended while the ones before it were handed out
                 try:
-                    await self._dispatch(job)
+                    await self._dispatch(tracked.job)
                 except StreamFull:
                     log.warning("work_stream_full")
                     return
 
     async def _dispatch(self, job: Job) -> None:
-        # A hand-out that was lost must not be taken for a repetition of itself.
-        dispatch = int(self._now().timestamp()) if job.job_id in self._orphaned_since else job.dispatch + 1
-        item = WorkItem(job=job, item_id=ITEM_REPOSITORY, attempt=job.attempt + 1, dispatch=dispatch)
+        number = max(self._dispatches[job.job_id], job.dispatch) + 1
+        item = WorkItem(
+            job=job,
+            item_id=ITEM_REPOSITORY,
+            attempt=deciding.next_attempt(job),
+            dispatch=number,
+            term=self._term,
+        )
         await self._dispatcher.dispatch(item)
+        self._dispatches[job.job_id] = number
         self._in_flight.add(job.job_id)
-        self._orphaned_since.pop(job.job_id, None)
-        message = self._held.pop(job.job_id, None)
-        if message is not None:
-            # A crash before this line brings the command back, and its second dispatch is a duplicate.
-            await message.ack_sync()
+        self._waiting.discard(job.job_id)
+        self._lost_since.pop(job.job_id, None)
+        self._turn += 1
+        self._served[job.tenant] = self._turn
+        # A crash before this line brings the command back, and finds the item with the workers.
+        await self._let_go(job.job_id)
         log.info("job_dispatched", job_id=job.job_id, attempt=item.attempt)
+
+    def _running(self) -> list[Job]:
+        found = []
+        for job_id in self._in_flight:
+            tracked = self.book.get(job_id)
+            if tracked is not None:
+                found.append(tracked.job)
+        return found
+
+    def _turns(self, in_flight: list[Job]) -> Turns:
+        return Turns(Counter(job.tenant for job in in_flight), self._served)
 
     async def renew(self) -> None:
         """Keep the held commands from being delivered to somebody else."""
@@ -173,112 +345,108 @@ class Scheduler:
                 log.debug("renewal_failed", job_id=job_id, error=repr(error))
 
     async def sweep(self) -> None:
-        """Look for what no message will tell: ages, backoffs that have passed, orphans."""
+        """Look for what no message will tell: ages, backoffs that nobody ended, what was lost."""
         now = self._now()
-        dispatched = await self._dispatcher.dispatched()
-        for job_id in list(self._jobs):
-            async with self._lock(job_id):
-                current = self._jobs.get(job_id)
-                if current is None:
-                    continue
-                await self._sweep_one(current, now, dispatched)
-        if self._orphaned_since:
-            self.changed.set()
+        handed = await self._dispatcher.handed()
+        await self._note_clearing(handed)
+        for job in [job for job in self.book if self._needs_a_look(job, now, handed.jobs)]:
+            async with self.book.deciding(job.job_id):
+                current = self.book.get(job.job_id)
+                if current is not None and self._needs_a_look(current.job, now, handed.jobs):
+                    await self._look_at(current, now)
+        if self._served and len(self._served) > PLACES_MAX:
+            self._served.clear()
 
-    async def _sweep_one(self, tracked: Tracked, now: datetime, dispatched: set[str]) -> None:
+    def _needs_a_look(self, job: Job, now: datetime, handed: frozenset[str]) -> bool:
+        if job.state is JobState.RETRYING:
+            overdue = timedelta(seconds=OVERDUE_SECONDS)
+            return job.next_attempt_at is not None and now >= job.next_attempt_at + overdue
+        if job.state is JobState.QUEUED and job.job_id in self._waiting:
+            return is_expired(job, now)
+        known = job.state is JobState.PAUSED or job.job_id in handed
+        if known:
+            self._lost_since.pop(job.job_id, None)
+        return not known
+
+    async def _look_at(self, tracked: Tracked, now: datetime) -> None:
         job = tracked.job
-        if job.state is JobState.RETRYING and job.next_attempt_at and now >= job.next_attempt_at:
-            await self._write(replace(job, state=advance(job.state, Signal.RETRY)), tracked.sequence)
-            self._orphaned_since[job.job_id] = datetime.min.replace(tzinfo=now.tzinfo)
+        if job.state is JobState.RETRYING:
+            await self._requeue(tracked, job.attempt)
+        elif job.state is JobState.QUEUED and job.job_id not in self._in_flight and is_expired(job, now):
+            await self._expire(tracked)
+        elif await self._is_lost(job, now):
+            # Its item is gone and nobody has said how it ended: whoever still works on it loses it.
+            if job.state is JobState.QUEUED:
+                self._in_flight.discard(job.job_id)
+                self._waiting.add(job)
+                self.changed.set()
+            else:
+                await self._dispatch(job)
+
+    async def _is_lost(self, job: Job, now: datetime) -> bool:
+        """Whether *job* has been nowhere for so long that nobody can still be on the way with it."""
+        since = self._lost_since.setdefault(job.job_id, now)
+        if (now - since).total_seconds() < LOST_SECONDS:
+            return False
+        if await self._dispatcher.queued(job.job_id) is not None:
+            self._lost_since.pop(job.job_id, None)
+            return False
+        return True
+
+    async def _note_clearing(self, handed: Handed) -> None:
+        """Lanes in which something is being cleared away are not used."""
+        for job_id in handed.clearing - self._clearing.keys():
+            tracked = await self._store.load(None, job_id)
+            if tracked is not None:
+                self._clearing[job_id] = tracked.job
+        for job_id in self._clearing.keys() - handed.clearing:
+            del self._clearing[job_id]
             self.changed.set()
-        elif job.state is JobState.QUEUED and job.job_id not in self._in_flight:
-            if deciding.is_expired(job, now):
-                await self._expire(tracked)
-            elif await self._is_lost(job):
-                self._orphaned_since.setdefault(job.job_id, now)
-        elif job.state is JobState.QUEUED and job.job_id not in dispatched:
-            self._in_flight.discard(job.job_id)
 
-    async def _is_lost(self, job: Job) -> bool:
-        return job.job_id not in self._held and not await self._dispatcher.is_queued(job.job_id)
-
-    def _waiting(self) -> list[str]:
-        now = self._now()
-        orphans = [
-            job_id
-            for job_id, since in self._orphaned_since.items()
-            if (now - since).total_seconds() >= ORPHAN_SECONDS
-        ]
-        return [
-            job_id
-            for job_id in dict.fromkeys([*self._held, *orphans])
-            if job_id in self._jobs
-            and job_id not in self._in_flight
-            and self._jobs[job_id].job.state is JobState.QUEUED
-        ]
-
-    # Writing
-
-    def _lock(self, job_id: str) -> asyncio.Lock:
-        return self._locks.setdefault(job_id, asyncio.Lock())
-
-    async def _known(self, tenant: str, job_id: str) -> Tracked | None:
-        return self._jobs.get(job_id) or await self._store.load(tenant, job_id)
+    async def _requeue(self, tracked: Tracked, attempt: int) -> None:
+        await self.book.write_over(
+            tracked,
+            lambda job: (
+                deciding.due(job) if job.state is JobState.RETRYING and job.attempt == attempt else None
+            ),
+        )
 
     async def _expire(self, tracked: Tracked) -> None:
         now = self._now()
-        await self._write_over(
+        await self.book.write_over(
             tracked, lambda job: deciding.expired(job, now) if job.state is JobState.QUEUED else None
         )
 
-    async def _write_over(self, tracked: Tracked, decide: Callable[[Job], Job | None]) -> Tracked | None:
-        """Write what *decide* makes of the job; None where it makes nothing of it.
+    # What people ask
 
-        What is in memory may be old, if another leader wrote meanwhile: the job is read again when the
-        write is refused, and before *decide* is believed that there is nothing to do.
-        """
-        for _ in range(REWRITES_MAX):
-            following = decide(tracked.job)
-            if following is not None:
-                try:
-                    return await self._write(following, tracked.sequence)
-                except Superseded:
-                    pass
-            current = await self._store.load(tracked.job.tenant, tracked.job.job_id)
-            assert current is not None, "a job that was written has a last event"
-            if following is None and current.sequence == tracked.sequence:
-                return None
-            tracked = current
-            if tracked.job.state not in TERMINAL:
-                self._jobs[tracked.job.job_id] = tracked
-        raise BusError(f"job {tracked.job.job_id} changed {REWRITES_MAX} times while it was written")
+    def place(self, job: Job) -> Place:
+        """Where *job* stands; it may be too new to be known here."""
+        tracked = self.book.get(job.job_id)
+        current = tracked.job if tracked is not None else job
+        if current.state is not JobState.QUEUED or job.job_id in self._in_flight:
+            return Place(position=0, waiting=len(self._waiting))
+        known = job.job_id in self._waiting
+        waiting = len(self._waiting) + (0 if known else 1)
+        ahead = self._ahead(current) if waiting <= PLACES_MAX else waiting - 1
+        return Place(position=ahead + 1, waiting=waiting, estimated_start_at=self._estimate(ahead))
 
-    async def _write(self, job: Job, sequence: int) -> Tracked:
-        try:
-            tracked = await self._store.record(job, sequence)
-        except Superseded:
-            if sequence != 0:
-                raise
-            loaded = await self._store.load(job.tenant, job.job_id)
-            assert loaded is not None, "a superseded job has a last event"
-            tracked = loaded
-        log.info("job_" + tracked.job.state, job_id=job.job_id, attempt=job.attempt, tenant=job.tenant)
-        if tracked.job.state in TERMINAL:
-            await self._end(tracked.job)
-        else:
-            self._jobs[job.job_id] = tracked
-            if tracked.job.state is JobState.RETRYING:
-                self._in_flight.discard(job.job_id)
-                self.changed.set()
-        return tracked
+    def _ahead(self, job: Job) -> int:
+        in_flight = self._running()
+        waiting = Waiting(self._waiting)
+        waiting.add(job)
+        order = in_order(waiting, self._turns(in_flight), self._now(), self._ageing_seconds)
+        for ahead, each in enumerate(order):
+            if each.job_id == job.job_id:
+                return ahead
+        raise AssertionError("a job that waits has a place")
 
-    async def _end(self, job: Job) -> None:
-        self._jobs.pop(job.job_id, None)
-        self._in_flight.discard(job.job_id)
-        self._orphaned_since.pop(job.job_id, None)
-        held = self._held.pop(job.job_id, None)
-        if held is not None:
-            await held.ack_sync()
-        await self._store.release(job)
-        self._locks.pop(job.job_id, None)
-        self.changed.set()
+    def _estimate(self, ahead: int) -> datetime | None:
+        """When a job that *ahead* others precede may start; None while there is nothing to judge by."""
+        total = slots(self._workers.values())
+        if total == 0 or not self._durations:
+            return None
+        now = self._now()
+        typical = median(self._durations)
+        busy = [typical - (now - (job.started_at or now)).total_seconds() for job in self._running()[:total]]
+        seconds = start_in_seconds(ahead, busy, total - len(busy), typical)
+        return now + timedelta(seconds=seconds)

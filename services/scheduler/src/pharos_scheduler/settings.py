@@ -16,3 +16,15 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             description="How often a job is tried before it fails, deaths of its worker included.", ge=1, le=9
         ),
     ] = 4
+    tenant_queue_max: Annotated[
+        int,
+        Meta(description="Jobs of one tenant that may wait in the queue at once; 0: as many as fit.", ge=0),
+    ] = 0
+    queue_ageing_seconds: Annotated[
+        float,
+        Meta(
+            description="How long a job must wait to be worth one priority more. A low one ranks with urgent "
+            "ones after three times this, and a scheduled low one after 3.7 times.",
+            gt=0,
+        ),
+    ] = 600

@@ -130,7 +130,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``max_attempts`` grows with each retry that its owner asks for, so that attempts never begin again at 1.
     ``paused_seconds`` is how long it stood still without a start: its time to live does not run then.
     ``control`` is the sequence of the last command of its owner that was acted upon, ``facts_after`` that of
-    the fact on JOBS that ended what its workers may still say: older ones are past.
+    the fact on JOBS that ended what its workers may still say: older ones are past. ``resuming``: its next
+    hand-out goes on with the attempt that was paused.
     """
 
     job_id: str
@@ -164,6 +165,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     callback_url: str | None = None
     paused_at: datetime | None = None
     paused_seconds: float = 0.0
+    resuming: bool = False
     controlled_by: str | None = None
     control: int = 0
     facts_after: int = 0
@@ -248,6 +250,27 @@ def job_of(command: SubmitJob, number: int) -> Job:
         ttl_seconds=command.ttl_seconds,
         trigger=command.trigger,
         callback_url=command.callback_url,
+    )
+
+
+def command_of(job: Job) -> SubmitJob:
+    """The command that asked for *job*."""
+    return SubmitJob(
+        job_id=job.job_id,
+        tenant=job.tenant,
+        key=job.key,
+        kind=job.kind,
+        source=job.source,
+        project=job.project,
+        dataset=job.dataset,
+        scope=job.scope,
+        priority=job.priority,
+        force=job.force,
+        submitted_at=job.submitted_at,
+        submitted_by=job.submitted_by,
+        ttl_seconds=job.ttl_seconds,
+        trigger=job.trigger,
+        callback_url=job.callback_url,
     )
 
 

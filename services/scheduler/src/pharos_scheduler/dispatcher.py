@@ -1,0 +1,68 @@
+"""The way to the workers: WORK, the bucket ``control``, and what still waits in Q."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import structlog
+
+from pharos_contracts import streams, subjects
+from pharos_contracts.control.v1 import Action, StopItem
+from pharos_contracts.jobs.v1 import Job, SubmitJob, WorkItem
+from pharos_contracts.message import UnreadableMessage, decode
+from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY
+from pharos_scheduler.ports import Clock, Handed
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus, WrongLastSequence
+
+log = structlog.get_logger()
+
+
+class BusDispatcher:
+    """The adapter of ``ports.Dispatcher``."""
+
+    def __init__(self, bus: Bus, now: Clock, check: Callable[[], None]) -> None:
+        """*check* is called before each hand-out, and raises where this leader may lead no more."""
+        self._bus = bus
+        self._now = now
+        self._check = check
+        self._control = Bucket(bus, streams.KV_CONTROL, StopItem)
+
+    async def dispatch(self, item: WorkItem) -> None:
+        self._check()
+        try:
+            await self._bus.publish(
+                subjects.work_subject(item),
+                item,
+                message_id=subjects.work_message_id(item),
+                expect_last=0,  # an item is in the queue once, whoever handed it out
+            )
+        except WrongLastSequence:
+            log.info("item_handed_out_already", job_id=item.job.job_id, item_id=item.item_id)
+
+    async def handed(self) -> Handed:
+        info = await self._bus.api(f"STREAM.INFO.{streams.WORK}", {"subjects_filter": "work.>"})
+        items = [subject.split(".")[2:4] for subject in info["state"].get("subjects") or {}]
+        return Handed(
+            jobs=frozenset(job_id for job_id, item_id in items if item_id != ITEM_CLEAR),
+            clearing=frozenset(job_id for job_id, item_id in items if item_id == ITEM_CLEAR),
+        )
+
+    async def withdraw(self, job: Job, action: Action, fact: int) -> None:
+        self._check()
+        stop = StopItem(job_id=job.job_id, item_id=ITEM_REPOSITORY, action=action, fact=fact, at=self._now())
+        await self._control.put(job.job_id, stop)
+        await self._bus.api(
+            f"STREAM.PURGE.{streams.WORK}", {"filter": subjects.work_item(job.job_id, ITEM_REPOSITORY)}
+        )
+
+    async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
+        found = await self._bus.first(streams.Q, subjects.command_filter(job_id))
+        if found is None:
+            return None
+        try:
+            command: SubmitJob = decode(found.data, SubmitJob)
+        except UnreadableMessage as error:
+            log.error("command_unreadable", subject=found.subject, error=error.reason)
+            return None
+        return command, found.sequence
