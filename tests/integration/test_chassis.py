@@ -7,15 +7,17 @@ import time
 from contextlib import aclosing
 
 import pytest
+from msgspec.structs import replace
 
 from pharos_contracts.message import Message
 from pharos_contracts.streams import BusLimits, declare
 from pharos_service.buckets import Bucket, Entry, Gone
-from pharos_service.bus import Bus, BusUnavailable, StreamFull
+from pharos_service.bus import Bus, BusUnavailable, StreamFull, connect
 from pharos_service.bus_admin import apply, diff, status
 from pharos_service.journal import Journal, Superseded
 from pharos_service.lease import Held, Lease, LeaseLost, lead, term_of
 from pharos_service.pull import CaughtUp, durable, tail
+from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -28,6 +30,20 @@ class Note(Message, frozen=True, kw_only=True, tag="test.note.v1.note"):
 async def test_applying_twice_changes_nothing_the_second_time(bus: Bus) -> None:
     assert await diff(bus, declare(BusLimits()), 1) == []
     assert await apply(bus, declare(BusLimits()), 1) == []
+
+
+async def test_a_stream_that_was_made_by_an_earlier_version_keeps_how_it_is_written(
+    nats_server: NatsServer, bus_settings: ServiceSettings
+) -> None:
+    """The server refuses to change that later, and an installation must start all the same."""
+    wanted = declare(BusLimits())
+    earlier = replace(wanted, streams=tuple(replace(each, derived=False) for each in wanted.streams))
+    connection = await connect(bus_settings, "test")
+    await apply(connection, earlier, 1)
+    assert await diff(connection, wanted, 1) == []
+    await apply(connection, declare(BusLimits(queue_max=20)), 1)
+    assert "persist_mode" not in (await connection.api("STREAM.INFO.LEDGER"))["config"]
+    await connection.client.close()
 
 
 async def test_a_changed_cap_is_a_difference_and_is_applied(bus: Bus) -> None:

@@ -54,7 +54,9 @@ OBJ_UPLOADS: Final = "uploads"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
-QUEUE_ACK_WAIT_SECONDS: Final = 5.0
+# A leader that takes over reads the ledger and Q itself; only what it must not do twice waits for this.
+COMMAND_ACK_WAIT_SECONDS: Final = 5.0
+QUEUE_ACK_WAIT_SECONDS: Final = 30.0
 WORK_ACK_WAIT_SECONDS: Final = 30.0
 CALLBACK_ACK_WAIT_SECONDS: Final = 60.0
 CALLBACK_DELIVERIES_MAX: Final = 12
@@ -90,7 +92,11 @@ class Source(msgspec.Struct, frozen=True):
 
 
 class Stream(msgspec.Struct, frozen=True, kw_only=True):
-    """A stream; 0 and None mean "no limit of this kind". ``writers`` and ``readers`` are for people."""
+    """A stream; 0 and None mean "no limit of this kind". ``writers`` and ``readers`` are for people.
+
+    ``derived``: the server makes all of it again from another stream, so that not every message need be on
+    the disk before the next.
+    """
 
     name: str
     about: str
@@ -114,6 +120,7 @@ class Stream(msgspec.Struct, frozen=True, kw_only=True):
     rollup: bool = False
     deny_delete: bool = False
     republish: SubjectTransform | None = None
+    derived: bool = False
 
 
 class Consumer(msgspec.Struct, frozen=True, kw_only=True):
@@ -269,6 +276,7 @@ def declare(limits: BusLimits) -> Bus:
             ),
             max_bytes=GiB // 2,
             max_messages_per_subject=1,
+            derived=True,
         ),
         Stream(
             name=PROGRESS,
@@ -412,7 +420,7 @@ def declare(limits: BusLimits) -> Bus:
         Consumer(
             stream=Q,
             name=SCHEDULER_QUEUE,
-            about="The leader holds what is pending unacknowledged, so that it counts against the cap.",
+            about="A command is acknowledged when its job is handed out; it counts against the cap till then.",
             ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
             max_ack_pending=max(1000, limits.queue_max),
         ),
@@ -439,7 +447,7 @@ def declare(limits: BusLimits) -> Bus:
             stream=CONTROL,
             name=SCHEDULER_CONTROL,
             about="Carries out what owners and operators ask, one after the other.",
-            ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
+            ack_wait_seconds=COMMAND_ACK_WAIT_SECONDS,
             max_ack_pending=1,
         ),
         Consumer(
@@ -447,7 +455,7 @@ def declare(limits: BusLimits) -> Bus:
             name=SCHEDULER_DUE,
             about="Backoffs that are over, and schedules whose time has come.",
             filters=("due.>",),
-            ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
+            ack_wait_seconds=COMMAND_ACK_WAIT_SECONDS,
         ),
         Consumer(
             stream=JOBS,

@@ -43,7 +43,6 @@ from pharos_service.running import run
 log = structlog.get_logger()
 
 LEASE_KEY: Final = "scheduler"
-RENEW_SECONDS: Final = streams.QUEUE_ACK_WAIT_SECONDS / 3
 SWEEP_SECONDS: Final = 1.0
 
 
@@ -137,7 +136,6 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         tasks.start_soon(advisories, bus, scheduler)
         tasks.start_soon(workers, bus, scheduler)
         tasks.start_soon(places, bus, scheduler)
-        tasks.start_soon(_every, RENEW_SECONDS, scheduler.renew)
         tasks.start_soon(_every, SWEEP_SECONDS, scheduler.sweep)
         tasks.start_soon(_hand_out, scheduler)
 

@@ -86,12 +86,18 @@ class Book:
             return loaded
 
     async def write_over(
-        self, tracked: Tracked, decide: Callable[[Job], Job | None], *, resumed: bool = False
+        self,
+        tracked: Tracked,
+        decide: Callable[[Job], Job | None],
+        *,
+        resumed: bool = False,
+        fresh: bool = False,
     ) -> Tracked | None:
         """Write what *decide* makes of the job; None where it makes nothing of it.
 
         What is in memory may be old, if another leader wrote meanwhile: the job is read again when the
-        write is refused, and before *decide* is believed that there is nothing to do.
+        write is refused, and before *decide* is believed that there is nothing to do, unless *tracked* is
+        *fresh* from the store.
         """
         for _ in range(REWRITES_MAX):
             following = decide(tracked.job)
@@ -100,7 +106,10 @@ class Book:
                     return await self._write(following, tracked.sequence, resumed=resumed)
                 except Superseded:
                     pass
+            if following is None and fresh:
+                return None
             current = await self._store.load(tracked.job.tenant, tracked.job.job_id)
+            fresh = True
             assert current is not None, "a job that was written has a last event"
             if following is None and current.sequence == tracked.sequence:
                 return None

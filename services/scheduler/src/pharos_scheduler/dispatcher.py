@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 
 import structlog
@@ -13,7 +14,7 @@ from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY
 from pharos_scheduler.ports import Clock, Handed
 from pharos_service.buckets import Bucket
-from pharos_service.bus import Bus, WrongLastSequence
+from pharos_service.bus import Bus, BusRefused, WrongLastSequence
 
 log = structlog.get_logger()
 
@@ -55,6 +56,14 @@ class BusDispatcher:
         await self._bus.api(
             f"STREAM.PURGE.{streams.WORK}", {"filter": subjects.work_item(job.job_id, ITEM_REPOSITORY)}
         )
+
+    async def commands(self) -> frozenset[str]:
+        info = await self._bus.api(f"STREAM.INFO.{streams.Q}", {"subjects_filter": ">"})
+        return frozenset(subject.rpartition(".")[2] for subject in info["state"].get("subjects") or {})
+
+    async def remove_command(self, job: Job) -> None:
+        with contextlib.suppress(BusRefused):  # it is gone already
+            await self._bus.api(f"STREAM.MSG.DELETE.{streams.Q}", {"seq": job.number, "no_erase": True})
 
     async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
         found = await self._bus.first(streams.Q, subjects.command_filter(job_id))

@@ -100,6 +100,14 @@ class Dispatcher(Protocol):
         """Take the job's item out of the queue, and tell whoever works on it to stop. Repeatable."""
         ...
 
+    async def commands(self) -> frozenset[str]:
+        """The ids of the jobs whose commands wait in Q."""
+        ...
+
+    async def remove_command(self, job: Job) -> None:
+        """Take the job's command out of Q, if it is still there."""
+        ...
+
     async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
         """The job's command and its number, if it still waits in Q."""
         ...
@@ -131,7 +139,6 @@ class Command(Protocol):
     """A command that is held unacknowledged."""
 
     async def ack(self) -> None: ...
-    async def in_progress(self) -> None: ...
 
 
 class Clock(Protocol):

@@ -1,7 +1,8 @@
 """The leader's use cases: accept, hand out, follow, expire. One writer of every job's state.
 
-The leader holds the commands of Q unacknowledged until it hands them out, so that what waits counts
-against the cap. Jobs that were tried, resumed or retried wait beside them, outside Q.
+A command stays in Q until its job is handed out, so that what waits counts against the cap; the ledger says
+what to do with it, whether its message is held here or was held by a leader that is gone. Jobs that were
+tried, resumed or retried wait beside them, outside Q.
 """
 
 from __future__ import annotations
@@ -43,12 +44,12 @@ from pharos_scheduler.ports import (
     JobStore,
     Tracked,
 )
-from pharos_service.bus import TROUBLE, StreamFull
+from pharos_service.bus import StreamFull
 
 log = structlog.get_logger()
 
-# A command that is neither held nor in Q nor with a worker was lost to an operator's purge, or a crash
-# between two writes; it is handed out from the ledger after this long.
+# An item of which nobody has said how it ended, and that is not with the workers, was lost to an operator's
+# purge; it is handed out again after this long.
 LOST_SECONDS: Final = 20.0
 # SCHED tells when a backoff is over; if it does not, the leader's own clock does.
 OVERDUE_SECONDS: Final = 5.0
@@ -85,6 +86,7 @@ class Scheduler:
         self.book = Book(store, self._note)
         self._waiting = Waiting()
         self._held: dict[str, Command] = {}
+        self._unheld: set[str] = set()  # whose commands were delivered to a leader before this one
         self._in_flight: set[str] = set()
         self._clearing: dict[str, Job] = {}
         self._workers: dict[str, Worker] = {}
@@ -103,35 +105,39 @@ class Scheduler:
             self.book.recovered(tracked)
             if job.job_id in handed.jobs:
                 self._in_flight.add(job.job_id)
-            elif job.state is JobState.QUEUED and deciding.waits_outside(job):
+            elif job.state is JobState.QUEUED:
                 self._waiting.add(job)
             if job.state is JobState.RETRYING:
                 await self._backoffs.put(job)
         await self._note_clearing(handed)
+        for job_id in await self._dispatcher.commands():
+            self._unheld.add(job_id)
+            # What was delivered to a leader that died before it wrote it down would come again, but later.
+            if self.book.get(job_id) is None and (queued := await self._dispatcher.queued(job_id)):
+                await self.accept(*queued, None)
         log.info("jobs_recovered", open=len(self.book), with_workers=len(self._in_flight))
         self.changed.set()
 
     # What happens to jobs
 
-    async def accept(self, command: SubmitJob, number: int, message: Command) -> None:
-        """A command arrived, for the first time or again."""
+    async def accept(self, command: SubmitJob, number: int, message: Command | None) -> None:
+        """A command arrived, for the first time or again; without its *message* it was found in Q."""
         async with self.book.deciding(command.job_id):
             tracked = self.book.get(command.job_id) or await self.admit(command, number)
             job = tracked.job
+            if message is not None:
+                self._held[job.job_id] = message
             if (
                 job.state is not JobState.QUEUED
                 or deciding.waits_outside(job)
                 or job.job_id in self._in_flight
             ):
-                await message.ack()  # handed out before a crash, taken back by its owner, or ended
-                return
-            if is_expired(job, self._now()):
+                await self._let_go(job)  # handed out before a crash, taken back by its owner, or ended
+            elif is_expired(job, self._now()):
                 await self._expire(tracked)
-                await message.ack()
-                return
-            self._held[job.job_id] = message
-            self._waiting.add(job)
-            self.changed.set()
+            else:
+                self._waiting.add(job)
+                self.changed.set()
 
     async def admit(self, command: SubmitJob, number: int) -> Tracked:
         """The job that *command* asks for, in the ledger."""
@@ -176,8 +182,12 @@ class Scheduler:
     async def follow_up(self, tracked: Tracked, event: AnyItemEvent) -> Tracked:
         """Write all that *event* implies; the job as it is then."""
         following: Tracked | None = tracked
+        fresh = False
         while following is not None and (tracked := following).job.state not in TERMINAL:
-            following = await self.book.write_over(tracked, lambda job: deciding.after(job, event))
+            following = await self.book.write_over(
+                tracked, lambda job: deciding.after(job, event), fresh=fresh
+            )
+            fresh = True
         await self._bury(tracked.job, event)
         return self.book.get(event.job_id) or tracked
 
@@ -225,7 +235,7 @@ class Scheduler:
             self._waiting.discard(job_id)
         if job.state in (JobState.PAUSED, JobState.RETRYING):
             self._in_flight.discard(job_id)
-            await self._let_go(job_id)
+            await self._let_go(job)
         if job.state is JobState.RETRYING:
             await self._backoffs.put(job)
         if job.state in TERMINAL:
@@ -239,15 +249,18 @@ class Scheduler:
         self._in_flight.discard(job.job_id)
         self._lost_since.pop(job.job_id, None)
         self._dispatches.pop(job.job_id, None)
-        await self._let_go(job.job_id)
+        await self._let_go(job)
         await self._store.release(job)
         self.changed.set()
 
-    async def _let_go(self, job_id: str) -> None:
+    async def _let_go(self, job: Job) -> None:
         """Take the command out of Q: its place is free."""
-        held = self._held.pop(job_id, None)
+        held = self._held.pop(job.job_id, None)
         if held is not None:
             await held.ack()
+        elif job.job_id in self._unheld:
+            await self._dispatcher.remove_command(job)
+        self._unheld.discard(job.job_id)
 
     async def _bury(self, job: Job, event: AnyItemEvent) -> None:
         if isinstance(event, ItemFailed) and event.code in BURIED and job.state is JobState.FAILED:
@@ -322,7 +335,7 @@ class Scheduler:
         self._turn += 1
         self._served[job.tenant] = self._turn
         # A crash before this line brings the command back, and finds the item with the workers.
-        await self._let_go(job.job_id)
+        await self._let_go(job)
         log.info("job_dispatched", job_id=job.job_id, attempt=item.attempt)
 
     def _running(self) -> list[Job]:
@@ -335,14 +348,6 @@ class Scheduler:
 
     def _turns(self, in_flight: list[Job]) -> Turns:
         return Turns(Counter(job.tenant for job in in_flight), self._served)
-
-    async def renew(self) -> None:
-        """Keep the held commands from being delivered to somebody else."""
-        for job_id, message in list(self._held.items()):
-            try:
-                await message.in_progress()
-            except TROUBLE as error:  # the command will come again
-                log.debug("renewal_failed", job_id=job_id, error=repr(error))
 
     async def sweep(self) -> None:
         """Look for what no message will tell: ages, backoffs that nobody ended, what was lost."""
@@ -374,7 +379,7 @@ class Scheduler:
             await self._requeue(tracked, job.attempt)
         elif job.state is JobState.QUEUED and job.job_id not in self._in_flight and is_expired(job, now):
             await self._expire(tracked)
-        elif await self._is_lost(job, now):
+        elif self._is_lost(job, now):
             # Its item is gone and nobody has said how it ended: whoever still works on it loses it.
             if job.state is JobState.QUEUED:
                 self._in_flight.discard(job.job_id)
@@ -383,15 +388,10 @@ class Scheduler:
             else:
                 await self._dispatch(job)
 
-    async def _is_lost(self, job: Job, now: datetime) -> bool:
+    def _is_lost(self, job: Job, now: datetime) -> bool:
         """Whether *job* has been nowhere for so long that nobody can still be on the way with it."""
         since = self._lost_since.setdefault(job.job_id, now)
-        if (now - since).total_seconds() < LOST_SECONDS:
-            return False
-        if await self._dispatcher.queued(job.job_id) is not None:
-            self._lost_since.pop(job.job_id, None)
-            return False
-        return True
+        return (now - since).total_seconds() >= LOST_SECONDS
 
     async def _note_clearing(self, handed: Handed) -> None:
         """Lanes in which something is being cleared away are not used."""

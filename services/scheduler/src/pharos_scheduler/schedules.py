@@ -342,8 +342,7 @@ class Schedules:
         """The same run again, in a while."""
         tenant, schedule_id = schedule.tenant, schedule.schedule_id
         pending = await self._wake_ups.pending(tenant, schedule_id)
-        if pending is not None and pending.wake_up is not None and pending.wake_up.planned != wake_up.planned:
-            return  # it was given another rhythm meanwhile
+        # If it was given another rhythm meanwhile, this one is out of date, and makes room for the right one.
         await self._wake_ups.place(
             tenant,
             schedule_id,

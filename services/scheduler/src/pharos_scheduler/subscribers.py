@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from contextlib import aclosing
 
+import anyio
 import msgspec
 import structlog
 from nats.aio.msg import Msg
@@ -34,6 +35,7 @@ log = structlog.get_logger()
 
 MARKER = "Nats-Marker-Reason"
 INBOX = "_INBOX."
+FOLLOWED_AT_ONCE = 32
 
 
 async def commands(bus: Bus, scheduler: Scheduler, letters: DeadLetters) -> None:
@@ -61,8 +63,20 @@ async def timers(bus: Bus, scheduler: Scheduler) -> None:
 
 
 async def items_said(bus: Bus, scheduler: Scheduler) -> None:
-    """JOBS: what workers say of items."""
-    async with aclosing(durable(bus, streams.JOBS, streams.SCHEDULER_ITEMS)) as messages:
+    """JOBS: what workers say of items. Of different jobs at once; of one job in order, by the book's lock."""
+    places = asyncio.Semaphore(FOLLOWED_AT_ONCE)
+
+    async def follow(event: AnyItemEvent, message: Msg) -> None:
+        try:
+            await scheduler.follow(event, message.metadata.sequence.stream)
+            await message.ack()
+        finally:
+            places.release()
+
+    async with (
+        aclosing(durable(bus, streams.JOBS, streams.SCHEDULER_ITEMS)) as messages,
+        anyio.create_task_group() as tasks,
+    ):
         async for message in messages:
             try:
                 event: AnyItemEvent = decode(message.data, AnyItemEvent)
@@ -70,8 +84,8 @@ async def items_said(bus: Bus, scheduler: Scheduler) -> None:
                 log.error("item_event_unreadable", subject=message.subject, error=error.reason)
                 await message.term()
                 continue
-            await scheduler.follow(event, message.metadata.sequence.stream)
-            await message.ack()
+            await places.acquire()
+            tasks.start_soon(follow, event, message)
 
 
 async def control(bus: Bus, controller: Controller, letters: DeadLetters) -> None:
