@@ -54,8 +54,8 @@ OBJ_UPLOADS: Final = "uploads"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
-# A leader that takes over reads the ledger and Q itself; only what it must not do twice waits for this.
-COMMAND_ACK_WAIT_SECONDS: Final = 5.0
+# What a leader had in hand when it froze, the next one gets after this long. What waits in Q it reads itself.
+LEADER_ACK_WAIT_SECONDS: Final = 4.0
 QUEUE_ACK_WAIT_SECONDS: Final = 30.0
 WORK_ACK_WAIT_SECONDS: Final = 30.0
 CALLBACK_ACK_WAIT_SECONDS: Final = 60.0
@@ -420,7 +420,7 @@ def declare(limits: BusLimits) -> Bus:
         Consumer(
             stream=Q,
             name=SCHEDULER_QUEUE,
-            about="A command is acknowledged when its job is handed out; it counts against the cap till then.",
+            about="A command is acknowledged when its job is handed out: till then it counts for the cap.",
             ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
             max_ack_pending=max(1000, limits.queue_max),
         ),
@@ -428,26 +428,26 @@ def declare(limits: BusLimits) -> Bus:
             stream=TIMERS,
             name=SCHEDULER_EXPIRY,
             about="Turns the markers of expired commands into skipped jobs.",
-            ack_wait_seconds=30,
+            ack_wait_seconds=LEADER_ACK_WAIT_SECONDS,
         ),
         Consumer(
             stream=JOBS,
             name=SCHEDULER_ITEMS,
             about="Turns what workers say of items into job states.",
             filters=("events.item.>",),
-            ack_wait_seconds=30,
+            ack_wait_seconds=LEADER_ACK_WAIT_SECONDS,
         ),
         Consumer(
             stream=ADVISORIES,
             name=SCHEDULER_ADVISORIES,
             about="Ends jobs whose item the server will not deliver again.",
-            ack_wait_seconds=30,
+            ack_wait_seconds=LEADER_ACK_WAIT_SECONDS,
         ),
         Consumer(
             stream=CONTROL,
             name=SCHEDULER_CONTROL,
             about="Carries out what owners and operators ask, one after the other.",
-            ack_wait_seconds=COMMAND_ACK_WAIT_SECONDS,
+            ack_wait_seconds=LEADER_ACK_WAIT_SECONDS,
             max_ack_pending=1,
         ),
         Consumer(
@@ -455,7 +455,7 @@ def declare(limits: BusLimits) -> Bus:
             name=SCHEDULER_DUE,
             about="Backoffs that are over, and schedules whose time has come.",
             filters=("due.>",),
-            ack_wait_seconds=COMMAND_ACK_WAIT_SECONDS,
+            ack_wait_seconds=LEADER_ACK_WAIT_SECONDS,
         ),
         Consumer(
             stream=JOBS,

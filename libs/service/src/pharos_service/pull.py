@@ -38,10 +38,11 @@ class ConsumerLost(Exception):
 class _Pull:
     """The messages of one consumer, over one inbox. Ends with ConsumerLost, never by itself."""
 
-    def __init__(self, bus: Bus, stream: str, consumer: str, batch: int) -> None:
+    def __init__(self, bus: Bus, stream: str, consumer: str, batch: int, expires_seconds: float) -> None:
         self._bus = bus
         self._next = f"$JS.API.CONSUMER.MSG.NEXT.{stream}.{consumer}"
         self._batch = batch
+        self._expires_seconds = expires_seconds
         self._subscription: Subscription | None = None
         self._inbox = ""
         self._wanted = 0
@@ -64,7 +65,7 @@ class _Pull:
     async def _ask(self) -> None:
         request = {
             "batch": self._batch,
-            "expires": int(EXPIRES_SECONDS * 1e9),
+            "expires": int(self._expires_seconds * 1e9),
             "idle_heartbeat": int(HEARTBEAT_SECONDS * 1e9),
         }
         try:
@@ -104,14 +105,17 @@ class _Pull:
             raise ConsumerLost(f"status {status} {headers.get('Description', '')}")
 
 
-async def durable(bus: Bus, stream: str, consumer: str, *, batch: int = BATCH) -> AsyncGenerator[Msg, None]:
+async def durable(
+    bus: Bus, stream: str, consumer: str, *, batch: int = BATCH, expires_seconds: float = EXPIRES_SECONDS
+) -> AsyncGenerator[Msg, None]:
     """The messages of a durable consumer, to be acknowledged by the reader, for ever.
 
-    With a ``batch`` of n the server hands this reader at most n messages ahead of the one in hand.
+    With a ``batch`` of n the server hands this reader at most n messages ahead of the one in hand. It goes on
+    doing so for ``expires_seconds`` (3 or more) after the reader was frozen or cut off.
     """
     while True:
         try:
-            async with _Pull(bus, stream, consumer, batch) as pull:
+            async with _Pull(bus, stream, consumer, batch, expires_seconds) as pull:
                 while True:
                     yield await pull.message()
         except ConsumerLost as lost:
@@ -148,7 +152,7 @@ async def tail(
             delivered = 0
             if pending == 0:
                 yield CaughtUp()
-            async with _Pull(bus, stream, name, BATCH) as pull:
+            async with _Pull(bus, stream, name, BATCH, EXPIRES_SECONDS) as pull:
                 while True:
                     message = await pull.message()
                     position = message.metadata

@@ -44,6 +44,7 @@ log = structlog.get_logger()
 
 LEASE_KEY: Final = "scheduler"
 SWEEP_SECONDS: Final = 1.0
+TAKE_OVER_SECONDS: Final = 5.0
 
 
 def utc_now() -> datetime:
@@ -137,6 +138,7 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         tasks.start_soon(workers, bus, scheduler)
         tasks.start_soon(places, bus, scheduler)
         tasks.start_soon(_every, SWEEP_SECONDS, scheduler.sweep)
+        tasks.start_soon(_every, TAKE_OVER_SECONDS, scheduler.take_over_commands)
         tasks.start_soon(_hand_out, scheduler)
 
 

@@ -88,6 +88,7 @@ class Scheduler:
         self._held: dict[str, Command] = {}
         self._unheld: set[str] = set()  # whose commands were delivered to a leader before this one
         self._in_flight: set[str] = set()
+        self._unread: set[str] = set()  # of what workers may have said before this term nothing was read
         self._clearing: dict[str, Job] = {}
         self._workers: dict[str, Worker] = {}
         self._lost_since: dict[str, datetime] = {}
@@ -107,16 +108,20 @@ class Scheduler:
                 self._in_flight.add(job.job_id)
             elif job.state is JobState.QUEUED:
                 self._waiting.add(job)
+                self._unread.add(job.job_id)
             if job.state is JobState.RETRYING:
                 await self._backoffs.put(job)
         await self._note_clearing(handed)
-        for job_id in await self._dispatcher.commands():
-            self._unheld.add(job_id)
-            # What was delivered to a leader that died before it wrote it down would come again, but later.
-            if self.book.get(job_id) is None and (queued := await self._dispatcher.queued(job_id)):
-                await self.accept(*queued, None)
+        await self.take_over_commands()
         log.info("jobs_recovered", open=len(self.book), with_workers=len(self._in_flight))
         self.changed.set()
+
+    async def take_over_commands(self) -> None:
+        """Commands that were delivered to a leader before this one would come again, but late."""
+        for job_id in await self._dispatcher.commands() - self._held.keys() - self._unheld:
+            self._unheld.add(job_id)
+            if job_id not in self._waiting and (queued := await self._dispatcher.queued(job_id)):
+                await self.accept(*queued, None)
 
     # What happens to jobs
 
@@ -246,6 +251,7 @@ class Scheduler:
 
     async def _end(self, job: Job) -> None:
         self._waiting.discard(job.job_id)
+        self._unread.discard(job.job_id)
         self._in_flight.discard(job.job_id)
         self._lost_since.pop(job.job_id, None)
         self._dispatches.pop(job.job_id, None)
@@ -312,11 +318,23 @@ class Scheduler:
                 tracked = self.book.get(job.job_id)
                 if tracked is None or job.job_id not in self._waiting:
                     continue  # it ended while the ones before it were handed out
+                if await self._was_begun(tracked):
+                    continue
                 try:
                     await self._dispatch(tracked.job)
                 except StreamFull:
                     log.warning("work_stream_full")
                     return
+
+    async def _was_begun(self, tracked: Tracked) -> bool:
+        """Whether a worker has had the job since the last leader wrote of it, and may even be done."""
+        if tracked.job.job_id not in self._unread:
+            return False
+        self._unread.discard(tracked.job.job_id)
+        last = await self._items.last(tracked.job)
+        if last is None or last.sequence <= tracked.job.facts_after:
+            return False
+        return (await self.follow_up(tracked, last.event)).sequence != tracked.sequence
 
     async def _dispatch(self, job: Job) -> None:
         number = max(self._dispatches[job.job_id], job.dispatch) + 1

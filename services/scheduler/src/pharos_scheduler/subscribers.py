@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import AsyncGenerator
 from contextlib import aclosing
 
 import anyio
@@ -36,11 +37,18 @@ log = structlog.get_logger()
 MARKER = "Nats-Marker-Reason"
 INBOX = "_INBOX."
 FOLLOWED_AT_ONCE = 32
+BATCH = 64
+# A leader that is frozen or cut off is still handed messages for this long, and the next one waits for them.
+EXPIRES_SECONDS = 3.0
+
+
+def messages_of(bus: Bus, stream: str, consumer: str, batch: int = BATCH) -> AsyncGenerator[Msg, None]:
+    return durable(bus, stream, consumer, batch=batch, expires_seconds=EXPIRES_SECONDS)
 
 
 async def commands(bus: Bus, scheduler: Scheduler, letters: DeadLetters) -> None:
     """Q: what was submitted."""
-    async with aclosing(durable(bus, streams.Q, streams.SCHEDULER_QUEUE)) as messages:
+    async with aclosing(messages_of(bus, streams.Q, streams.SCHEDULER_QUEUE)) as messages:
         async for message in messages:
             try:
                 command: SubmitJob = decode(message.data, SubmitJob)
@@ -52,7 +60,7 @@ async def commands(bus: Bus, scheduler: Scheduler, letters: DeadLetters) -> None
 
 async def timers(bus: Bus, scheduler: Scheduler) -> None:
     """TIMERS: each timer says nothing; the marker that its expiry leaves behind does."""
-    async with aclosing(durable(bus, streams.TIMERS, streams.SCHEDULER_EXPIRY)) as messages:
+    async with aclosing(messages_of(bus, streams.TIMERS, streams.SCHEDULER_EXPIRY)) as messages:
         async for message in messages:
             if MARKER in (message.headers or {}):
                 try:
@@ -74,7 +82,7 @@ async def items_said(bus: Bus, scheduler: Scheduler) -> None:
             places.release()
 
     async with (
-        aclosing(durable(bus, streams.JOBS, streams.SCHEDULER_ITEMS)) as messages,
+        aclosing(messages_of(bus, streams.JOBS, streams.SCHEDULER_ITEMS)) as messages,
         anyio.create_task_group() as tasks,
     ):
         async for message in messages:
@@ -90,7 +98,7 @@ async def items_said(bus: Bus, scheduler: Scheduler) -> None:
 
 async def control(bus: Bus, controller: Controller, letters: DeadLetters) -> None:
     """CONTROL: what owners and operators ask, one after the other, each with its answer."""
-    async with aclosing(durable(bus, streams.CONTROL, streams.SCHEDULER_CONTROL, batch=1)) as messages:
+    async with aclosing(messages_of(bus, streams.CONTROL, streams.SCHEDULER_CONTROL, batch=1)) as messages:
         async for message in messages:
             try:
                 command: AnyCommand = decode(message.data, AnyCommand)
@@ -105,7 +113,7 @@ async def control(bus: Bus, controller: Controller, letters: DeadLetters) -> Non
 
 async def due(bus: Bus, scheduler: Scheduler, schedules: Schedules) -> None:
     """SCHED: backoffs that are over, and schedules whose time has come."""
-    async with aclosing(durable(bus, streams.SCHED, streams.SCHEDULER_DUE)) as messages:
+    async with aclosing(messages_of(bus, streams.SCHED, streams.SCHEDULER_DUE)) as messages:
         async for message in messages:
             try:
                 what = parse_due(message.subject)
@@ -169,7 +177,7 @@ class MaxDeliveries(msgspec.Struct):
 
 async def advisories(bus: Bus, scheduler: Scheduler) -> None:
     """ADVISORIES: items that the server will not deliver again."""
-    async with aclosing(durable(bus, streams.ADVISORIES, streams.SCHEDULER_ADVISORIES)) as messages:
+    async with aclosing(messages_of(bus, streams.ADVISORIES, streams.SCHEDULER_ADVISORIES)) as messages:
         async for message in messages:
             try:
                 advisory: MaxDeliveries = decode(message.data, MaxDeliveries)
