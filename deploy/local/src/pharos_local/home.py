@@ -49,6 +49,7 @@ class Home:
         self.run = path / "run"
         self.bus = path / "nats"
         self.token_file = path / "admin-token"
+        self.secret_key_file = path / "secret-key"
         self.bus_password_file = path / "nats-password"
         self.bus_configuration = path / "nats.conf"
         self.endpoint = path / "endpoint"
@@ -66,6 +67,10 @@ class Home:
     def admin_token(self, given: Secret) -> Path:
         """The file with the admin token: *given*, else the one from before, else a new one."""
         return _secret(self.token_file, given.reveal() or None)
+
+    def secret_key(self, given: Secret) -> Path:
+        """The file with the key that other secrets are derived from: chosen as the admin token is."""
+        return _secret(self.secret_key_file, given.reveal() or None)
 
     def bus_password(self) -> Path:
         """The file with the password of the stack's own bus."""

@@ -33,7 +33,10 @@ STOP_SECONDS: Final[Mapping[str, float]] = {
 }
 
 # Given to a service by a file, never by a value that `ps e` or a crash report would show.
-_SECRETS: Final = ("PHAROS_ADMIN_TOKEN", "PHAROS_NATS_PASSWORD")
+_SECRETS: Final = ("PHAROS_ADMIN_TOKEN", "PHAROS_NATS_PASSWORD", "PHAROS_SECRET_KEY")
+
+# Within its time to stop, an embedder that works has this long to finish before it hands its job back.
+DRAIN_SECONDS: Final = 2
 
 
 class Program(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,6 +64,7 @@ def service_programs(
     *,
     bus_environ: Mapping[str, str],
     token_file: Path,
+    secret_key_file: Path,
     color: bool,
 ) -> tuple[Program, ...]:
     """The four services, in the order in which they start."""
@@ -75,7 +79,13 @@ def service_programs(
     }
     if color and settings.log_format == "auto":
         common["PHAROS_LOG_FORMAT"] = "console"
-    own: dict[str, dict[str, str]] = {GATEWAY: {"PHAROS_ADMIN_TOKEN_FILE": str(token_file)}}
+    own: dict[str, dict[str, str]] = {
+        GATEWAY: {
+            "PHAROS_ADMIN_TOKEN_FILE": str(token_file),
+            "PHAROS_SECRET_KEY_FILE": str(secret_key_file),
+        },
+        EMBEDDER: {"PHAROS_DRAIN_SECONDS": str(DRAIN_SECONDS)},
+    }
     arguments: dict[str, tuple[str, ...]] = {EMBEDDER: ("--role", "all")}
     return tuple(
         Program(

@@ -42,6 +42,13 @@ class LocalSettings(ServiceSettings, frozen=True, kw_only=True):
         Secret,
         Meta(description="The bootstrap admin's credential; empty: generated at the first start."),
     ] = Secret("")
+    secret_key: Annotated[
+        Secret,
+        Meta(
+            description="What the secrets that sign callbacks are derived from, at least 32 characters; "
+            "empty: generated at the first start."
+        ),
+    ] = Secret("")
     git_allowed_hosts: Annotated[
         str, Meta(description="Hosts that repositories may come from; empty: any public https host.")
     ] = ""
@@ -50,11 +57,15 @@ class LocalSettings(ServiceSettings, frozen=True, kw_only=True):
     ] = 1
 
     def __post_init__(self) -> None:
-        length = len(self.admin_token.reveal())
-        if 0 < length < TOKEN_LENGTH_MIN:
-            raise InvalidSettings(
-                [f"PHAROS_ADMIN_TOKEN has {length} characters; it needs at least {TOKEN_LENGTH_MIN}."]
-            )
+        given = {"PHAROS_ADMIN_TOKEN": self.admin_token, "PHAROS_SECRET_KEY": self.secret_key}
+        short = {name: len(secret.reveal()) for name, secret in given.items()}
+        mistakes = [
+            f"{name} has {length} characters; it needs at least {TOKEN_LENGTH_MIN}."
+            for name, length in short.items()
+            if 0 < length < TOKEN_LENGTH_MIN
+        ]
+        if mistakes:
+            raise InvalidSettings(mistakes)
 
     @property
     def home_path(self) -> Path:

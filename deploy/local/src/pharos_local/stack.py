@@ -40,6 +40,7 @@ class Plan:
     ) -> None:
         ports.require_free(settings.host, settings.port, "PHAROS_PORT")
         token_file = home.admin_token(settings.admin_token)
+        secret_key_file = home.secret_key(settings.secret_key)
         self.bus: Program | None = None
         if settings.nats_url:
             if settings.nats_password:
@@ -51,7 +52,13 @@ class Plan:
             self.bus = programs.bus_program(home, environ)
             bus_environ = programs.own_bus_environ(home, port)
         self.services = programs.service_programs(
-            settings, home, environ, bus_environ=bus_environ, token_file=token_file, color=color
+            settings,
+            home,
+            environ,
+            bus_environ=bus_environ,
+            token_file=token_file,
+            secret_key_file=secret_key_file,
+            color=color,
         )
         self.token_file = token_file
         self.bus_settings = load(BusSettings, self.services[0].environ)
