@@ -129,19 +129,16 @@ def test_two_jobs_of_one_repository_do_not_run_at_once() -> None:
 # Order
 
 anything = st.builds(
-    lambda number, tenant, priority, trigger, waited, paused: replace(
+    lambda number, tenant, priority, trigger: replace(
         job(number, number, tenant),
         priority=priority,
         trigger=trigger,
-        submitted_at=AT - timedelta(seconds=waited + paused),
-        paused_seconds=paused,
+        submitted_at=AT - timedelta(seconds=(10_000 - number) * 0.4),  # up to six and a half steps of ageing
     ),
     st.integers(0, 10_000),
     st.sampled_from(["a", "b", "c"]),
     st.sampled_from(Priority),
     st.sampled_from(Trigger),
-    st.integers(0, 4_000),
-    st.integers(0, 500),
 )
 queues = st.lists(anything, unique_by=lambda each: each.number, max_size=25)
 

@@ -460,6 +460,14 @@ async def test_an_edit_in_the_middle_of_a_run_decides_the_next_one(has_room: boo
     assert is_right(world)
 
 
+def test_noting_a_run_takes_no_other_run_off_the_plan() -> None:
+    other = AT + timedelta(hours=1)
+    noted = after_run(nightly(next_run_at=other), AT, AT + DAY, job_id="j", outcome="submitted")
+    assert noted == nightly(
+        next_run_at=other, last_run_at=AT + DAY, last_job_id="j", last_outcome="submitted"
+    )
+
+
 def test_a_time_zone_that_is_no_more_ends_the_runs_with_a_sentence() -> None:
     noted = after_run(nightly(timezone="Gone/By", next_run_at=AT), AT, AT, job_id="j", outcome="submitted")
     assert noted.next_run_at is None

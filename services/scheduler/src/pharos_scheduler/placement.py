@@ -17,11 +17,11 @@ from typing import Final
 
 import msgspec
 
-from pharos_contracts.jobs.v1 import Job, Priority, Trigger, waited_seconds
+from pharos_contracts.jobs.v1 import Job, Priority, Trigger
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
 Lane = tuple[str, str, str]
-Place = tuple[float, int, str]
+Place = tuple[int, str]
 
 RANKS_PER_PRIORITY: Final = 3
 PRIORITY_RANK: Final[Mapping[Priority, int]] = {
@@ -49,15 +49,15 @@ def slots(workers: Iterable[Worker]) -> int:
 
 
 def rank(job: Job, now: datetime, ageing_seconds: float) -> int:
-    """0 is the most urgent; a priority is worth ``ageing_seconds`` of waiting."""
+    """0 is the most urgent; a priority is worth ``ageing_seconds`` since *job* was submitted."""
     base = PRIORITY_RANK[job.priority] + TRIGGER_RANK[job.trigger]
-    steps = int(waited_seconds(job, now) * RANKS_PER_PRIORITY / ageing_seconds)
-    return max(0, base - steps)
+    age_seconds = max(0.0, (now - job.submitted_at).total_seconds())
+    return max(0, base - int(age_seconds * RANKS_PER_PRIORITY / ageing_seconds))
 
 
 def place(job: Job) -> Place:
-    """Where *job* stands among the jobs of its tenant, rank aside: since when it waits, pauses left out."""
-    return job.submitted_at.timestamp() + job.paused_seconds, job.number, job.job_id
+    """Where *job* stands among the jobs of its tenant, rank aside: as the queue numbered it."""
+    return job.number, job.job_id
 
 
 class Waiting:

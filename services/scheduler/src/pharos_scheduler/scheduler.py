@@ -14,6 +14,7 @@ from statistics import median
 from typing import Final
 
 import structlog
+from anyio import move_on_after
 from msgspec.structs import replace
 
 from pharos_contracts.control.v1 import DeadLetter, DeadLetterKind, Place
@@ -55,6 +56,7 @@ LOST_SECONDS: Final = 20.0
 OVERDUE_SECONDS: Final = 5.0
 DURATIONS_MAX: Final = 20
 PLACES_MAX: Final = 2_000
+ARRIVAL_SECONDS: Final = 0.2
 BURIED: Final = frozenset({deciding.POISON, deciding.WORKER_LOST})
 
 
@@ -85,6 +87,9 @@ class Scheduler:
         self._term = term
         self.book = Book(store, self._note)
         self._waiting = Waiting()
+        self._arriving: dict[str, Job] = {}
+        self._arrived_up_to = 0
+        self._arrival = Event()
         self._held: dict[str, Command] = {}
         self._unheld: set[str] = set()  # whose commands were delivered to a leader before this one
         self._in_flight: set[str] = set()
@@ -104,6 +109,7 @@ class Scheduler:
         async for tracked in self._store.open_jobs():
             job = tracked.job
             self.book.recovered(tracked)
+            self._arrived_up_to = max(self._arrived_up_to, job.number)
             if job.job_id in handed.jobs:
                 self._in_flight.add(job.job_id)
             elif job.state is JobState.QUEUED:
@@ -125,8 +131,21 @@ class Scheduler:
 
     # What happens to jobs
 
+    def arrive(self, command: SubmitJob, number: int) -> None:
+        """A command is about to be accepted: whoever asks is told of it."""
+        self._arriving[command.job_id] = job_of(command, number)
+        self._arrived_up_to = max(self._arrived_up_to, number)
+        self._arrival.set()
+        self._arrival = Event()
+
     async def accept(self, command: SubmitJob, number: int, message: Command | None) -> None:
         """A command arrived, for the first time or again; without its *message* it was found in Q."""
+        try:
+            await self._accept(command, number, message)
+        finally:
+            self._arriving.pop(command.job_id, None)
+
+    async def _accept(self, command: SubmitJob, number: int, message: Command | None) -> None:
         async with self.book.deciding(command.job_id):
             tracked = self.book.get(command.job_id) or await self.admit(command, number)
             job = tracked.job
@@ -437,21 +456,24 @@ class Scheduler:
 
     # What people ask
 
-    def place(self, job: Job) -> Place:
-        """Where *job* stands; it may be too new to be known here."""
+    async def place(self, job: Job) -> Place:
+        """Where *job* stands. It may still be on its way here, behind all that came before it."""
+        with move_on_after(ARRIVAL_SECONDS):
+            while job.number > self._arrived_up_to:
+                await self._arrival.wait()
         tracked = self.book.get(job.job_id)
         current = tracked.job if tracked is not None else job
         if current.state is not JobState.QUEUED or job.job_id in self._in_flight:
             return Place(position=0, waiting=len(self._waiting))
-        known = job.job_id in self._waiting
-        waiting = len(self._waiting) + (0 if known else 1)
-        ahead = self._ahead(current) if waiting <= PLACES_MAX else waiting - 1
-        return Place(position=ahead + 1, waiting=waiting, estimated_start_at=self._estimate(ahead))
+        if len(self._waiting) > PLACES_MAX:
+            waiting = len(self._waiting) + len(self._arriving)
+            return Place(position=waiting, waiting=waiting, estimated_start_at=self._estimate(waiting - 1))
+        everybody = Waiting([*self._waiting, *self._arriving.values(), current])
+        ahead = self._ahead(current, everybody)
+        return Place(position=ahead + 1, waiting=len(everybody), estimated_start_at=self._estimate(ahead))
 
-    def _ahead(self, job: Job) -> int:
+    def _ahead(self, job: Job, waiting: Waiting) -> int:
         in_flight = self._running()
-        waiting = Waiting(self._waiting)
-        waiting.add(job)
         order = in_order(waiting, self._turns(in_flight), self._now(), self._ageing_seconds)
         for ahead, each in enumerate(order):
             if each.job_id == job.job_id:

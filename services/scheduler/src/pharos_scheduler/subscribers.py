@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypeVarTuple, Unpack
 
 import anyio
 import msgspec
@@ -34,9 +36,11 @@ from pharos_service.pull import durable
 
 log = structlog.get_logger()
 
+Args = TypeVarTuple("Args")
+
 MARKER = "Nats-Marker-Reason"
 INBOX = "_INBOX."
-FOLLOWED_AT_ONCE = 32
+AT_ONCE_MAX = 32
 BATCH = 64
 # A leader that is frozen or cut off is still handed messages for this long, and the next one waits for them.
 EXPIRES_SECONDS = 3.0
@@ -46,16 +50,49 @@ def messages_of(bus: Bus, stream: str, consumer: str, batch: int = BATCH) -> Asy
     return durable(bus, stream, consumer, batch=batch, expires_seconds=EXPIRES_SECONDS)
 
 
+class _AtOnce:
+    """Some messages handled at once; an error in one of them is an error of the block."""
+
+    def __init__(self) -> None:
+        self._places = asyncio.Semaphore(AT_ONCE_MAX)
+        self._tasks = anyio.create_task_group()
+
+    async def __aenter__(self) -> Self:
+        await self._tasks.__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._tasks.__aexit__(kind, error, trace)
+
+    async def start(self, act: Callable[[Unpack[Args]], Awaitable[None]], *arguments: *Args) -> None:
+        """Begin, as soon as there is a place."""
+        await self._places.acquire()
+        self._tasks.start_soon(self._do, act, *arguments)
+
+    async def _do(self, act: Callable[[Unpack[Args]], Awaitable[None]], *arguments: *Args) -> None:
+        try:
+            await act(*arguments)
+        finally:
+            self._places.release()
+
+
 async def commands(bus: Bus, scheduler: Scheduler, letters: DeadLetters) -> None:
-    """Q: what was submitted."""
-    async with aclosing(messages_of(bus, streams.Q, streams.SCHEDULER_QUEUE)) as messages:
+    """Q: what was submitted. Different jobs at once: who asks where one stands knows of all before it."""
+    async with (
+        aclosing(messages_of(bus, streams.Q, streams.SCHEDULER_QUEUE)) as messages,
+        _AtOnce() as at_once,
+    ):
         async for message in messages:
             try:
                 command: SubmitJob = decode(message.data, SubmitJob)
             except UnreadableMessage as error:
                 await _bury(letters, streams.Q, message, error.reason)
                 continue
-            await scheduler.accept(command, message.metadata.sequence.stream, message)
+            number = message.metadata.sequence.stream
+            scheduler.arrive(command, number)
+            await at_once.start(scheduler.accept, command, number, message)
 
 
 async def timers(bus: Bus, scheduler: Scheduler) -> None:
@@ -72,18 +109,14 @@ async def timers(bus: Bus, scheduler: Scheduler) -> None:
 
 async def items_said(bus: Bus, scheduler: Scheduler) -> None:
     """JOBS: what workers say of items. Of different jobs at once; of one job in order, by the book's lock."""
-    places = asyncio.Semaphore(FOLLOWED_AT_ONCE)
 
     async def follow(event: AnyItemEvent, message: Msg) -> None:
-        try:
-            await scheduler.follow(event, message.metadata.sequence.stream)
-            await message.ack()
-        finally:
-            places.release()
+        await scheduler.follow(event, message.metadata.sequence.stream)
+        await message.ack()
 
     async with (
         aclosing(messages_of(bus, streams.JOBS, streams.SCHEDULER_ITEMS)) as messages,
-        anyio.create_task_group() as tasks,
+        _AtOnce() as at_once,
     ):
         async for message in messages:
             try:
@@ -92,8 +125,7 @@ async def items_said(bus: Bus, scheduler: Scheduler) -> None:
                 log.error("item_event_unreadable", subject=message.subject, error=error.reason)
                 await message.term()
                 continue
-            await places.acquire()
-            tasks.start_soon(follow, event, message)
+            await at_once.start(follow, event, message)
 
 
 async def control(bus: Bus, controller: Controller, letters: DeadLetters) -> None:
@@ -137,15 +169,17 @@ async def places(bus: Bus, scheduler: Scheduler) -> None:
     async def answer(message: Msg) -> None:
         try:
             question: AskPlace = decode(message.data, AskPlace)
-            reply: Message = scheduler.place(question.job)
+            reply: Message = await scheduler.place(question.job)
         except UnreadableMessage as error:
             reply = Refused(code="unreadable_question", detail=error.reason, status=400)
         if message.reply:
             await bus.client.publish(message.reply, encode(reply))
 
-    subscription = await bus.client.subscribe(rpc.SCHEDULER, cb=answer)
+    subscription = await bus.client.subscribe(rpc.SCHEDULER)
     try:
-        await asyncio.Event().wait()
+        async with _AtOnce() as at_once:
+            async for message in subscription.messages:
+                await at_once.start(answer, message)
     finally:
         with contextlib.suppress(*TROUBLE):
             await subscription.unsubscribe()
