@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e chaos bench demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-queue demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -38,7 +38,7 @@ demo: setup ## With `make run` in another terminal: index Pharos itself and sear
 dev: setup
 	TORCH='$(TORCH)' $(SETUP) dev
 
-test: lint types verify test-unit test-integration test-e2e ## Everything that must pass
+test: lint types verify test-unit test-integration test-e2e test-faults ## Everything that must pass
 
 test-unit: dev ## Tests of each package by itself
 	$(PYTHON) -m pytest -n 2 -m 'not gpu' $(UNIT) tests/architecture $(ARGS)
@@ -49,11 +49,21 @@ test-integration: dev ## Tests against a real bus, real stores, real SQL; and of
 test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest tests/e2e -m 'not chaos' $(ARGS)
 
+test-faults: dev ## Twenty random lives of jobs, and the most telling faults
+	$(PYTHON) -m pytest -n 2 tests/stateful -m 'not chaos' $(ARGS)
+	$(PYTHON) -m pytest tests/faults -m 'not chaos' $(ARGS)
+
+faults: dev ## Every fault, in every part, at every moment; writes docs/reliability.md
+	$(PYTHON) -m tests.faults $(ARGS)
+
 chaos: dev ## Kill parts at random for minutes; nothing may be lost
 	$(PYTHON) -m pytest tests -m chaos --timeout 1800 $(ARGS)
 
 bench: dev ## Measure
 	$(PYTHON) -m bench $(ARGS)
+
+bench-queue: dev ## Measure the queue, beside others where they can be installed
+	$(PYTHON) -m bench.bench_queue $(ARGS)
 
 fmt: dev ## Format the code
 	$(PYTHON) -m ruff format .

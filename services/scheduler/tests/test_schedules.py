@@ -65,7 +65,7 @@ class World:
     """A bus with a clock. Every write counts; the ``fails_at``-th fails, or is lost on its way back."""
 
     def __init__(self) -> None:
-        self.now = AT
+        self.time = AT
         self.revision = 0
         self.entries: dict[tuple[str, str], Entry[Schedule]] = {}
         self.held: dict[tuple[str, str], tuple[WakeUp, datetime, int]] = {}
@@ -80,7 +80,7 @@ class World:
         self.schedules = self.leader()
 
     def leader(self) -> Schedules:
-        return Schedules(self, self, Queue(self), now=lambda: self.now)
+        return Schedules(self, self, Queue(self), now=lambda: self.time)
 
     def take_effect(self) -> None:
         """To be called before and after each write, by turns."""
@@ -120,6 +120,12 @@ class World:
 
     # The wake-ups
 
+    async def now(self) -> datetime:
+        return self.time
+
+    async def planned(self) -> dict[tuple[str, str], datetime]:
+        return {key: wake_up.planned for key, (wake_up, _, _) in self.held.items()}
+
     async def pending(self, tenant: str, schedule_id: str) -> Pending | None:
         found = self.held.get((tenant, schedule_id))
         return None if found is None else Pending(found[0], found[2])
@@ -148,11 +154,11 @@ class World:
             key, (wake_up, at, _) = min(self.held.items(), key=lambda item: item[1][1])
             if at > moment:
                 break
-            self.now = max(self.now, at)
+            self.time = max(self.time, at)
             del self.held[key]
             await self.schedules.due(*key, wake_up)
             await self.schedules.due(*key, wake_up)
-        self.now = moment
+        self.time = moment
 
     def entry(self, schedule_id: str = "nightly", tenant: str = "default") -> Schedule:
         return self.entries[tenant, schedule_id].value
@@ -355,11 +361,11 @@ async def test_a_schedule_runs_at_each_of_its_times_and_once() -> None:
 async def test_runs_that_were_missed_for_three_days_are_one_late_run() -> None:
     world = World()
     await world.schedules.put(nightly())
-    world.now += DAY * 3
+    world.time += DAY * 3
     world.held.clear()  # a wake-up that nobody took in time is forgotten
     world.schedules = world.leader()
     await world.schedules.recover()
-    await world.live_until(world.now)
+    await world.live_until(world.time)
     assert world.submitted_at() == [AT + DAY * 3]
     assert world.entry().next_run_at == datetime(2026, 6, 5, 3, 0, tzinfo=UTC)
 
@@ -384,13 +390,13 @@ async def test_a_run_waits_for_room_and_misses_nothing_but_what_it_stands_for() 
 async def test_a_run_that_waited_for_its_time_to_live_is_given_up_and_says_so() -> None:
     world = World()
     await world.schedules.put(nightly(ttl_seconds=600))
-    world.now += DAY * 3  # that it was missed is not its waiting
+    world.time += DAY * 3  # that it was missed is not its waiting
     world.has_room = False
-    await world.live_until(world.now)
+    await world.live_until(world.time)
     assert world.entry().last_outcome is None
-    await world.live_until(world.now + timedelta(seconds=599))
+    await world.live_until(world.time + timedelta(seconds=599))
     assert world.entry().last_outcome is None
-    await world.live_until(world.now + timedelta(seconds=1))
+    await world.live_until(world.time + timedelta(seconds=1))
     assert world.jobs == {}
     assert world.entry().last_outcome == "given up after 600 s: the queue had no room"
     assert world.entry().last_job_id is None
@@ -428,7 +434,7 @@ async def test_a_wake_up_from_before_an_edit_does_nothing_and_the_right_one_foll
     edited = await world.schedules.put(nightly(cron="0 5 * * *"))
     assert put.next_run_at is not None
     assert edited.next_run_at is not None
-    world.now, world.held = put.next_run_at, {}  # the old one arrives, and replaced the new one
+    world.time, world.held = put.next_run_at, {}  # the old one arrives, and replaced the new one
     await world.schedules.due("default", "nightly", WakeUp(planned=put.next_run_at))
     assert world.jobs == {}
     await world.live_until(AT + DAY)
@@ -553,7 +559,7 @@ async def test_whatever_write_fails_a_run_is_one_job_and_the_next_is_planned(fai
         put = await world.schedules.put(nightly())
         assert put.next_run_at is not None
         wake_up = WakeUp(planned=put.next_run_at)
-        world.now, world.held = put.next_run_at, {}
+        world.time, world.held = put.next_run_at, {}
         through = await carried_out(
             world, fails_at, fails_before, lambda leader, due=wake_up: leader.due("default", "nightly", due)
         )

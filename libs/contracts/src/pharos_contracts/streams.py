@@ -57,7 +57,7 @@ LEASE_TTL_SECONDS: Final = 3.0
 # What a leader had in hand when it froze, the next one gets after this long. What waits in Q it reads itself.
 LEADER_ACK_WAIT_SECONDS: Final = 4.0
 QUEUE_ACK_WAIT_SECONDS: Final = 30.0
-WORK_ACK_WAIT_SECONDS: Final = 30.0
+WORK_ACK_WAIT_SECONDS: Final = 15.0
 CALLBACK_ACK_WAIT_SECONDS: Final = 60.0
 CALLBACK_DELIVERIES_MAX: Final = 12
 # The worker gives up on an item before the server does, so that its end is told by an event.

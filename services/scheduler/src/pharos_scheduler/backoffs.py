@@ -5,13 +5,13 @@ from __future__ import annotations
 from datetime import UTC
 from typing import Final
 
-from pharos_contracts import streams, subjects
+from pharos_contracts import subjects
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.subjects import Due, DueKind
 from pharos_service.bus import Bus
 
-# A message that became due while no scheduler ran is kept for this long.
-DUE_KEPT: Final = f"{int(streams.DAY_SECONDS * 7)}s"
+# A message that became due while no scheduler ran is kept for this long; later a new leader puts it back.
+DUE_KEPT: Final = "3600s"
 
 
 class BusBackoffs:

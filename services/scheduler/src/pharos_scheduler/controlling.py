@@ -85,17 +85,20 @@ class Controller:
                     return NO_LETTER
                 await self._letters.purge(letter)
                 return Purged(id=letter.letter_id)
-            case PutSchedule():
+            case PutSchedule() | DeleteSchedule():
                 try:
-                    return Scheduled(schedule=await self._schedules.put(command.schedule))
+                    return await self._reschedule(command)
                 except InvalidSchedule as error:
                     return Refused(code=error.code, detail=error.detail, status=error.status)
-            case DeleteSchedule():
-                if await self._schedules.delete(command.tenant, command.schedule_id):
-                    return Purged(id=command.schedule_id)
-                return NO_SCHEDULE
             case _:
                 assert_never(command)
+
+    async def _reschedule(self, command: PutSchedule | DeleteSchedule) -> Answer:
+        if isinstance(command, PutSchedule):
+            return Scheduled(schedule=await self._schedules.put(command.schedule))
+        if await self._schedules.delete(command.tenant, command.schedule_id):
+            return Purged(id=command.schedule_id)
+        return NO_SCHEDULE
 
     async def _control(self, command: ControlJob, sequence: int) -> Answer:
         async with self._book.deciding(command.job_id):

@@ -17,7 +17,7 @@ from zoneinfo import ZoneInfo, available_timezones
 import msgspec
 from cronsim import CronSim, CronSimError
 
-EXPRESSION_CHARACTERS_MAX: Final = 200
+EXPRESSION_CHARACTERS_MAX: Final = 256
 FIELDS: Final = "minute, hour, day of month, month, day of week"
 
 _SOME_TIME: Final = datetime(2026, 1, 1)

@@ -34,7 +34,7 @@ from pharos_scheduler.schedules import (
 )
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus, BusError, StreamFull, WrongLastSequence
-from pharos_service.pull import CaughtUp
+from pharos_service.pull import CaughtUp, tail
 
 log = structlog.get_logger()
 
@@ -86,6 +86,24 @@ class BusWakeUps:
     def __init__(self, bus: Bus, check: Callable[[], None]) -> None:
         self._bus = bus
         self._check = check
+
+    async def now(self) -> datetime:
+        info = await self._bus.api(f"STREAM.INFO.{streams.SCHED}")
+        return datetime.fromisoformat(info["ts"])
+
+    async def planned(self) -> dict[tuple[str, str], datetime]:
+        found: dict[tuple[str, str], datetime] = {}
+        subject = f"sched.{DueKind.CRON}.*.*"
+        async with aclosing(tail(self._bus, streams.SCHED, [subject], last_per_subject=True)) as held:
+            async for message in held:
+                if isinstance(message, CaughtUp):
+                    break
+                _, _, tenant, schedule_id = message.subject.split(".")
+                try:
+                    found[tenant, schedule_id] = decode(message.data, WakeUp).planned
+                except UnreadableMessage as error:
+                    log.error("wake_up_unreadable", subject=message.subject, error=error.reason)
+        return found
 
     async def pending(self, tenant: str, schedule_id: str) -> Pending | None:
         found = await self._bus.last(streams.SCHED, subjects.later_subject(_due(tenant, schedule_id)))

@@ -10,7 +10,7 @@ every write names the one that it follows.
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from datetime import datetime, timedelta
 from typing import Final, Protocol, assert_never
 
@@ -107,6 +107,14 @@ class ScheduleStore(Protocol):
 class WakeUps(Protocol):
     """Messages that arrive later, at most one for each schedule."""
 
+    async def now(self) -> datetime:
+        """What the clock shows that they arrive by."""
+        ...
+
+    async def planned(self) -> Mapping[tuple[str, str], datetime]:
+        """Which run the wake-up of each schedule is for, by tenant and id."""
+        ...
+
     async def pending(self, tenant: str, schedule_id: str) -> Pending | None: ...
 
     async def place(self, tenant: str, schedule_id: str, wake_up: WakeUp, at: datetime, after: int) -> bool:
@@ -193,7 +201,7 @@ def command_of(schedule: Schedule, wake_up: WakeUp, now: datetime) -> SubmitJob:
         key=work_key(
             project=schedule.project,
             dataset=schedule.dataset,
-            repository=source.identity,
+            repository=schedule.repository_key or source.identity,
             ref=source.sha or source.branch,
         ),
         source=source,
@@ -253,9 +261,12 @@ class Schedules:
 
     async def recover(self) -> None:
         """Every schedule has its wake-up: one that was missed arrives at once."""
+        planned = await self._wake_ups.planned()
         async for entry in self._store.all():
-            self._tenants.setdefault(entry.value.tenant, set()).add(entry.value.schedule_id)
-            await self._keep_wake_up(entry.value.tenant, entry.value.schedule_id)
+            tenant, schedule_id = entry.value.tenant, entry.value.schedule_id
+            self._tenants.setdefault(tenant, set()).add(schedule_id)
+            if planned.get((tenant, schedule_id)) != entry.value.next_run_at:
+                await self._keep_wake_up(tenant, schedule_id)
         log.info("schedules_recovered", schedules=sum(map(len, self._tenants.values())))
 
     async def put(self, schedule: Schedule) -> Schedule:
@@ -347,7 +358,8 @@ class Schedules:
             tenant,
             schedule_id,
             WakeUp(planned=wake_up.planned, waiting_since=wake_up.waiting_since or now),
-            now + timedelta(seconds=TRY_AGAIN_SECONDS),
+            # By our own clock it could arrive at once, and again and again, if that one is behind.
+            await self._wake_ups.now() + timedelta(seconds=TRY_AGAIN_SECONDS),
             pending.sequence if pending else 0,
         )
         log.info("schedule_waits", tenant=tenant, schedule_id=schedule_id, planned=wake_up.planned)

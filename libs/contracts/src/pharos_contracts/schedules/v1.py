@@ -13,7 +13,8 @@ class Schedule(Message, frozen=True, kw_only=True, tag="schedules.view.v1.schedu
 
     Each run is late by a part of ``jitter_seconds`` that is the schedule's own, so that a hundred schedules
     of midnight are not one. A run that was missed while nothing ran happens once, late. With
-    ``skip_unchanged`` a run that finds the commit indexed already ends as skipped.
+    ``skip_unchanged`` a run that finds the commit indexed already ends as skipped. ``repository_key`` is what
+    submits of the same repository share; its identity where it is empty.
     """
 
     schedule_id: str
@@ -27,6 +28,7 @@ class Schedule(Message, frozen=True, kw_only=True, tag="schedules.view.v1.schedu
     timezone: str = "UTC"
     jitter_seconds: int = 0
     skip_unchanged: bool = True
+    repository_key: str = ""
     ttl_seconds: int
     created_at: datetime
     created_by: str
