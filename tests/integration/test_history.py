@@ -3,14 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
-import signal
 import sqlite3
-import subprocess
-import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
@@ -20,85 +14,28 @@ import psutil
 import pytest
 
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, ListJobs, ReadLog
-from pharos_contracts.jobs.v1 import AnyEvent
+from pharos_contracts.jobs.v1 import (
+    AnyEvent,
+    ItemCancelled,
+    ItemFailed,
+    ItemLexicalReady,
+    ItemPaused,
+    ItemStarted,
+    JobResumed,
+)
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.rpc import HISTORY
 from pharos_contracts.streams import BusLimits, declare
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus, BusUnavailable, FateUnknown
 from pharos_service.bus_admin import apply, diff
-from tests.support.job_events import life, make_event, subject_of
-from tests.support.nats_server import NatsServer, free_port
+from tests.support.history import History
+from tests.support.job_events import life, make_event, make_item_event, subject_of
+from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
 
 DEADLINE_SECONDS = 25.0
-
-
-class History:
-    """``python -m pharos_history`` on a home of its own."""
-
-    def __init__(self, home: Path, nats_url: str) -> None:
-        self.home = home
-        self.health_port = free_port()
-        self.environment = os.environ | {
-            "PHAROS_HOME": str(home),
-            "PHAROS_NATS_URL": nats_url,
-            "PHAROS_HEALTH_PORT": str(self.health_port),
-            "PHAROS_HISTORY_RETENTION_DAYS": "36500",
-        }
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with (self.home / "log").open("ab") as log:
-            self.process = subprocess.Popen(self._command(), env=self.environment, stdout=log, stderr=log)
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.kill()
-        self.process.wait()
-
-    def stop(self) -> int:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
-
-    def rebuild(self) -> None:
-        done = subprocess.run(
-            [*self._command(), "rebuild"],
-            env=self.environment,
-            capture_output=True,
-            timeout=30,
-            text=True,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr
-
-    def ready(self) -> tuple[int, str]:
-        """The status of /readyz and what it says; 0 while nobody listens."""
-        try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{self.health_port}/readyz", timeout=2) as answer:
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            with error:
-                return error.code, error.read().decode()
-        except OSError:
-            return 0, ""
-
-    def tables(self) -> dict[str, list[tuple[Any, ...]]]:
-        """All rows, read beside the service."""
-        with closing(sqlite3.connect(self.home / "history.sqlite3")) as connection:
-            return {
-                name: sorted(connection.execute(f"SELECT * FROM {name}").fetchall())
-                for name in ("jobs", "items", "events", "unreadable", "position")
-            }
-
-    @property
-    def log(self) -> str:
-        return (self.home / "log").read_text()
-
-    def _command(self) -> list[str]:
-        return [sys.executable, "-W", "error", "-m", "pharos_history"]
 
 
 @pytest.fixture
@@ -337,6 +274,69 @@ async def test_a_rebuild_makes_the_same_tables_with_and_without_the_service(
         connection.executescript("DELETE FROM jobs; DELETE FROM items; DELETE FROM events")
     await asyncio.to_thread(history.rebuild)
     assert without_time(history.tables()) == without_time(before)
+
+
+async def test_a_job_that_goes_back_from_its_end_is_told_as_it_is_also_after_a_rebuild(
+    bus: Bus, history: History
+) -> None:
+    history.start()
+    read = 0
+
+    async def told(*events: AnyEvent) -> tuple[JobState, JobState, bool]:
+        """The state of the job and of its item, and whether its words can be searched, after *events*."""
+        nonlocal read
+        await publish(bus, events)
+        read += len(events)
+        await read_through(bus, read)
+        [view] = (await ask(bus, HISTORY, FindJob(tenant="acme", number=1), JobPage, timeout=2)).jobs
+        assert view.sequence == read
+        for state in JobState:
+            found = await pages(bus, ListJobs(tenant="acme", states=(state.value,)))
+            assert [each.job.number for page in found for each in page.jobs] == [1] * (
+                state is view.job.state
+            )
+        return view.job.state, view.items[0].state, view.lexical_ready_at is not None
+
+    begun = make_event(1, JobState.RUNNING, attempt=1, worker="w1")
+    resumed = JobResumed(event_id="resumed", at=begun.at, job=make_event(1, attempt=1).job)
+    ready = make_item_event(ItemLexicalReady, 1, dataset="d", files=3, chunks=7)
+    failure = make_item_event(ItemFailed, 1, error="no", code="not_found")
+    assert await told(make_event(1), make_item_event(ItemStarted, 1), ready, begun) == (
+        JobState.RUNNING,
+        JobState.RUNNING,
+        True,
+    )
+    paused = (make_item_event(ItemPaused, 1), make_event(1, JobState.PAUSED, attempt=1))
+    assert await told(*paused) == (JobState.PAUSED, JobState.PAUSED, True)
+    assert await told(resumed) == (JobState.QUEUED, JobState.PAUSED, True)
+    again = make_event(1, JobState.RUNNING, attempt=1, dispatch=2)
+    assert await told(make_item_event(ItemStarted, 1, dispatch=2), again) == (
+        JobState.RUNNING,
+        JobState.RUNNING,
+        True,
+    )
+    failed = make_event(1, JobState.FAILED, attempt=1, error="no")
+    assert await told(failure, failed) == (JobState.FAILED, JobState.FAILED, False)
+    retried = (
+        make_event(1, JobState.RETRYING, attempt=1, error="no"),
+        make_event(1, attempt=1, max_attempts=5),
+    )
+    assert await told(*retried) == (JobState.QUEUED, JobState.FAILED, False)
+    taken = make_item_event(ItemCancelled, 1, attempt=2)
+    cancelled = make_event(1, JobState.CANCELLED, attempt=2)
+    assert await told(taken, cancelled) == (JobState.CANCELLED, JobState.CANCELLED, False)
+    last = make_event(1, JobState.RETRYING, attempt=2)
+    assert await told(last) == (JobState.RETRYING, JobState.CANCELLED, False)
+
+    before = history.tables()
+    await asyncio.to_thread(history.rebuild)
+    assert without_time(history.tables()) == without_time(before)
+    with closing(sqlite3.connect(history.home / "history.sqlite3")) as connection:
+        connection.executescript("UPDATE jobs SET state = 'failed'; DELETE FROM items; DELETE FROM events")
+    await asyncio.to_thread(history.rebuild)
+    assert without_time(history.tables()) == without_time(before)
+    assert await told() == (JobState.RETRYING, JobState.CANCELLED, False)
+    assert history.stop() == 0
 
 
 async def test_a_rebuild_while_events_arrive_ends_with_all_of_them(bus: Bus, history: History) -> None:

@@ -19,8 +19,9 @@ def test_a_stream_that_is_as_declared_differs_in_nothing(stream) -> None:
 def test_a_consumer_that_is_as_declared_differs_in_nothing(consumer) -> None:
     config = consumer_config(consumer)
     reported = dict(config)
-    filters = reported.pop("filter_subjects", [])
+    filters = config.get("filter_subjects", [])
     if len(filters) == 1:
+        del reported["filter_subjects"]
         reported["filter_subject"] = filters[0]
     assert differences(reported, config) == {}
 

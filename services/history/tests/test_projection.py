@@ -16,6 +16,7 @@ from pharos_contracts.jobs.v1 import (
     ItemEvent,
     ItemFailed,
     ItemLexicalReady,
+    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
@@ -90,6 +91,7 @@ ITEM_EVENTS = [
     item_event(ItemFailed, 4, error="no", code="x"),
     item_event(ItemSkipped, 5, reason="same"),
     item_event(ItemCancelled, 6),
+    item_event(ItemPaused, 7),
 ]
 
 
@@ -115,9 +117,11 @@ def test_an_item_goes_through_all_its_states() -> None:
     for place, event in enumerate(ITEM_EVENTS, start=1):
         item = project_item(item, place, event)
         states.append(item.view.state)
-    assert states == ["running", "running", "committing", "completed", "failed", "skipped", "cancelled"]
+    assert states == [
+        "running", "running", "committing", "completed", "failed", "skipped", "cancelled", "paused",
+    ]  # fmt: skip
     assert item is not None
-    assert (item.view.started_at, item.view.lexical_ready_at) == (AT, AT + timedelta(minutes=1))
+    assert item.view.started_at == AT
 
 
 def test_an_item_says_why_it_ended_only_while_that_is_so() -> None:
@@ -131,6 +135,24 @@ def test_the_first_time_of_being_searchable_counts() -> None:
     item = project_item(None, 1, ITEM_EVENTS[1])
     again = project_item(item, 2, item_event(ItemLexicalReady, 9, dataset="d", files=1, chunks=1))
     assert again.view.lexical_ready_at == AT + timedelta(minutes=1)
+
+
+@pytest.mark.parametrize(
+    ("event", "stays"),
+    [
+        (item_event(ItemPaused, 5), True),
+        (item_event(ItemFailed, 5, error="away", code="network", transient=True), True),
+        (item_event(ItemStarted, 5), True),
+        (item_event(ItemFailed, 5, error="no", code="x"), False),
+        (item_event(ItemCancelled, 5), False),
+    ],
+)
+def test_a_dataset_is_searchable_until_what_it_showed_is_taken_back(event: ItemEvent, stays: bool) -> None:
+    ready = project_item(project_item(None, 1, ITEM_EVENTS[0]), 2, ITEM_EVENTS[1])
+    then = project_item(ready, 3, event)
+    assert then.view.lexical_ready_at == (AT + timedelta(minutes=1) if stays else None)
+    again = project_item(then, 4, item_event(ItemLexicalReady, 9, dataset="d", files=1, chunks=1))
+    assert again.view.lexical_ready_at == AT + timedelta(minutes=1 if stays else 9)
 
 
 @settings(max_examples=50, deadline=None)
@@ -156,15 +178,27 @@ def test_whatever_is_delivered_again_the_fold_ends_as_if_it_had_come_once(order:
         (job_event(JobState.QUEUED), "Queued"),
         (job_event(JobState.RUNNING, attempt=2, worker="w"), "Started on w, attempt 2"),
         (job_event(JobState.RUNNING), "Started on a worker, attempt 0"),
+        (job_event(JobState.QUEUED, attempt=1), "Queued again"),
         (job_event(JobState.PAUSED), "Paused"),
+        (job_event(JobState.PAUSED, controlled_by="ann"), "Paused by ann"),
         (job_event(JobState.QUEUED, JobResumed), "Resumed"),
+        (job_event(JobState.QUEUED, JobResumed, attempt=1, controlled_by="ann"), "Resumed by ann"),
         (job_event(JobState.RETRYING, error="e"), "Will be tried again: e"),
         (job_event(JobState.RETRYING), "Will be tried again"),
+        (
+            job_event(JobState.RETRYING, error="e", next_attempt_at=AT + timedelta(seconds=2)),
+            "Will be tried again at 03:04:07 UTC: e",
+        ),
+        (
+            job_event(JobState.RETRYING, error="e", next_attempt_at=AT, controlled_by="ann"),
+            "Another try was asked for by ann",
+        ),
         (job_event(JobState.COMMITTING), "Publishing"),
         (job_event(JobState.COMPLETED), "Completed"),
         (job_event(JobState.COMPLETED, result=RESULT), "1 file"),
         (job_event(JobState.FAILED, error="a\0b"), "Failed: ab"),
         (job_event(JobState.CANCELLED), "Cancelled"),
+        (job_event(JobState.CANCELLED, controlled_by="ann"), "Cancelled by ann"),
         (job_event(JobState.SKIPPED, reason="old"), "Skipped: old"),
         (ITEM_EVENTS[0], "Item 0: taken by w, attempt 1"),
         (ITEM_EVENTS[1], "Item 0: searchable by words: 7 chunks of 3 files"),
@@ -173,6 +207,11 @@ def test_whatever_is_delivered_again_the_fold_ends_as_if_it_had_come_once(order:
         (ITEM_EVENTS[4], "Item 0: failed: no"),
         (ITEM_EVENTS[5], "Item 0: skipped: same"),
         (ITEM_EVENTS[6], "Item 0: cancelled"),
+        (ITEM_EVENTS[7], "Item 0: paused"),
+        (
+            item_event(ItemStarted, deaths=1),
+            "Item 0: taken by w, attempt 1, since the worker before died",
+        ),
     ],
 )
 def test_every_event_has_a_sentence(event: JobEvent | ItemEvent, text: str) -> None:

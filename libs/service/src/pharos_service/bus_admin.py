@@ -1,4 +1,6 @@
-"""Making the server agree with what the contracts declare: ``pharos-bus apply | diff | status``."""
+"""Making the server agree with what the contracts declare, and seeing that what it holds agrees with itself:
+``pharos-bus apply | diff | status | check``.
+"""
 
 from __future__ import annotations
 
@@ -13,11 +15,18 @@ import msgspec
 from msgspec import Meta
 
 from pharos_contracts import streams as declared
+from pharos_contracts.invariants import GRACE_SECONDS
+from pharos_service import logs
 from pharos_service.bus import Bus, BusError, BusRefused, NotFound, connect
+from pharos_service.bus_check import SETTLE_SECONDS, Unanswered, check, report
 from pharos_service.settings import InvalidSettings, ServiceSettings, load
 
 CONNECT_SECONDS: Final = 15.0
+EXIT_WRONG: Final = 1
+EXIT_UNKNOWN: Final = 2
 NANOSECONDS: Final = 1_000_000_000
+# How a stream is written to disk is decided when it is made.
+PERSIST_MODE: Final = "persist_mode"
 
 
 class BusSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -81,6 +90,8 @@ def stream_config(stream: declared.Stream, replicas: int) -> dict[str, Any]:
         "allow_rollup_hdrs": stream.rollup,
         "deny_delete": stream.deny_delete,
     }
+    if stream.derived and replicas == 1:  # the server does not have it for replicated streams
+        config[PERSIST_MODE] = "async"
     if stream.republish is not None:
         config["republish"] = {"src": stream.republish.source, "dest": stream.republish.destination}
     if stream.source is not None:
@@ -93,6 +104,14 @@ def stream_config(stream: declared.Stream, replicas: int) -> dict[str, Any]:
             }
         ]
     return config
+
+
+def _as_it_can_be(config: dict[str, Any], now: dict[str, Any] | None) -> dict[str, Any]:
+    """*config*, but with what a stream keeps for ever of the one that is there *now*."""
+    if now is None:
+        return config
+    kept = {key: value for key, value in config.items() if key != PERSIST_MODE}
+    return kept | ({PERSIST_MODE: now[PERSIST_MODE]} if PERSIST_MODE in now else {})
 
 
 def consumer_config(consumer: declared.Consumer) -> dict[str, Any]:
@@ -139,7 +158,7 @@ async def diff(bus: Bus, wanted: declared.Bus, replicas: int) -> list[Difference
     found = []
     for stream in wanted.streams:
         config = await _config(bus, f"STREAM.INFO.{stream.name}")
-        fields = differences(config or {}, stream_config(stream, replicas))
+        fields = differences(config or {}, _as_it_can_be(stream_config(stream, replicas), config))
         if config is None or fields:
             found.append(Difference("stream", stream.name, config is not None, fields))
     for consumer in wanted.consumers:
@@ -168,7 +187,9 @@ async def apply(bus: Bus, wanted: declared.Bus, replicas: int) -> list[Differenc
         change = names.get(("stream", stream.name))
         if change is not None:
             verb = "UPDATE" if change.exists else "CREATE"
-            await bus.api(f"STREAM.{verb}.{stream.name}", stream_config(stream, replicas))
+            now = await _config(bus, f"STREAM.INFO.{stream.name}")
+            config = _as_it_can_be(stream_config(stream, replicas), now)
+            await bus.api(f"STREAM.{verb}.{stream.name}", config)
     for consumer in wanted.consumers:
         if ("consumer", f"{consumer.stream}/{consumer.name}") in names:
             await bus.api(
@@ -205,10 +226,37 @@ async def status(bus: Bus, wanted: declared.Bus) -> list[str]:
     return lines
 
 
-async def _run(command: str, settings: BusSettings) -> int:
+async def _check(bus: Bus, arguments: argparse.Namespace) -> int:
+    try:
+        findings = await check(
+            bus,
+            settle_seconds=arguments.settle_seconds,
+            grace_seconds=arguments.grace_seconds,
+            history=not arguments.without_history,
+            index=not arguments.without_index,
+        )
+    except Unanswered as error:
+        print(error, file=sys.stderr)
+        return EXIT_UNKNOWN
+    print(report(findings, as_json=arguments.json))
+    return EXIT_WRONG if findings.violations else 0
+
+
+async def _agree(bus: Bus, command: str, settings: BusSettings) -> int:
     wanted = declared.declare(
         declared.BusLimits(queue_max=settings.queue_max, documents_queue_max=settings.documents_queue_max)
     )
+    if command == "status":
+        print("\n".join(await status(bus, wanted)))
+        return 0
+    act = apply if command == "apply" else diff
+    changes = await act(bus, wanted, settings.bus_replicas)
+    print("\n".join(change.sentence() for change in changes) or "The bus is as declared.")
+    return EXIT_WRONG if changes and command == "diff" else 0
+
+
+async def _run(arguments: argparse.Namespace, settings: BusSettings) -> int:
+    failed = EXIT_UNKNOWN if arguments.command == "check" else EXIT_WRONG
     try:
         async with asyncio.timeout(CONNECT_SECONDS):
             bus = await connect(settings, "pharos-bus")
@@ -218,36 +266,59 @@ async def _run(command: str, settings: BusSettings) -> int:
             "or set PHAROS_NATS_URL (and PHAROS_NATS_USER, PHAROS_NATS_PASSWORD).",
             file=sys.stderr,
         )
-        return 1
+        return failed
     try:
-        if command == "status":
-            print("\n".join(await status(bus, wanted)))
-            return 0
-        act = apply if command == "apply" else diff
-        changes = await act(bus, wanted, settings.bus_replicas)
-        print("\n".join(change.sentence() for change in changes) or "The bus is as declared.")
-        return 1 if changes and command == "diff" else 0
+        if arguments.command == "check":
+            return await _check(bus, arguments)
+        return await _agree(bus, arguments.command, settings)
     except BusRefused as error:
         print(f"The server refused: {error}", file=sys.stderr)
-        return 1
+        return failed
     except BusError as error:
         print(f"The bus does not answer: {error}", file=sys.stderr)
-        return 1
+        return failed
     finally:
         await bus.client.close()
 
 
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pharos-bus", description=__doc__)
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("apply", help="make it so")
+    commands.add_parser("diff", help="say what apply would change (exit 1 if anything)")
+    commands.add_parser("status", help="say what is")
+    checking = commands.add_parser(
+        "check",
+        help="say what in streams, history and index cannot be true (exit 1 if anything, 2 if unknown)",
+        description="Read the streams, the buckets, history and the index, and say what in them cannot be "
+        "true: a job that nobody owns, one that ended twice, points of a cancelled job, ... Reads only. "
+        "Exit 0: everything agrees; 1: something does not; 2: something could not be read.",
+    )
+    checking.add_argument("--json", action="store_true", help="for programs")
+    checking.add_argument(
+        "--settle-seconds",
+        type=float,
+        default=SETTLE_SECONDS,
+        help="look twice, so far apart, and say only what is wrong both times (default: %(default)s)",
+    )
+    checking.add_argument(
+        "--grace-seconds",
+        type=float,
+        default=GRACE_SECONDS,
+        help="leave alone what changed within so many seconds (default: %(default)s)",
+    )
+    checking.add_argument("--without-history", action="store_true", help="do not ask history")
+    checking.add_argument("--without-index", action="store_true", help="do not ask who has the index")
+    return parser
+
+
 def main() -> None:
     """The command ``pharos-bus``."""
-    parser = argparse.ArgumentParser(prog="pharos-bus", description=__doc__)
-    parser.add_argument(
-        "command",
-        choices=["apply", "diff", "status"],
-        help="apply: make it so; diff: say what apply would change (exit 1 if anything); status: what is",
-    )
-    command = parser.parse_args().command
+    arguments = _parser().parse_args()
     try:
         settings = load(BusSettings, os.environ)
     except InvalidSettings as error:
         raise SystemExit("\n".join(error.mistakes)) from None
-    raise SystemExit(asyncio.run(_run(command, settings)))
+    # What goes wrong is said by the command itself; its output is for people or for a program to read.
+    logs.configure(service="pharos-bus", level="error", format=settings.log_format)
+    raise SystemExit(asyncio.run(_run(arguments, settings)))

@@ -129,7 +129,12 @@ def _started_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | Non
 
 
 def _lexical_ready_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | None:
-    """The first time counts: another attempt does not make the dataset less searchable."""
+    """Since when words can be searched; None again where what could be searched was taken back.
+
+    The first time counts: another attempt does not make the dataset less searchable.
+    """
+    if isinstance(event, ItemCancelled) or (isinstance(event, ItemFailed) and not event.transient):
+        return None
     if earlier is not None and earlier.lexical_ready_at is not None:
         return earlier.lexical_ready_at
     return event.at if isinstance(event, ItemLexicalReady) else None
@@ -149,15 +154,15 @@ def _job_sentence(event: AnyJobEvent) -> str:
     job = event.job
     match event:
         case JobQueued():
-            return "Queued"
+            return "Queued again" if job.attempt else "Queued"
         case JobStarted():
             return f"Started on {job.worker or 'a worker'}, attempt {job.attempt}"
         case JobPaused():
-            return "Paused"
+            return f"Paused{_by(job)}"
         case JobResumed():
-            return "Resumed"
+            return f"Resumed{_by(job)}"
         case JobRetrying():
-            return f"Will be tried again: {job.error}" if job.error else "Will be tried again"
+            return _retrying_sentence(event)
         case JobCommitting():
             return "Publishing"
         case JobCompleted():
@@ -165,17 +170,33 @@ def _job_sentence(event: AnyJobEvent) -> str:
         case JobFailed():
             return f"Failed: {job.error or 'no reason given'}"
         case JobCancelled():
-            return "Cancelled"
+            return f"Cancelled{_by(job)}"
         case JobSkipped():
             return f"Skipped: {job.reason or 'nothing to do'}"
         case _:
             assert_never(event)
 
 
+def _by(job: Job) -> str:
+    return f" by {job.controlled_by}" if job.controlled_by else ""
+
+
+def _retrying_sentence(event: JobRetrying) -> str:
+    """A backoff ends later than the event says; an owner who asks for another try need not wait."""
+    job = event.job
+    due = job.next_attempt_at
+    if due is not None and due <= event.at:
+        return f"Another try was asked for{_by(job)}"
+    when = f" at {due:%H:%M:%S} UTC" if due is not None else ""
+    why = f": {job.error}" if job.error else ""
+    return f"Will be tried again{when}{why}"
+
+
 def _item_sentence(event: AnyItemEvent) -> str:
     match event:
         case ItemStarted():
-            return f"taken by {event.worker}, attempt {event.attempt}"
+            again = ", since the worker before died" if event.deaths else ""
+            return f"taken by {event.worker}, attempt {event.attempt}{again}"
         case ItemLexicalReady():
             return f"searchable by words: {event.chunks} chunks of {event.files} files"
         case ItemCommitting():

@@ -1,0 +1,880 @@
+"""Each rule by itself: a snapshot in which everything agrees, and what is found when one thing is wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from datetime import UTC, datetime, timedelta
+from hashlib import blake2b
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from pharos_contracts import violations as named
+from pharos_contracts.control.v1 import StoredGeneration
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.invariants import (
+    Asked,
+    Claim,
+    HandedOut,
+    History,
+    Record,
+    Snapshot,
+    Told,
+    Waiting,
+    lasting,
+    violations,
+)
+from pharos_contracts.jobs.v1 import (
+    EVENT_OF_STATE,
+    AnyEvent,
+    IndexResult,
+    ItemCancelled,
+    ItemCommitting,
+    ItemCompleted,
+    ItemFailed,
+    ItemLexicalReady,
+    ItemPaused,
+    ItemSkipped,
+    ItemStarted,
+    Job,
+    JobEvent,
+    JobKind,
+    JobResumed,
+    RepositorySource,
+    Scope,
+)
+from pharos_contracts.lifecycle import TERMINAL, TRANSITIONS, JobState
+from pharos_contracts.message import encode
+from pharos_contracts.schedules.v1 import Schedule
+from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, Due, DueKind, active_key
+from pharos_contracts.tracing import Fold
+from pharos_contracts.violations import Violation, name_of
+from pharos_contracts.workers.v1 import Worker, WorkerState
+
+BEGAN = datetime(2026, 1, 2, tzinfo=UTC)
+NOW = BEGAN + timedelta(hours=1)
+DAYS_AGO = BEGAN - timedelta(days=9)
+
+QUEUED, RUNNING, PAUSED, RETRYING, COMMITTING, COMPLETED, FAILED, CANCELLED, SKIPPED = (
+    JobState.QUEUED,
+    JobState.RUNNING,
+    JobState.PAUSED,
+    JobState.RETRYING,
+    JobState.COMMITTING,
+    JobState.COMPLETED,
+    JobState.FAILED,
+    JobState.CANCELLED,
+    JobState.SKIPPED,
+)
+
+
+def result_of(name: str, generation: int = 10) -> IndexResult:
+    return IndexResult(
+        dataset=f"host/o/{name}@main",
+        generation=generation,
+        commit="c" * 40,
+        files_processed=2,
+        embeddings_generated=2,
+        chunks=5,
+    )
+
+
+def job(name: str, state: JobState = QUEUED, **more: Any) -> Job:
+    values: dict[str, Any] = {
+        "job_id": name,
+        "number": 1 + sum(name.encode()),
+        "tenant": "acme",
+        "key": f"key-{name}",
+        "kind": JobKind.REPOSITORY,
+        "state": state,
+        "source": RepositorySource(identity=f"host/o/{name}", clone_url=f"https://host/o/{name}"),
+        "project": "default",
+        "submitted_at": BEGAN,
+        "submitted_by": "ann",
+        "ttl_seconds": 86_400,
+    }
+    return Job(**(values | more))
+
+
+def became(name: str, state: JobState, **more: Any) -> AnyEvent:
+    event: Any = EVENT_OF_STATE[state](event_id=f"{name}:{state}", at=BEGAN, job=job(name, state, **more))
+    return event
+
+
+def resumed(name: str, **more: Any) -> AnyEvent:
+    return JobResumed(event_id=f"{name}:resumed", at=BEGAN, job=job(name, QUEUED, **more))
+
+
+def said(
+    kind: type[Any], name: str, worker: str = "w1", attempt: int = 1, dispatch: int = 1, **more: Any
+) -> Any:
+    values: dict[str, Any] = {
+        "event_id": f"{name}:{kind.__name__}",
+        "at": BEGAN,
+        "tenant": "acme",
+        "job_id": name,
+        "item_id": ITEM_REPOSITORY,
+        "worker": worker,
+        "attempt": attempt,
+        "dispatch": dispatch,
+        "instance": f"{worker}-i1",
+    }
+    return kind(**(values | more))
+
+
+def lexical_ready(name: str, **more: Any) -> ItemLexicalReady:
+    event: ItemLexicalReady = said(
+        ItemLexicalReady, name, dataset=f"host/o/{name}@main", files=2, chunks=5, **more
+    )
+    return event
+
+
+def begun(name: str, **more: Any) -> list[AnyEvent]:
+    return [
+        became(name, QUEUED, **more),
+        said(ItemStarted, name),
+        became(name, RUNNING, attempt=1, dispatch=1, worker="w1", **more),
+    ]
+
+
+def done(name: str, generation: int = 10) -> list[AnyEvent]:
+    result = result_of(name, generation)
+    return [
+        *begun(name),
+        lexical_ready(name),
+        said(ItemCommitting, name, result=result),
+        became(name, COMMITTING, attempt=1, result=result),
+        said(ItemCompleted, name, result=result),
+        became(name, COMPLETED, attempt=1, result=result),
+    ]
+
+
+def cancelled(name: str) -> list[AnyEvent]:
+    return [
+        *begun(name),
+        said(ItemCancelled, name, worker="scheduler"),
+        became(name, CANCELLED, attempt=1, facts_after=LAST_FACT),
+    ]
+
+
+def paused(name: str) -> list[AnyEvent]:
+    return [
+        *begun(name),
+        said(ItemPaused, name, worker="scheduler"),
+        became(name, PAUSED, attempt=1, facts_after=LAST_FACT),
+    ]
+
+
+def retried(name: str, events: Sequence[AnyEvent]) -> list[AnyEvent]:
+    """*events*, which end *name*, and what follows when its owner asks for another try."""
+    return [
+        *events,
+        became(name, RETRYING, attempt=1, facts_after=LAST_FACT),
+        became(name, QUEUED, attempt=1, facts_after=LAST_FACT),
+    ]
+
+
+def failed(name: str) -> list[AnyEvent]:
+    return [
+        *begun(name),
+        said(ItemFailed, name, error="no such repository", code="not_found"),
+        became(name, FAILED, attempt=1, error="no such repository", code="not_found"),
+    ]
+
+
+LAST_FACT = -1  # as ``facts_after`` of a job: what was said of its item last
+
+
+def fold(events: Iterable[AnyEvent], *, whole: bool = True) -> Fold:
+    folded = Fold(whole=whole)
+    for sequence, drafted in enumerate(events, start=1):
+        event = drafted
+        if isinstance(drafted, JobEvent) and drafted.job.facts_after == LAST_FACT:
+            last = folded.items[drafted.job.job_id, ITEM_REPOSITORY].sequence
+            event = replace(drafted, job=replace(drafted.job, facts_after=last))
+        digest = blake2b(encode(event), digest_size=16).hexdigest()
+        folded.take(event, sequence=sequence, at=BEGAN + timedelta(seconds=sequence), digest=digest)
+    return folded
+
+
+LIVES: Sequence[AnyEvent] = (
+    became("queued", QUEUED),
+    *begun("running"),
+    *begun("committing"),
+    said(ItemCommitting, "committing", result=result_of("committing")),
+    became("committing", COMMITTING, attempt=1, result=result_of("committing")),
+    *paused("paused"),
+    *paused("resumed"),
+    resumed("resumed", attempt=1, facts_after=LAST_FACT),
+    *begun("retrying"),
+    said(ItemFailed, "retrying", error="away", code="network", transient=True),
+    became("retrying", RETRYING, attempt=1, error="away", next_attempt_at=BEGAN),
+    *done("completed"),
+    *failed("failed"),
+    *cancelled("cancelled"),
+    became("skipped", QUEUED),
+    became("skipped", SKIPPED, reason="Task exceeded TTL"),
+    *retried("retried", cancelled("retried")),
+    said(ItemStarted, "retried", worker="w2", attempt=2, dispatch=2),
+    became("retried", RUNNING, attempt=2, dispatch=2, worker="w2", facts_after=LAST_FACT),
+)
+
+
+def worker(name: str, *job_ids: str, **more: Any) -> Worker:
+    values: dict[str, Any] = {
+        "name": name,
+        "instance": f"{name}-i1",
+        "pool": "default",
+        "state": WorkerState.BUSY if job_ids else WorkerState.IDLE,
+        "device": "cpu",
+        "slots": 2,
+        "job_ids": job_ids,
+        "since": BEGAN,
+        "seen_at": NOW,
+    }
+    return Worker(**(values | more))
+
+
+def record(name: str, generation: int = 10, **more: Any) -> Record:
+    values: dict[str, Any] = {
+        "tenant": "acme",
+        "project": "default",
+        "dataset": f"host/o/{name}@main",
+        "scope": Scope.PROJECT,
+        "repository": f"host/o/{name}",
+        "clone_url": f"https://host/o/{name}",
+        "branch": "main",
+        "commit": "c" * 40,
+        "generation": generation,
+        "stage": IndexStage.FULL,
+        "job_id": name,
+        "files": 2,
+        "chunks": 5,
+        "encoder": "e",
+        "chunker": "c",
+        "published_at": BEGAN,
+    }
+    return Record(Dataset(**(values | more)), BEGAN)
+
+
+def points(name: str, generation: int = 10, count: int = 7) -> StoredGeneration:
+    return StoredGeneration(
+        tenant="acme", project="default", dataset=f"host/o/{name}@main", generation=generation, points=count
+    )
+
+
+def snapshot_of(folded: Fold, **more: Any) -> Snapshot:
+    """What there is beside the events, as it follows from them."""
+    jobs = folded.jobs
+    traces = [*jobs.values(), *folded.items.values()]
+    values: dict[str, Any] = {
+        "taken_at": NOW,
+        "jobs_created_at": BEGAN,
+        "last_sequence": folded.events,
+        "events": folded.events,
+        "jobs": jobs,
+        "items": folded.items,
+        "found": tuple(folded.found),
+        "ledger": {trace.subject: trace.digest for trace in traces},
+        "queue_max": 10,
+        "claims": tuple(
+            Claim(active_key(each.tenant, each.key), each.job_id, BEGAN)
+            for each in jobs.values()
+            if each.is_open
+        ),
+        "history": History(
+            sequence=folded.events,
+            jobs={
+                each.job_id: Told(
+                    state=each.state,
+                    attempt=each.attempt,
+                    number=each.number,
+                    error=each.error,
+                    has_result=each.published is not None,
+                    sequence=each.sequence,
+                    changed_at=BEGAN,
+                )
+                for each in jobs.values()
+            },
+        ),
+    }
+    return Snapshot(**(values | more))
+
+
+CLEAN = snapshot_of(
+    fold(LIVES),
+    queue=(Waiting("queued", 3, BEGAN),),
+    work=tuple(
+        HandedOut(name, ITEM_REPOSITORY, number, BEGAN)
+        for number, name in enumerate(("running", "committing", "retried"))
+    ),
+    later=frozenset({Due(DueKind.RETRY, "acme", "retrying"), Due(DueKind.CRON, "acme", "nightly")}),
+    workers=(worker("w1", "running", "committing"), worker("w2", "retried")),
+    schedules=(
+        Schedule(
+            schedule_id="nightly",
+            tenant="acme",
+            source=job("completed").source,
+            project="default",
+            cron="0 3 * * *",
+            ttl_seconds=60,
+            created_at=BEGAN,
+            created_by="ann",
+            next_run_at=BEGAN,
+        ),
+    ),
+    records=(
+        record("completed"),
+        record("running", stage=IndexStage.LEXICAL, generation=12),
+        record("empty", files=0, job_id="of another time"),
+    ),
+    index=(
+        points("completed"),
+        points("completed", generation=9),
+        points("running", generation=12),
+        points("committing", generation=13),
+        points("paused", generation=14),
+    ),
+)
+
+
+def names(found: Iterable[Violation]) -> list[str]:
+    return [name_of(each) for each in found]
+
+
+def test_where_everything_agrees_nothing_is_found() -> None:
+    assert violations(CLEAN) == []
+    assert violations(CLEAN, grace_seconds=0) == []
+
+
+def test_nothing_is_found_where_there_is_nothing() -> None:
+    assert violations(snapshot_of(fold([])), grace_seconds=0) == []
+
+
+# What is wrong with things as they stand
+
+Change = Callable[[Snapshot], Snapshot]
+
+
+def both(*changes: Change) -> Change:
+    def change(snapshot: Snapshot) -> Snapshot:
+        for each in changes:
+            snapshot = each(snapshot)
+        return snapshot
+
+    return change
+
+
+def has(**values: Any) -> Change:
+    return lambda snapshot: replace(snapshot, **values)
+
+
+def more(name: str, *added: Any) -> Change:
+    return lambda snapshot: replace(snapshot, **{name: (*getattr(snapshot, name), *added)})
+
+
+def less(name: str, job_id: str) -> Change:
+    """The snapshot without what *name* holds of a job."""
+    return lambda snapshot: replace(
+        snapshot, **{name: tuple(each for each in getattr(snapshot, name) if each.job_id != job_id)}
+    )
+
+
+def ledger(subject: str, digest: str | None) -> Change:
+    """The snapshot whose ledger has this instead, or nothing."""
+
+    def change(snapshot: Snapshot) -> Snapshot:
+        kept = {key: value for key, value in snapshot.ledger.items() if key != subject}
+        return replace(snapshot, ledger=kept if digest is None else kept | {subject: digest})
+
+    return change
+
+
+def history(job_id: str, **changed: Any) -> Change:
+    """The snapshot whose history tells something else of a job; of one that it does not know, something."""
+
+    def change(snapshot: Snapshot) -> Snapshot:
+        assert snapshot.history is not None
+        told = dict(snapshot.history.jobs)
+        told[job_id] = replace(told.get(job_id, told["completed"]), **changed)
+        return replace(snapshot, history=replace(snapshot.history, jobs=told))
+
+    return change
+
+
+def history_without(job_id: str) -> Change:
+    def change(snapshot: Snapshot) -> Snapshot:
+        assert snapshot.history is not None
+        told = {key: value for key, value in snapshot.history.jobs.items() if key != job_id}
+        return replace(snapshot, history=replace(snapshot.history, jobs=told))
+
+    return change
+
+
+def shows(name: str, *indexed: StoredGeneration, **changed: Any) -> Change:
+    """The snapshot with this record of a dataset, and these points."""
+
+    def change(snapshot: Snapshot) -> Snapshot:
+        shown = record(name, **changed)
+        assert snapshot.index is not None
+        others = tuple(each for each in snapshot.records if each.dataset.dataset != shown.dataset.dataset)
+        kept = tuple(each for each in snapshot.index if each.dataset != shown.dataset.dataset)
+        return replace(snapshot, records=(*others, shown), index=(*kept, *indexed))
+
+    return change
+
+
+def _read_by_history(sequence: int) -> Change:
+    def change(snapshot: Snapshot) -> Snapshot:
+        assert snapshot.history is not None
+        return replace(snapshot, history=replace(snapshot.history, sequence=sequence))
+
+    return change
+
+
+# What was changed -> how -> everything that is found then.
+WRONG: dict[str, tuple[Change, list[str]]] = {
+    "a running job with nobody": (
+        both(less("work", "running"), has(workers=(worker("w1", "committing"), worker("w2", "retried")))),
+        ["ownerless"],
+    ),
+    "a committing job with nobody": (
+        both(less("work", "committing"), has(workers=(worker("w1", "running"), worker("w2", "retried")))),
+        ["ownerless"],
+    ),
+    "a queued job that neither Q nor the ledger has": (
+        both(has(queue=()), ledger("ledger.job.acme.queued", None)),
+        ["ownerless", "ledger_differs"],
+    ),
+    "a retrying job that nothing brings back": (
+        has(later=CLEAN.later - {Due(DueKind.RETRY, "acme", "retrying")}),
+        ["ownerless"],
+    ),
+    "waiting jobs and an idle worker": (more("workers", worker("w3")), ["not_handed_out", "not_handed_out"]),
+    "a job with two workers": (
+        has(workers=(worker("w1", "running", "committing"), worker("w2", "retried", "running"))),
+        ["held_twice"],
+    ),
+    "a worker with a job that ended": (more("workers", worker("w3", "completed")), ["held_for_nothing"]),
+    "a worker with a job that is paused": (more("workers", worker("w3", "paused")), ["held_for_nothing"]),
+    "a command of no job": (more("queue", Waiting("nobody", 9, BEGAN)), ["entry_without_ledger"]),
+    "an item of no job": (more("work", HandedOut("nobody", "0", 9, BEGAN)), ["entry_without_ledger"]),
+    "a command of a job that runs": (more("queue", Waiting("running", 9, BEGAN)), ["stale_queue_entry"]),
+    "a command of a job that ended": (more("queue", Waiting("skipped", 9, BEGAN)), ["stale_queue_entry"]),
+    "more commands than the cap": (has(queue_max=0), ["queue_over_cap"]),
+    "an item of a job that ended": (more("work", HandedOut("cancelled", "0", 9, BEGAN)), ["stale_work_item"]),
+    "an item of a paused job": (more("work", HandedOut("paused", "0", 9, BEGAN)), ["stale_work_item"]),
+    "an item of a retrying job": (more("work", HandedOut("retrying", "0", 9, BEGAN)), ["stale_work_item"]),
+    "clearing behind a job that runs": (
+        more("work", HandedOut("retried", ITEM_CLEAR, 9, BEGAN)),
+        ["cleared_while_running"],
+    ),
+    "a command that nobody carried out": (
+        has(commands=(Asked("cmd.control.paused.resume", 4, BEGAN),)),
+        ["command_ignored"],
+    ),
+    "a schedule that nothing starts": (
+        has(later=CLEAN.later - {Due(DueKind.CRON, "acme", "nightly")}),
+        ["no_next_run"],
+    ),
+    "a claim of a job that ended": (
+        more("claims", Claim("acme.key-completed", "completed", BEGAN)),
+        ["claim_left"],
+    ),
+    "a claim of no job": (more("claims", Claim("acme.k", "nobody", BEGAN)), ["claim_without_job"]),
+    "an open job without a claim": (less("claims", "paused"), ["open_without_claim"]),
+    "an open job whose claim is another's": (
+        both(less("claims", "paused"), more("claims", Claim("acme.key-paused", "running", BEGAN))),
+        ["open_without_claim"],
+    ),
+    "a ledger that has another event of a job": (ledger("ledger.job.acme.failed", "x"), ["ledger_differs"]),
+    "a ledger that has no event of a job": (ledger("ledger.job.acme.failed", None), ["ledger_differs"]),
+    "a ledger that has another fact of an item": (
+        ledger("ledger.item.acme.failed.0", "x"),
+        ["ledger_differs"],
+    ),
+    "a history that stands still": (_read_by_history(5), ["history_behind"]),
+    "a history with another state": (history("failed", state=RUNNING), ["history_differs"]),
+    "a history with another attempt": (history("retried", attempt=1), ["history_differs"]),
+    "a history with another number": (history("queued", number=0), ["history_differs"]),
+    "a history with another error": (history("failed", error=None), ["history_differs"]),
+    "a history without the result": (history("completed", has_result=False), ["history_differs"]),
+    "a history that missed the last event": (history("paused", sequence=1), ["history_differs"]),
+    "a history without an open job": (history_without("paused"), ["history_lacks"]),
+    "a history without a job that ended": (history_without("failed"), ["history_lacks"]),
+    "a history with a job that never was": (
+        history("nobody", changed_at=BEGAN + timedelta(seconds=1)),
+        ["history_invents"],
+    ),
+    "points of a cancelled job": (more("index", points("cancelled")), ["points_left"]),
+    "points of a failed job above the live generation": (
+        more("index", points("completed", 11)),
+        ["points_left"],
+    ),
+    "points of nobody": (more("index", points("unknown")), ["points_left"]),
+    "words that a cancelled job shows": (
+        shows("cancelled", points("cancelled"), stage=IndexStage.LEXICAL),
+        ["shown_by_ended_job"],
+    ),
+    "an index that a failed job shows": (shows("failed", points("failed")), ["shown_by_ended_job"]),
+    "a dataset without points": (shows("completed"), ["record_without_points"]),
+    "a dataset whose points are not live yet": (
+        shows("completed", points("completed", 11)),
+        ["record_without_points", "points_left"],
+    ),
+    "a dataset that went back": (
+        shows("completed", points("completed", 9), generation=9),
+        ["generation_went_back"],
+    ),
+}
+# These are told apart from what is in motion by other means than its age.
+WITHOUT_GRACE = {"queue_over_cap", "held_twice", "history_differs", "history_invents"}
+
+
+@pytest.mark.parametrize("what", WRONG)
+def test_what_is_wrong_is_found_and_nothing_else(what: str) -> None:
+    change, expected = WRONG[what]
+    assert names(violations(change(CLEAN))) == expected
+
+
+@pytest.mark.parametrize("what", sorted(set(WRONG) - {"points of nobody"}))
+def test_what_may_be_in_motion_is_left_alone(what: str) -> None:
+    change, expected = WRONG[what]
+    found = names(violations(change(CLEAN), grace_seconds=7200))
+    assert found == [name for name in expected if name in WITHOUT_GRACE]
+
+
+RIGHT: dict[str, Change] = {
+    "a retrying job whose time has not come": both(
+        has(later=CLEAN.later - {Due(DueKind.RETRY, "acme", "retrying")}),
+        has(jobs={**CLEAN.jobs, "retrying": replace(CLEAN.jobs["retrying"], next_attempt_at=NOW)}),
+    ),
+    "a running job whose worker died": has(workers=()),
+    "a running job whose item is settled": has(work=()),
+    "waiting jobs and a worker that drains": more("workers", worker("w3", state=WorkerState.DRAINING)),
+    "waiting jobs and a worker that was busy until now": more("workers", worker("w3", since=NOW)),
+    "waiting jobs and no free slot": both(
+        more("workers", worker("w3", slots=0)),
+        has(work=tuple(HandedOut(name, "0", 1, BEGAN) for name in ("running", "committing", "retried"))),
+        lambda s: replace(s, workers=tuple(replace(each, slots=1) for each in s.workers[:2]) + s.workers[2:]),
+    ),
+    "what a cancelled job left is being removed": both(
+        more("work", HandedOut("cancelled", ITEM_CLEAR, 9, BEGAN)),
+        shows("cancelled", points("cancelled"), points("cancelled", 11), stage=IndexStage.LEXICAL),
+        has(workers=(*CLEAN.workers, worker("w3", "cancelled"))),
+    ),
+    "a claim whose command was published just now": both(
+        more("claims", Claim("acme.k", "nobody", BEGAN)), more("queue", Waiting("nobody", 9, NOW))
+    ),
+    "a job that history has forgotten": both(
+        history_without("failed"),
+        has(jobs={**CLEAN.jobs, "failed": replace(CLEAN.jobs["failed"], at=DAYS_AGO)}),
+    ),
+    "a job that history knew before JOBS began": history("older", changed_at=DAYS_AGO),
+    "a job that history knows before it was read here": history(
+        "new", sequence=CLEAN.last_sequence + 1, changed_at=NOW
+    ),
+    "a job that moved on before history was asked": history(
+        "running", state=COMPLETED, sequence=CLEAN.last_sequence + 3
+    ),
+    "points older than all that is known": more("index", points("completed", 3)),
+    "no history": has(history=None),
+    "no index": has(index=None),
+}
+
+
+@pytest.mark.parametrize("what", RIGHT)
+def test_what_only_looks_wrong_is_not_found(what: str) -> None:
+    assert violations(RIGHT[what](CLEAN)) == []
+
+
+def test_a_generation_that_was_passed_over_is_found_between_those_that_were_published() -> None:
+    again = [*LIVES, *done("twice", 10), *done("another", 30)]
+    named_alike = [
+        replace(event, job=replace(event.job, source=job("twice").source))
+        if hasattr(event, "job") and event.job.job_id == "another"
+        else event
+        for event in again
+    ]
+    jobs = fold(named_alike).jobs
+    jobs["another"] = replace(jobs["another"], published=("host/o/twice@main", 30))
+    assert CLEAN.index is not None
+    shown = replace(
+        snapshot_of(fold(named_alike)),
+        jobs=jobs,
+        records=(record("twice", 30, job_id="another"),),
+        index=(points("twice", 10), points("twice", 20), points("twice", 30)),
+    )
+    found = [each for each in violations(shown) if isinstance(each, named.PointsLeft)]
+    assert [(each.generation, each.job_id) for each in found] == [(20, "another")]
+
+
+def test_a_job_that_only_the_ledger_knows_is_judged_by_it() -> None:
+    old = replace(CLEAN.jobs["running"], sequence=0, digest="of the ledger")
+    snapshot = replace(CLEAN, jobs={**CLEAN.jobs, "running": old})
+    assert violations(snapshot) == []
+    assert names(violations(WRONG["a running job with nobody"][0](snapshot))) == ["ownerless"]
+    assert names(violations(history("running", state=QUEUED)(snapshot))) == ["history_differs"]
+
+
+@pytest.mark.parametrize(
+    "what", ["a running job with nobody", "a history that stands still", "more commands than the cap"]
+)
+def test_only_what_is_wrong_both_times_lasts(what: str) -> None:
+    wrong = violations(WRONG[what][0](CLEAN))
+    later = violations(WRONG[what][0](replace(CLEAN, last_sequence=CLEAN.last_sequence + 9)))
+    assert lasting(wrong, later) == later != []
+    assert lasting([], later) == lasting(wrong, []) == []
+
+
+def test_a_job_that_moved_on_in_between_is_not_the_same_one() -> None:
+    change = WRONG["a running job with nobody"][0]
+    moved = replace(CLEAN, jobs={**CLEAN.jobs, "running": replace(CLEAN.jobs["running"], sequence=99)})
+    assert lasting(violations(change(CLEAN)), violations(change(moved))) == []
+
+
+# What is wrong with the order of events
+
+STARTED_BY_TWO = [*begun("j"), said(ItemStarted, "j", worker="w2", attempt=2, dispatch=1)]
+
+ORDER: dict[str, tuple[list[AnyEvent], list[str]]] = {
+    "a job that begins in the middle": ([became("j", RUNNING)], ["illegal_step"]),
+    "a job that is queued twice": ([became("j", QUEUED), became("j", QUEUED)], ["illegal_step"]),
+    "a completed job that is retried": ([*done("j"), became("j", RETRYING, attempt=1)], ["event_after_end"]),
+    "two ends": ([*failed("j"), became("j", CANCELLED, attempt=1)], ["second_end"]),
+    "the same end twice": ([*done("j"), became("j", COMPLETED, attempt=1)], ["second_end"]),
+    "an end, a retry and another end": (
+        [*failed("j"), became("j", RETRYING, attempt=1), became("j", CANCELLED, attempt=1)],
+        [],
+    ),
+    "a job that goes on behind its end": (
+        [*failed("j"), became("j", RUNNING, attempt=1)],
+        ["event_after_end"],
+    ),
+    "attempts that begin again": (
+        [*failed("j"), became("j", RETRYING, attempt=0), became("j", QUEUED, attempt=0)],
+        ["attempt_went_back"],
+    ),
+    "a worker that takes over from one that died": (
+        [*STARTED_BY_TWO, lexical_ready("j", worker="w2", attempt=2)],
+        [],
+    ),
+    "a worker that speaks of what it lost": ([*STARTED_BY_TWO, lexical_ready("j")], ["two_holders"]),
+    "an instance that speaks of what the one before it held": (
+        [*begun("j"), lexical_ready("j", instance="w1-i2")],
+        ["two_holders"],
+    ),
+    "a worker that publishes what it lost": (
+        [*STARTED_BY_TWO, said(ItemCommitting, "j", result=result_of("j"))],
+        ["two_holders"],
+    ),
+    "a worker that fails what it lost": (
+        [*STARTED_BY_TWO, said(ItemFailed, "j", error="no", code="network")],
+        ["two_holders"],
+    ),
+    "a worker that skips what it lost": (
+        [*STARTED_BY_TWO, said(ItemSkipped, "j", reason="old")],
+        ["two_holders"],
+    ),
+    "a hand-out of the same attempt": ([*begun("j"), said(ItemStarted, "j", worker="w2", dispatch=2)], []),
+    "a hand-out that was overtaken": (
+        [
+            became("j", QUEUED),
+            said(ItemStarted, "j", dispatch=2),
+            said(ItemStarted, "j", worker="w2", dispatch=1),
+        ],
+        ["fact_out_of_place"],
+    ),
+    "an item that killed its workers": (
+        [*STARTED_BY_TWO, said(ItemFailed, "j", worker="w3", attempt=3, error="died twice", code="poison")],
+        [],
+    ),
+    "an item that waited for too long": ([became("j", QUEUED), said(ItemSkipped, "j", reason="old")], []),
+    "an item that is finished by another worker": (
+        [
+            *begun("j"),
+            said(ItemCommitting, "j", result=result_of("j")),
+            said(ItemCompleted, "j", worker="w2", result=result_of("j")),
+        ],
+        [],
+    ),
+    "an item that is published unannounced": (
+        [*begun("j"), said(ItemCompleted, "j", result=result_of("j"))],
+        ["fact_out_of_place"],
+    ),
+    "an item that is begun again while it is published": (
+        [
+            *begun("j"),
+            said(ItemCommitting, "j", result=result_of("j")),
+            said(ItemStarted, "j", worker="w2", attempt=2),
+        ],
+        ["fact_out_of_place"],
+    ),
+    "an item that is taken away while it is published": (
+        [*begun("j"), said(ItemCommitting, "j", result=result_of("j")), said(ItemCancelled, "j", worker="s")],
+        ["fact_out_of_place"],
+    ),
+    "an item that goes on after it was taken away": (
+        [*begun("j"), said(ItemCancelled, "j", worker="s"), lexical_ready("j")],
+        ["fact_out_of_place"],
+    ),
+    "an item that is begun again after it was taken away": (
+        [*begun("j"), said(ItemCancelled, "j", worker="s"), said(ItemStarted, "j", worker="w2")],
+        ["fact_out_of_place"],
+    ),
+    "a paused item that an old hand-out begins": (
+        [*paused("j"), said(ItemStarted, "j", worker="w2", attempt=2)],
+        ["fact_out_of_place"],
+    ),
+    "a paused item that goes on": (
+        [
+            *paused("j"),
+            resumed("j", attempt=1, facts_after=LAST_FACT),
+            said(ItemStarted, "j", worker="w2"),
+            lexical_ready("j", worker="w2"),
+        ],
+        [],
+    ),
+    "a cancelled item that is tried again": (
+        [*retried("j", cancelled("j")), said(ItemStarted, "j", attempt=2)],
+        [],
+    ),
+    "a failed item that is tried again": (
+        [*retried("j", failed("j")), said(ItemStarted, "j", attempt=2)],
+        [],
+    ),
+    "a worker that speaks of what it had before a retry": (
+        [*retried("j", failed("j")), lexical_ready("j")],
+        ["fact_out_of_place"],
+    ),
+    "a resumed item that waited for too long": (
+        [
+            became("j", QUEUED),
+            said(ItemPaused, "j", worker="scheduler", dispatch=0),
+            became("j", PAUSED, facts_after=LAST_FACT),
+            resumed("j", facts_after=LAST_FACT),
+            said(ItemSkipped, "j", reason="old"),
+        ],
+        [],
+    ),
+    "a failed item that is begun again as the same attempt": (
+        [
+            *begun("j"),
+            said(ItemFailed, "j", error="e", code="c", transient=True),
+            said(ItemStarted, "j", worker="w2", dispatch=2),
+        ],
+        ["fact_out_of_place"],
+    ),
+    "a fact behind the end of its job": (
+        [*cancelled("j"), said(ItemStarted, "j", worker="w2", attempt=2)],
+        ["fact_after_end"],
+    ),
+    "clearing behind the end of its job": ([*cancelled("j"), said(ItemStarted, "j", item_id=ITEM_CLEAR)], []),
+    "a fact of no job": ([said(ItemStarted, "j")], ["fact_without_job"]),
+}
+
+
+@pytest.mark.parametrize("what", ORDER)
+def test_what_is_wrong_in_the_order_of_events_is_found_and_nothing_else(what: str) -> None:
+    events, expected = ORDER[what]
+    folded = fold(events)
+    about_events = violations(replace(snapshot_of(folded), history=None), grace_seconds=0)
+    owned = [each for each in about_events if not isinstance(each, named.Ownerless)]
+    assert names(owned) == expected
+
+
+def test_two_jobs_may_not_work_on_one_dataset_at_once() -> None:
+    second = [
+        became("other", QUEUED, dataset="host/o/j@main"),
+        said(ItemStarted, "other", worker="w2"),
+    ]
+
+    def found(*events: AnyEvent) -> list[str]:
+        return names(fold(events).found)
+
+    first = [became("j", QUEUED, dataset="host/o/j@main"), said(ItemStarted, "j")]
+    assert found(*first, *second) == ["lane_shared"]
+    assert found(*first, became("j", RUNNING, dataset="host/o/j@main", attempt=1), *second) == ["lane_shared"]
+    assert found(*first, said(ItemFailed, "j", error="e", code="c"), *second) == []
+    assert found(*first, said(ItemPaused, "j", worker="s"), *second) == []
+    ended = became("j", FAILED, dataset="host/o/j@main", attempt=1, error="worker lost")
+    assert found(*first, became("j", RUNNING, dataset="host/o/j@main", attempt=1), ended, *second) == []
+    elsewhere = [replace(event, job=replace(event.job, tenant="other")) for event in second[:1]]
+    assert found(*first, *elsewhere, said(ItemStarted, "other", worker="w2", tenant="other")) == []
+
+
+def test_of_a_stream_that_was_cut_off_the_beginning_is_not_judged() -> None:
+    events = [said(ItemCommitting, "j", result=result_of("j")), became("j", COMMITTING, attempt=1)]
+    assert fold(events, whole=False).found == []
+    assert names(fold(events).found) == ["fact_out_of_place", "illegal_step"]
+
+
+def test_memory_does_not_grow_with_the_events_of_a_job() -> None:
+    retry = [became("j", RETRYING, attempt=1, error="e" * 10_000), became("j", QUEUED, attempt=1)]
+    short = fold([*failed("j"), *retry])
+    again = [became("j", FAILED, attempt=1, error="e" * 10_000), *retry]
+    long = fold([*failed("j"), *retry, *(again * 50)])
+    assert long.found == short.found == []
+    assert (
+        len(msgspec.json.encode(list(long.jobs.values())))
+        < len(msgspec.json.encode(list(short.jobs.values()))) + 20
+    )
+
+
+_STEPS = sorted({(source, target) for (source, _), target in TRANSITIONS.items()})
+
+
+@given(st.data())
+def test_every_history_that_the_table_allows_is_right_and_one_step_beside_it_is_not(
+    data: st.DataObject,
+) -> None:
+    state, events = QUEUED, [became("j", QUEUED)]
+    for _ in range(data.draw(st.integers(0, 20))):
+        following = [target for source, target in _STEPS if source is state]
+        if not following:
+            break
+        state = data.draw(st.sampled_from(following))
+        events.append(became("j", state))
+    assert fold(events).found == []
+    refused = [target for target in JobState if (state, target) not in _STEPS]
+    wrong = data.draw(st.sampled_from(refused))
+    if wrong in EVENT_OF_STATE:
+        [found] = fold([*events, became("j", wrong)]).found
+        expected = named.IllegalStep
+        if state in TERMINAL:
+            expected = named.SecondEnd if wrong in TERMINAL else named.EventAfterEnd
+        assert type(found) is expected
+
+
+def _kinds() -> list[type[Violation]]:
+    return Violation.__subclasses__()
+
+
+def test_every_kind_is_found_by_a_test_above() -> None:
+    found = {name for _, expected in [*WRONG.values(), *ORDER.values()] for name in expected}
+    assert {kind.__struct_config__.tag for kind in _kinds()} == found | {"lane_shared", "unreadable"}
+
+
+@pytest.mark.parametrize("kind", _kinds(), ids=lambda kind: kind.__name__)
+def test_every_kind_says_where_and_what_to_do(kind: type[Violation]) -> None:
+    examples: dict[Any, Any] = {
+        "sequence": 7, "generation": 7, "points": 7, "files": 7, "pending": 7, "cap": 7, "published": 8,
+        "last": 9, "was": RUNNING, "became": FAILED, "state": RUNNING, "stage": IndexStage.FULL,
+        "workers": ("w1", "w2"), "lane": ("t", "p", "d"), "fields": ("state",), "missing": True,
+        "holder": "w2", "after": "started",
+    }  # fmt: skip
+    if kind is named.AttemptWentBack:
+        examples |= {"was": 2, "became": 1}
+    fields = [field.name for field in msgspec.structs.fields(kind)]
+    violation = kind(**{name: examples.get(name, f"<{name}>") for name in fields})
+    sentence = violation.sentence()
+    assert sentence[0].isupper() and sentence.endswith(".")
+    assert all(f"<{name}>" in sentence for name in fields if name in ("job_id", "dataset", "worker", "key"))
+    assert kind.remedy.endswith((".", "`."))
+    assert kind.__doc__ and kind.__doc__ != Violation.__doc__
+    assert msgspec.json.decode(msgspec.json.encode(violation))["violation"] == name_of(violation)
+    assert hash(violation.identity()) == hash(replace(violation).identity())
