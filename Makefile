@@ -62,7 +62,7 @@ chaos: dev ## Kill parts at random for minutes; nothing may be lost
 bench: dev ## Measure
 	$(PYTHON) -m bench $(ARGS)
 
-bench-queue: dev ## Measure the queue, beside others where they can be installed
+bench-queue: dev ## Measure the queue against the disk, a bare bus, RQ and Celery
 	$(PYTHON) -m bench.bench_queue $(ARGS)
 
 fmt: dev ## Format the code

@@ -7,9 +7,17 @@ from typing import Any
 
 import pytest
 
-from pharos_contracts import streams
-from pharos_contracts.jobs.v1 import ItemCommitting, ItemCompleted, ItemFailed, ItemStarted, WorkItem
+from pharos_contracts import streams, subjects
+from pharos_contracts.jobs.v1 import (
+    ActiveJob,
+    ItemCommitting,
+    ItemCompleted,
+    ItemFailed,
+    ItemStarted,
+    WorkItem,
+)
 from pharos_contracts.lifecycle import JobState
+from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, StreamFull
 from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
@@ -151,6 +159,21 @@ async def test_the_next_leader_takes_up_where_the_last_one_stopped(bus: Bus, sto
     assert names.count("JobCompleted") == 1
     assert names.count("JobQueued") == 1
     await until_holds(bus, streams.WORK, 0)
+
+
+async def test_a_claim_that_no_submit_followed_is_let_go(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pharos_scheduler.app.ORPHANS_SECONDS", 0.2)
+    orphan, waiting = command(1, age_seconds=60), command(2, age_seconds=60)
+    active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
+    await active.create(
+        subjects.active_key(orphan.tenant, orphan.key),
+        ActiveJob(command=orphan, created_at=orphan.submitted_at),
+    )
+    await submit(bus, waiting)  # as old, and its number was not noted either
+    async with leading(bus):
+        await is_released(bus, orphan)
+        await asyncio.sleep(0.5)  # two more rounds
+        assert await active.get(subjects.active_key(waiting.tenant, waiting.key)) is not None
 
 
 async def test_the_queue_survives_a_crash_of_the_bus(bus: Bus, nats_server: NatsServer) -> None:

@@ -378,6 +378,22 @@ async def test_a_command_that_is_delivered_twice_acts_once(bus: Bus) -> None:
     assert len(await events_of(bus, wanted)) == before + 1
 
 
+async def test_a_command_that_was_refused_is_not_carried_out_later(bus: Bus) -> None:
+    """Even where the bus forgets that it was read."""
+    wanted = command(1)
+    async with leading(bus):
+        item, message, _ = await running(bus, wanted)
+        assert (await control(bus, wanted.job_id, Action.RETRY)).status == 409
+        await say(bus, item, ItemFailed, error="Repository not found", code="repository_not_found")
+        await message.ack()
+        await job_when(bus, wanted, ended)
+    await bus.api(f"CONSUMER.DELETE.{streams.CONTROL}.{streams.SCHEDULER_CONTROL}")
+    await apply(bus, declare(BusLimits()), 1)
+    async with leading(bus):
+        assert (await control(bus, wanted.job_id, Action.PAUSE)).status == 409  # read behind the first
+    assert (await events_of(bus, wanted))[-1].job.state is JobState.FAILED
+
+
 @pytest.mark.parametrize("crash_after", ["the fact", "the event"])
 async def test_a_stop_that_a_crash_interrupts_is_finished_by_the_next_leader(
     bus: Bus, crash_after: str, monkeypatch: pytest.MonkeyPatch

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import socket
 from collections.abc import Awaitable, Callable
@@ -45,6 +46,7 @@ log = structlog.get_logger()
 LEASE_KEY: Final = "scheduler"
 SWEEP_SECONDS: Final = 1.0
 TAKE_OVER_SECONDS: Final = 5.0
+ORPHANS_SECONDS: Final = 15.0
 
 
 def utc_now() -> datetime:
@@ -70,7 +72,11 @@ async def serve(settings: Settings) -> None:
             await lead(lease, LEASE_KEY, holder, streams.LEASE_TTL_SECONDS, term)
     finally:
         connecting.cancel()
-        with anyio.CancelScope(shield=True), anyio.move_on_after(2):
+        with (
+            anyio.CancelScope(shield=True),
+            anyio.move_on_after(2),
+            contextlib.suppress(*TROUBLE),  # the connection may have been cut just now
+        ):
             await bus.client.close()
 
 
@@ -139,6 +145,7 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         tasks.start_soon(places, bus, scheduler)
         tasks.start_soon(_every, SWEEP_SECONDS, scheduler.sweep)
         tasks.start_soon(_every, TAKE_OVER_SECONDS, scheduler.take_over_commands)
+        tasks.start_soon(_every, ORPHANS_SECONDS, scheduler.release_orphans)
         tasks.start_soon(_hand_out, scheduler)
 
 

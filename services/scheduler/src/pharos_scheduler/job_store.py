@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -14,7 +15,7 @@ from pharos_contracts.jobs.v1 import EVENT_OF_STATE, ActiveJob, AnyJobEvent, Job
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_scheduler.ports import Clock, Tracked
-from pharos_service.buckets import Bucket
+from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus
 from pharos_service.journal import Journal
 from pharos_service.pull import CaughtUp, tail
@@ -115,6 +116,25 @@ class BusJobStore:
             if await self._active.update(key, claim, entry.revision) is not None:
                 return None  # a crash had kept it from being released
         return None
+
+    async def orphans(self, before: datetime) -> list[ActiveJob]:
+        found = []
+        async with aclosing(self._active.watch()) as changes:
+            async for change in changes:
+                if isinstance(change, CaughtUp):
+                    break
+                if isinstance(change, Entry) and change.value.number is None:
+                    key = subjects.active_key(change.value.command.tenant, change.value.command.key)
+                    if change.key == key and change.value.created_at < before:
+                        found.append(change.value)
+        return found
+
+    async def abandon(self, claim: ActiveJob) -> None:
+        self._check()
+        key = subjects.active_key(claim.command.tenant, claim.command.key)
+        entry = await self._active.get(key)
+        if entry is not None and entry.value == claim:
+            await self._active.delete(key, entry.revision, tombstone_seconds=TOMBSTONE_SECONDS)
 
     async def release(self, job: Job) -> None:
         self._check()

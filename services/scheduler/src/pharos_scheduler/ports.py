@@ -57,6 +57,14 @@ class JobStore(Protocol):
         """Keep the same work from being submitted again; the id of the job that does it already, if any."""
         ...
 
+    async def orphans(self, before: datetime) -> list[ActiveJob]:
+        """Claims made before then whose submit did not get as far as giving them a number."""
+        ...
+
+    async def abandon(self, claim: ActiveJob) -> None:
+        """Let go of the claim, if it is still as it was."""
+        ...
+
     async def release(self, job: Job) -> None:
         """Let the same work be submitted again."""
         ...

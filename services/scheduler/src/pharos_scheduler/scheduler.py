@@ -54,6 +54,8 @@ log = structlog.get_logger()
 LOST_SECONDS: Final = 20.0
 # SCHED tells when a backoff is over; if it does not, the leader's own clock does.
 OVERDUE_SECONDS: Final = 5.0
+# Much longer than a gateway takes from a claim to its publish, or gives up in between.
+ORPHAN_SECONDS: Final = 30.0
 DURATIONS_MAX: Final = 20
 PLACES_MAX: Final = 2_000
 ARRIVAL_SECONDS: Final = 0.2
@@ -398,6 +400,16 @@ class Scheduler:
                     await self._look_at(current, now)
         if self._served and len(self._served) > PLACES_MAX:
             self._served.clear()
+
+    async def release_orphans(self) -> None:
+        """Let go of what a gateway claimed and never published: it died, or was told that it was too late."""
+        for claim in await self._store.orphans(self._now() - timedelta(seconds=ORPHAN_SECONDS)):
+            command = claim.command
+            async with self.book.deciding(command.job_id):
+                known = await self.book.find(command.tenant, command.job_id)
+                if known is None and await self._dispatcher.queued(command.job_id) is None:
+                    log.info("claim_abandoned", job_id=command.job_id)
+                    await self._store.abandon(claim)
 
     def _needs_a_look(self, job: Job, now: datetime, handed: frozenset[str]) -> bool:
         if job.state is JobState.RETRYING:

@@ -138,6 +138,12 @@ async def control(bus: Bus, controller: Controller, letters: DeadLetters) -> Non
                 await _bury(letters, streams.CONTROL, message, error.reason)
                 continue
             answer = await controller.carry_out(command, message.metadata.sequence.stream)
+            if isinstance(answer, Refused):
+                # An acknowledgement may be forgotten by a crash, and what was refused must not be done then.
+                await bus.api(
+                    f"STREAM.MSG.DELETE.{streams.CONTROL}",
+                    {"seq": message.metadata.sequence.stream, "no_erase": True},
+                )
             if command.reply_to.startswith(INBOX):  # who asked may be gone: it is for whoever still listens
                 await bus.client.publish(command.reply_to, encode(answer))
             await message.ack()
