@@ -176,6 +176,23 @@ async def test_a_claim_that_no_submit_followed_is_let_go(bus: Bus, monkeypatch: 
         assert await active.get(subjects.active_key(waiting.tenant, waiting.key)) is not None
 
 
+async def test_the_claim_of_a_job_that_ended_is_let_go_although_its_leader_died_in_between(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wanted = command(1, ttl_seconds=30, age_seconds=60)
+    with monkeypatch.context() as patch:
+        patch.setattr("pharos_scheduler.job_store.BusJobStore.release", _do_nothing)
+        async with leading(bus):
+            await submit(bus, wanted)
+            assert (await job_when(bus, wanted, ended)).state is JobState.SKIPPED
+    monkeypatch.setattr("pharos_scheduler.app.ORPHANS_SECONDS", 0.2)
+    async with leading(bus):
+        await is_released(bus, wanted)
+
+
+async def _do_nothing(*_: Any) -> None: ...
+
+
 async def test_the_queue_survives_a_crash_of_the_bus(bus: Bus, nats_server: NatsServer) -> None:
     wanted = command(1)
     async with leading(bus):

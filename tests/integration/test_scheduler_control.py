@@ -426,6 +426,44 @@ async def test_a_stop_that_a_crash_interrupts_is_finished_by_the_next_leader(
     assert [event.job.state for event in await events_of(bus, wanted)].count(JobState.CANCELLED) == 1
 
 
+async def test_a_pause_that_a_crash_interrupts_does_not_keep_the_job_from_going_on(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its item is still in the queue when the next leader looks, and gone when it is resumed."""
+    wanted = command(1)
+    crashed = asyncio.Event()
+
+    async def never(*_: Any, **__: Any) -> None:
+        crashed.set()
+        await asyncio.Event().wait()
+
+    async with leading(bus):
+        await running(bus, wanted)
+        with monkeypatch.context() as patch:
+            patch.setattr("pharos_scheduler.dispatcher.BusDispatcher.withdraw", never)
+            asking = asyncio.create_task(control(bus, wanted.job_id, Action.PAUSE))
+            async with asyncio.timeout(10):
+                await crashed.wait()
+    async with leading(bus):
+        assert (await asking).job.state is JobState.PAUSED
+        assert (await control(bus, wanted.job_id, Action.RESUME)).job.state is JobState.QUEUED
+        await announce(bus)
+        again, _ = await take(bus)
+        assert (again.job.job_id, again.attempt) == (wanted.job_id, 1)
+
+
+async def test_a_job_that_came_and_went_while_no_scheduler_ran_is_known_to_its_owner(
+    bus: Bus,
+) -> None:
+    wanted = command(1, ttl_seconds=1)
+    await submit(bus, wanted)
+    await until_holds(bus, streams.Q, 0)
+    asking = asyncio.create_task(control(bus, wanted.job_id, Action.PAUSE))
+    await asyncio.sleep(0)
+    async with leading(bus):
+        assert (await asking).detail == "Cannot pause a skipped job"
+
+
 # Leaders
 
 

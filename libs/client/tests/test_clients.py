@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
 import httpx
 import pytest
 
-from pharos_client import AsyncPharos, Event, Pharos, PharosError
+from pharos_client import AsyncPharos, Event, Pharos, PharosError, requests
 from tests.support import fake_gateway as fake
 
 
@@ -232,3 +233,67 @@ async def test_the_async_client_makes_the_same_calls() -> None:
         "GET /health",
         "GET /readyz",
     ]
+
+
+CONTROL: tuple[tuple[str, tuple[Any, ...], dict[str, Any], str, Any], ...] = (
+    ("pause", (3,), {}, "POST /api/v1/jobs/3/pause", fake.JOB),
+    ("resume", (3,), {}, "POST /api/v1/jobs/3/resume", fake.JOB),
+    ("cancel", (3,), {}, "POST /api/v1/jobs/3/cancel", fake.JOB),
+    ("retry", ("a/b",), {}, "POST /api/v1/jobs/a%2Fb/retry", fake.JOB),
+    ("queue", (), {}, "GET /ops/queue", {"depth": 3, "capacity": 10}),
+    ("dead_letters", (), {"before": 7}, "GET /ops/dead-letters?limit=20&before=7", {"dead_letters": []}),
+    ("dead_letter", ("Q-17",), {}, "GET /ops/dead-letters/Q-17", fake.DEAD_LETTER),
+    ("replay_dead_letter", ("Q-17",), {}, "POST /ops/dead-letters/Q-17/replay", fake.JOB),
+    ("purge_dead_letter", ("Q-17",), {}, "DELETE /ops/dead-letters/Q-17", None),
+    ("purge_dead_letters", (), {}, "DELETE /ops/dead-letters", {"purged": 3}),
+    ("schedules", (), {}, "GET /api/v1/schedules", {"schedules": [fake.SCHEDULE]}),
+    ("schedule", ("nightly",), {}, "GET /api/v1/schedules/nightly", fake.SCHEDULE),
+    ("add_schedule", ("github.com/o/r", "0 3 * * *"), {}, "POST /api/v1/schedules", fake.SCHEDULE),
+    ("remove_schedule", ("nightly",), {}, "DELETE /api/v1/schedules/nightly", None),
+    ("callback_secret", (), {}, "GET /api/v1/callbacks/secret", {"tenant": "default", "secret": "s"}),
+)
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(("name", "arguments", "named", "sent", "answer"), CONTROL)
+async def test_each_call_is_the_same_for_both_clients(
+    name: str, arguments: tuple[Any, ...], named: dict[str, Any], sent: str, answer: Any
+) -> None:
+    seen: list[str] = []
+
+    def respond(request: httpx.Request) -> httpx.Response:
+        seen.append(f"{request.method} {request.url.raw_path.decode()}")
+        return httpx.Response(204) if answer is None else httpx.Response(200, json=answer)
+
+    with client(respond) as pharos:
+        blocking = getattr(pharos, name)(*arguments, **named)
+    async with AsyncPharos("http://gateway", transport=httpx.MockTransport(respond)) as pharos:
+        awaited = await getattr(pharos, name)(*arguments, **named)
+    assert seen == [sent] * 2
+    assert blocking == awaited
+    assert (blocking is None) == (answer is None)
+
+
+def test_both_clients_have_the_same_methods_with_the_same_parameters_and_documentation() -> None:
+    def methods(kind: type[Any]) -> dict[str, tuple[list[str], str | None]]:
+        return {
+            name: (list(inspect.signature(method).parameters), method.__doc__)
+            for name, method in vars(kind).items()
+            if inspect.isfunction(method) and not name.startswith("_")
+        }
+
+    blocking, awaiting = methods(Pharos), methods(AsyncPharos)
+    del blocking["close"], awaiting["aclose"]
+    assert blocking.pop("events")[0] == awaiting.pop("events")[0]
+    assert blocking == awaiting
+    assert blocking["pause"] == (["self", "job_id"], requests.pause.__doc__)
+    assert all(documentation for _, documentation in blocking.values())
+
+
+def test_a_message_that_is_sent_again_has_no_job_and_a_secret_does_not_show_itself() -> None:
+    with client(lambda _: httpx.Response(202, json={"dead_letter": "Q-17", "status": "resent"})) as pharos:
+        assert pharos.replay_dead_letter("Q-17") is None
+    with client(lambda _: httpx.Response(200, json={"tenant": "a", "secret": "hush"})) as pharos:
+        secret = pharos.callback_secret()
+    assert secret.secret == "hush"
+    assert "hush" not in repr(secret)

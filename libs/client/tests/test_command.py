@@ -38,6 +38,8 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGat
             },
             "/api/v1/ingestion/jobs/history": {"jobs": [{"job_id": 1, "repo_url": "x", "status": "queued"}]},
             "/health": {"status": "healthy", "service": "gateway"},
+            "/ops/dead-letters": {"dead_letters": [fake.DEAD_LETTER], "cursor": None},
+            "/api/v1/schedules": {"schedules": [fake.SCHEDULE], "truncated": False},
             "/readyz": {"status": "ready"},
         }
     ) as running:
@@ -58,6 +60,100 @@ def test_ingest_says_the_job_and_how_to_follow_it(
     ((method, path, authorization),) = gateway.requests
     assert (method, authorization) == ("POST", f"Bearer {fake.TOKEN}")
     assert path == INGEST_URL + "?branch=main&force=true"
+
+
+def test_ingest_passes_priority_and_callback_on(gateway: FakeGateway) -> None:
+    assert call(["ingest", URL, "--priority", "high", "--callback-url", "https://hooks.example/x?a=b"]) == 0
+    ((_, path, _),) = gateway.requests
+    assert path == INGEST_URL + "?priority=high&callback_url=https%3A%2F%2Fhooks.example%2Fx%3Fa%3Db"
+
+
+@pytest.mark.parametrize(
+    ("action", "state"),
+    [("pause", "paused"), ("resume", "queued"), ("cancel", "cancelled"), ("retry", "queued")],
+)
+def test_a_job_is_controlled_and_shown_as_that_left_it(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str], action: str, state: str
+) -> None:
+    left = {**fake.JOB, "state": state, "controlled_by": "ann", "queue_position": 2}
+    gateway.routes[f"POST /api/v1/jobs/3/{action}"] = left
+    assert call(["job", action, "3"]) == 0
+    said = capsys.readouterr().out
+    assert f"job 3 {state}: github.com/o/r" in said
+    assert ("place 2 in the queue" in said) == (state == "queued")
+    assert ("by ann" in said) == (state in ("paused", "cancelled"))
+    assert [(method, path) for method, path, _ in gateway.requests] == [("POST", f"/api/v1/jobs/3/{action}")]
+    assert call(["job", action, "3", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["state"] == state
+
+
+def test_a_refused_action_says_why_and_exits_1(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    refusal = {"detail": "Cannot pause a completed job", "code": "invalid_transition", "status": "completed"}
+    gateway.routes["POST /api/v1/jobs/3/pause"] = (409, refusal)
+    assert call(["job", "pause", "3"]) == 1
+    assert "Cannot pause a completed job" in capsys.readouterr().err
+
+
+def test_dead_letters_are_listed_replayed_and_purged(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    letters, letter = "/ops/dead-letters", f"/ops/dead-letters/{fake.DEAD_LETTER['id']}"
+    gateway.routes[letters] = {"dead_letters": [], "cursor": None}
+    assert call(["dead-letters", "list"]) == 0
+    assert "There are no dead letters." in capsys.readouterr().out
+    gateway.routes[letters] = {"dead_letters": [fake.DEAD_LETTER], "cursor": 17}
+    assert call(["dead-letters", "list", "--limit", "1"]) == 0
+    said = capsys.readouterr().out
+    for expected in (fake.DEAD_LETTER["id"], "github.com/o/r", "died twice", "--before 17"):
+        assert expected in said
+    gateway.routes[f"POST {letter}/replay"] = fake.JOB
+    assert call(["dead-letters", "replay", fake.DEAD_LETTER["id"]]) == 0
+    assert "job 3 queued" in capsys.readouterr().out
+    gateway.routes[f"POST {letter}/replay"] = (202, {"dead_letter": "Q-17", "status": "resent"})
+    assert call(["dead-letters", "replay", fake.DEAD_LETTER["id"]]) == 0
+    assert "sent again" in capsys.readouterr().out
+    gateway.routes[f"DELETE {letter}"] = (204, None)
+    assert call(["dead-letters", "purge", fake.DEAD_LETTER["id"]]) == 0
+    assert "1 dead letter forgotten." in capsys.readouterr().out
+    gateway.routes[f"DELETE {letters}"] = {"purged": 3}
+    assert call(["dead-letters", "purge", "--all"]) == 0
+    assert "3 dead letters forgotten." in capsys.readouterr().out
+
+
+def test_schedules_are_listed_added_and_removed(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schedules = "/api/v1/schedules"
+    gateway.routes[schedules] = {"schedules": [], "truncated": False}
+    assert call(["schedules", "list"]) == 0
+    assert "No schedules yet." in capsys.readouterr().out
+    gateway.routes[f"POST {schedules}"] = (201, fake.SCHEDULE)
+    added = ["schedules", "add", URL, "0 3 * * *", "--id", "nightly", "--timezone", "Europe/Berlin"]
+    assert call([*added, "--jitter-seconds", "600", "--branch", "main", "--always"]) == 0
+    assert "2026-01-21 02:04Z" in capsys.readouterr().out
+    assert json.loads(gateway.bodies[-1]) == {
+        "repo_url": URL,
+        "cron": "0 3 * * *",
+        "branch": "main",
+        "timezone": "Europe/Berlin",
+        "jitter_seconds": 600,
+        "skip_unchanged": False,
+        "id": "nightly",
+    }
+    gateway.routes[schedules] = {"schedules": [fake.SCHEDULE], "truncated": False}
+    assert call(["schedules", "list"]) == 0
+    said = capsys.readouterr().out
+    for expected in ("nightly", "github.com/o/r@main", "0 3 * * *", "completed"):
+        assert expected in said
+    gateway.routes[f"DELETE {schedules}/nightly"] = (204, None)
+    assert call(["schedules", "remove", "nightly"]) == 0
+    assert "Schedule nightly is removed." in capsys.readouterr().out
+    refusal = {"detail": "The hour in '0 25 * * *' is not between 0 and 23", "code": "invalid_schedule"}
+    gateway.routes[f"POST {schedules}"] = (400, refusal)
+    assert call(["schedules", "add", URL, "0 25 * * *"]) == 1
+    assert "is not between 0 and 23" in capsys.readouterr().err
 
 
 def test_watch_shows_stages_and_ends_with_a_summary(
@@ -192,6 +288,8 @@ def test_code_cannot_steer_the_terminal(gateway: FakeGateway, capsys: pytest.Cap
         (["search", "x", "--json"], "results"),
         (["jobs", "--json"], "jobs"),
         (["job", "3", "--json"], "job_id"),
+        (["dead-letters", "list", "--json"], "dead_letters"),
+        (["schedules", "list", "--json"], "schedules"),
         (["status", "--json"], "worker"),
         (["ingest", URL, "--json"], "job_id"),
         (["ingest", URL, "--watch", "--json"], "result"),
@@ -205,9 +303,14 @@ def test_json_is_all_of_standard_output(
     assert field in answer
 
 
-def test_jobs_are_a_table(gateway: FakeGateway, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(["jobs", "--limit", "2"]) == 0
+def test_jobs_are_a_table_with_what_went_wrong(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    skipped = {**fake.JOB, "state": "skipped", "reason": "Task exceeded TTL"}
+    gateway.routes["/api/v1/jobs"] = {"jobs": [fake.COMPLETED, fake.JOB, FAILED, skipped]}
+    assert call(["jobs", "--limit", "4"]) == 0
     said = capsys.readouterr().out
+    assert "Failed to clone repository" in said and "Task exceeded TTL" in said
     assert "completed" in said and "queued" in said and "github.com/o/r" in said
 
 
@@ -233,6 +336,13 @@ def test_status_exits_1_when_a_submit_would_fail(
         ["jobs", "--limit", "many"],
         ["status", "--url", "nonsense"],
         ["ingest"],
+        ["ingest", URL, "--priority", "soon"],
+        ["job"],
+        ["job", "pause"],
+        ["dead-letters", "purge"],
+        ["dead-letters", "purge", "x", "--all"],
+        ["dead-letters", "list", "--limit", "0"],
+        ["schedules", "add", URL],
     ],
 )
 def test_a_wrong_use_exits_2(gateway: FakeGateway, arguments: list[str]) -> None:

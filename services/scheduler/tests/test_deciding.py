@@ -84,6 +84,7 @@ FACTS = {
 # (state and attempt of the job, fact and attempt of the item) -> state; what is not here changes nothing.
 CHANGES = {
     ("queued", 0, "started", 1): "running",
+    ("queued", 0, "lexical_ready", 1): "running",
     ("queued", 0, "permanent", 1): "failed",
     ("queued", 0, "transient", 1): "running",
     ("queued", 0, "committing", 1): "running",
@@ -118,6 +119,7 @@ def test_a_fact_moves_the_job_as_drawn_or_changes_nothing(state: JobState, name:
 @pytest.mark.parametrize(
     ("name", "end"),
     [
+        ("lexical_ready", "running"),
         ("committing", "committing"),
         ("completed", "completed"),
         ("transient", "retrying"),

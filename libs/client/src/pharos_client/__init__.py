@@ -3,7 +3,10 @@
 from pharos_client.clients import AsyncPharos, Pharos
 from pharos_client.errors import PharosError
 from pharos_client.models import (
+    CallbackSecret,
     Dataset,
+    DeadLetter,
+    DeadLetterPage,
     Event,
     Health,
     History,
@@ -13,6 +16,8 @@ from pharos_client.models import (
     JobPage,
     LineSpan,
     Progress,
+    Queue,
+    Schedule,
     SearchAnswer,
     SearchResult,
     Submitted,
@@ -22,7 +27,10 @@ from pharos_client.models import (
 
 __all__ = [
     "AsyncPharos",
+    "CallbackSecret",
     "Dataset",
+    "DeadLetter",
+    "DeadLetterPage",
     "Event",
     "Health",
     "History",
@@ -34,6 +42,8 @@ __all__ = [
     "Pharos",
     "PharosError",
     "Progress",
+    "Queue",
+    "Schedule",
     "SearchAnswer",
     "SearchResult",
     "Submitted",

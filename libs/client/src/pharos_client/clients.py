@@ -1,11 +1,15 @@
-"""The two clients: ``Pharos`` blocks, ``AsyncPharos`` awaits. They send the same calls."""
+"""The two clients: ``Pharos`` blocks, ``AsyncPharos`` awaits. They send the same calls.
+
+What a call takes, sends and answers is said once, in ``requests``.
+"""
 
 from __future__ import annotations
 
+import inspect
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from types import TracebackType
-from typing import Any, Final, TypeVar
+from typing import Any, Concatenate, Final, ParamSpec, TypeVar
 
 import anyio
 import httpx
@@ -13,23 +17,14 @@ import msgspec
 
 from pharos_client import errors, requests
 from pharos_client.errors import PharosError
-from pharos_client.models import (
-    Dataset,
-    Event,
-    Health,
-    History,
-    Job,
-    JobPage,
-    SearchAnswer,
-    Submitted,
-    Worker,
-    WorkerStatus,
-)
+from pharos_client.models import Event
 from pharos_client.requests import Call
 from pharos_client.resuming import Resumption
 from pharos_client.sse import EventTooLarge, Parser, ServerSentEvent
 
+P = ParamSpec("P")
 T = TypeVar("T")
+M = TypeVar("M", bound=Callable[..., Any])
 
 TIMEOUT_SECONDS: Final = 30.0
 EVENTS_SILENCE_SECONDS: Final = 45.0  # the gateway sends a comment every 15 s
@@ -69,6 +64,36 @@ def _stream_timeout() -> httpx.Timeout:
     return httpx.Timeout(TIMEOUT_SECONDS, read=EVENTS_SILENCE_SECONDS)
 
 
+def _blocking(build: Callable[P, Call[T]]) -> Callable[Concatenate[Pharos, P], T]:
+    """A method of the blocking client that sends the call which *build* makes."""
+
+    def method(self: Pharos, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return self._send(build(*args, **kwargs))
+
+    return _described(method, build)
+
+
+def _awaiting(
+    build: Callable[P, Call[T]],
+) -> Callable[Concatenate[AsyncPharos, P], Coroutine[Any, Any, T]]:
+    """The same for the one that awaits."""
+
+    async def method(self: AsyncPharos, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        return await self._send(build(*args, **kwargs))
+
+    return _described(method, build)
+
+
+def _described(method: M, build: Callable[..., Call[Any]]) -> M:
+    """*method* as help shows it: with name, documentation and, behind ``self``, parameters of *build*."""
+    parameters = inspect.signature(build).parameters.values()
+    itself = inspect.Parameter("self", inspect.Parameter.POSITIONAL_ONLY)
+    method.__name__ = method.__qualname__ = build.__name__
+    method.__doc__ = build.__doc__
+    vars(method)["__signature__"] = inspect.Signature([itself, *parameters])
+    return method
+
+
 class Pharos:
     """A blocking client. Use it in a ``with`` block, or call ``close``.
 
@@ -106,85 +131,30 @@ class Pharos:
             raise errors.unreachable(self.url, error) from error
         return call.read(response)
 
-    def submit_repository(
-        self,
-        repository: str,
-        *,
-        branch: str | None = None,
-        ref: str | None = None,
-        force: bool = False,
-        priority: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Submitted:
-        """Ask for *repository* (a URL, or ``host/owner/name``) to be indexed."""
-        return self._send(
-            requests.submit_repository(
-                repository,
-                branch=branch,
-                ref=ref,
-                force=force,
-                priority=priority,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    def job(self, job_id: str | int) -> Job:
-        """A job by its UUID or its number."""
-        return self._send(requests.job(job_id))
-
-    def jobs(
-        self, *, limit: int = 20, cursor: str | int | None = None, states: Sequence[str] = ()
-    ) -> JobPage:
-        """The newest jobs that the key may see."""
-        return self._send(requests.jobs(limit=limit, cursor=cursor, states=states))
-
-    def history(self, limit: int = 10) -> History:
-        """The public history of ingestion; *limit* is 1 to 100."""
-        return self._send(requests.history(limit))
-
-    def worker_status(self) -> WorkerStatus:
-        """What the workers do; needs no token."""
-        return self._send(requests.worker_status())
-
-    def workers(self) -> tuple[Worker, ...]:
-        """Every live worker."""
-        return self._send(requests.workers())
-
-    def datasets(self) -> tuple[Dataset, ...]:
-        """What can be searched."""
-        return self._send(requests.datasets())
-
-    def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        project: str | None = None,
-        datasets: Sequence[str] = (),
-        repository: str | None = None,
-        languages: Sequence[str] = (),
-        path_prefix: str | None = None,
-        mode: str | None = None,
-        threshold: float | None = None,
-    ) -> SearchAnswer:
-        """The *k* files that answer *query* best; *mode* is ``hybrid``, ``dense`` or ``lexical``."""
-        return self._send(
-            requests.search(
-                query,
-                k=k,
-                project=project,
-                datasets=datasets,
-                repository=repository,
-                languages=languages,
-                path_prefix=path_prefix,
-                mode=mode,
-                threshold=threshold,
-            )
-        )
-
-    def health(self) -> Health:
-        """How the gateway fares, also when that is badly."""
-        return self._send(requests.health())
+    submit_repository = _blocking(requests.submit_repository)
+    job = _blocking(requests.job)
+    jobs = _blocking(requests.jobs)
+    pause = _blocking(requests.pause)
+    resume = _blocking(requests.resume)
+    cancel = _blocking(requests.cancel)
+    retry = _blocking(requests.retry)
+    history = _blocking(requests.history)
+    worker_status = _blocking(requests.worker_status)
+    workers = _blocking(requests.workers)
+    datasets = _blocking(requests.datasets)
+    search = _blocking(requests.search)
+    queue = _blocking(requests.queue)
+    dead_letters = _blocking(requests.dead_letters)
+    dead_letter = _blocking(requests.dead_letter)
+    replay_dead_letter = _blocking(requests.replay_dead_letter)
+    purge_dead_letter = _blocking(requests.purge_dead_letter)
+    purge_dead_letters = _blocking(requests.purge_dead_letters)
+    schedules = _blocking(requests.schedules)
+    schedule = _blocking(requests.schedule)
+    add_schedule = _blocking(requests.add_schedule)
+    remove_schedule = _blocking(requests.remove_schedule)
+    callback_secret = _blocking(requests.callback_secret)
+    health = _blocking(requests.health)
 
     def not_ready(self) -> str | None:
         """None when a submit would succeed, else why it would not."""
@@ -287,85 +257,30 @@ class AsyncPharos:
             raise errors.unreachable(self.url, error) from error
         return call.read(response)
 
-    async def submit_repository(
-        self,
-        repository: str,
-        *,
-        branch: str | None = None,
-        ref: str | None = None,
-        force: bool = False,
-        priority: str | None = None,
-        idempotency_key: str | None = None,
-    ) -> Submitted:
-        """Ask for *repository* (a URL, or ``host/owner/name``) to be indexed."""
-        return await self._send(
-            requests.submit_repository(
-                repository,
-                branch=branch,
-                ref=ref,
-                force=force,
-                priority=priority,
-                idempotency_key=idempotency_key,
-            )
-        )
-
-    async def job(self, job_id: str | int) -> Job:
-        """A job by its UUID or its number."""
-        return await self._send(requests.job(job_id))
-
-    async def jobs(
-        self, *, limit: int = 20, cursor: str | int | None = None, states: Sequence[str] = ()
-    ) -> JobPage:
-        """The newest jobs that the key may see."""
-        return await self._send(requests.jobs(limit=limit, cursor=cursor, states=states))
-
-    async def history(self, limit: int = 10) -> History:
-        """The public history of ingestion; *limit* is 1 to 100."""
-        return await self._send(requests.history(limit))
-
-    async def worker_status(self) -> WorkerStatus:
-        """What the workers do; needs no token."""
-        return await self._send(requests.worker_status())
-
-    async def workers(self) -> tuple[Worker, ...]:
-        """Every live worker."""
-        return await self._send(requests.workers())
-
-    async def datasets(self) -> tuple[Dataset, ...]:
-        """What can be searched."""
-        return await self._send(requests.datasets())
-
-    async def search(
-        self,
-        query: str,
-        *,
-        k: int = 10,
-        project: str | None = None,
-        datasets: Sequence[str] = (),
-        repository: str | None = None,
-        languages: Sequence[str] = (),
-        path_prefix: str | None = None,
-        mode: str | None = None,
-        threshold: float | None = None,
-    ) -> SearchAnswer:
-        """The *k* files that answer *query* best; *mode* is ``hybrid``, ``dense`` or ``lexical``."""
-        return await self._send(
-            requests.search(
-                query,
-                k=k,
-                project=project,
-                datasets=datasets,
-                repository=repository,
-                languages=languages,
-                path_prefix=path_prefix,
-                mode=mode,
-                threshold=threshold,
-            )
-        )
-
-    async def health(self) -> Health:
-        """How the gateway fares, also when that is badly."""
-        return await self._send(requests.health())
+    submit_repository = _awaiting(requests.submit_repository)
+    job = _awaiting(requests.job)
+    jobs = _awaiting(requests.jobs)
+    pause = _awaiting(requests.pause)
+    resume = _awaiting(requests.resume)
+    cancel = _awaiting(requests.cancel)
+    retry = _awaiting(requests.retry)
+    history = _awaiting(requests.history)
+    worker_status = _awaiting(requests.worker_status)
+    workers = _awaiting(requests.workers)
+    datasets = _awaiting(requests.datasets)
+    search = _awaiting(requests.search)
+    queue = _awaiting(requests.queue)
+    dead_letters = _awaiting(requests.dead_letters)
+    dead_letter = _awaiting(requests.dead_letter)
+    replay_dead_letter = _awaiting(requests.replay_dead_letter)
+    purge_dead_letter = _awaiting(requests.purge_dead_letter)
+    purge_dead_letters = _awaiting(requests.purge_dead_letters)
+    schedules = _awaiting(requests.schedules)
+    schedule = _awaiting(requests.schedule)
+    add_schedule = _awaiting(requests.add_schedule)
+    remove_schedule = _awaiting(requests.remove_schedule)
+    callback_secret = _awaiting(requests.callback_secret)
+    health = _awaiting(requests.health)
 
     async def not_ready(self) -> str | None:
         """None when a submit would succeed, else why it would not."""

@@ -58,6 +58,13 @@ class Gateway:
 
 
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON and nothing else.")]
+Priority = Literal["urgent", "high", "normal", "low"]
+
+job_app = App(name="job")
+dead_letters_app = App(name="dead-letters", help="What will not be tried again by itself.")
+schedules_app = App(name="schedules", help="Repositories that are indexed again and again.")
+for part in (job_app, dead_letters_app, schedules_app):
+    app.command(part)
 
 
 class Session:
@@ -106,6 +113,8 @@ def ingest(
     ref: str | None = None,
     watch: Annotated[bool, Parameter(alias="-w", negative=())] = False,
     force: Annotated[bool, Parameter(negative=())] = False,
+    priority: Priority | None = None,
+    callback_url: str | None = None,
     json: Json = False,
     gateway: Gateway | None = None,
 ) -> int:
@@ -123,11 +132,27 @@ def ingest(
         Stay and show the progress until the job ends. Ctrl-C leaves the job running.
     force
         Also when this commit is indexed already.
+    priority
+        Before or after other jobs: urgent, high, normal or low.
+    callback_url
+        Where the gateway tells that the job has ended, by a signed POST.
     """
+    key = str(uuid.uuid4())
+
+    def submit(client: Pharos) -> Submitted:
+        return client.submit_repository(
+            repository,
+            branch=branch,
+            ref=ref,
+            force=force,
+            priority=priority,
+            callback_url=callback_url,
+            idempotency_key=key,
+        )
 
     def act(session: Session) -> int:
         try:
-            submitted = _submit(session.client, repository, branch, ref, force)
+            submitted = _once_more(session.client, submit)
         except PharosError as error:
             if error.status == 400:
                 for hint in advice.for_refused_repository(repository, error):
@@ -147,15 +172,14 @@ def ingest(
     return _run(gateway, act)
 
 
-def _submit(client: Pharos, repository: str, branch: str | None, ref: str | None, force: bool) -> Submitted:
-    """Submit; when the answer got lost, ask once more with the same key, which starts nothing twice."""
-    key = str(uuid.uuid4())
+def _once_more(client: Pharos, submit: Callable[[Pharos], Submitted]) -> Submitted:
+    """*submit*; when the answer got lost, once more with the same key, which starts nothing twice."""
     try:
-        return client.submit_repository(repository, branch=branch, ref=ref, force=force, idempotency_key=key)
+        return submit(client)
     except PharosError as error:
         if error.status != 503 or "job_id" not in error.body:
             raise
-    return client.submit_repository(repository, branch=branch, ref=ref, force=force, idempotency_key=key)
+    return submit(client)
 
 
 def _tell_submitted(session: Session, submitted: Submitted) -> None:
@@ -266,7 +290,7 @@ def jobs(*, limit: int = 20, json: Json = False, gateway: Gateway | None = None)
     return _run(gateway, act)
 
 
-@app.command
+@job_app.default
 def job(
     job_id: str,
     /,
@@ -275,7 +299,7 @@ def job(
     json: Json = False,
     gateway: Gateway | None = None,
 ) -> int:
-    """Show one job, by its number or its id.
+    """Show one job, by its number or its id; or pause, resume, cancel or retry it.
 
     Parameters
     ----------
@@ -287,12 +311,221 @@ def job(
         if watch:
             return _watch(session, job_id, json=json)
         found = session.client.job(job_id)
+        _show_job(session, found, json=json)
+        return EXIT_WRONG if found.state == "failed" else EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@job_app.command
+def pause(job_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Stop a job for now; it keeps what it has done."""
+    return _control(gateway, lambda client: client.pause(job_id), json=json)
+
+
+@job_app.command
+def resume(job_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Let a paused job go on."""
+    return _control(gateway, lambda client: client.resume(job_id), json=json)
+
+
+@job_app.command
+def cancel(job_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """End a job; nothing of it stays."""
+    return _control(gateway, lambda client: client.cancel(job_id), json=json)
+
+
+@job_app.command
+def retry(job_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Try a job that failed or was cancelled once more."""
+    return _control(gateway, lambda client: client.retry(job_id), json=json)
+
+
+def _control(gateway: Gateway | None, control: Callable[[Pharos], Job], *, json: bool) -> int:
+    def act(session: Session) -> int:
+        _show_job(session, control(session.client), json=json)
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+def _show_job(session: Session, found: Job, *, json: bool) -> None:
+    if json:
+        session.json(found)
+    else:
+        for each in rendering.job_lines(found):
+            session.say(each)
+
+
+@dead_letters_app.command(name="list")
+def list_dead_letters(
+    *, limit: int = 20, before: int | None = None, json: Json = False, gateway: Gateway | None = None
+) -> int:
+    """List dead letters, newest first.
+
+    Parameters
+    ----------
+    limit
+        How many, from 1 to 100.
+    before
+        Go on from here: the cursor that the last list ended with.
+    """
+    if not 1 <= limit <= JOBS_MAX:
+        return _misused(f"--limit is from 1 to {JOBS_MAX}.")
+
+    def act(session: Session) -> int:
+        page = session.client.dead_letters(limit=limit, before=before)
+        if json:
+            session.json(page)
+        elif not page.dead_letters:
+            session.say("There are no dead letters.")
+        else:
+            session.out.print(rendering.dead_letter_table(page.dead_letters, datetime.now(UTC)))
+            if page.cursor is not None:
+                session.say(f"More: {rendering.program()} dead-letters list --before {page.cursor}")
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@dead_letters_app.command
+def replay(letter_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Try what a dead letter holds once more, and forget the letter."""
+
+    def act(session: Session) -> int:
+        found = session.client.replay_dead_letter(letter_id)
+        if found is not None:
+            _show_job(session, found, json=json)
+        elif json:
+            session.json({"dead_letter": letter_id, "status": "resent"})
+        else:
+            session.say("It was a message that could not be read, and was sent again as it was.")
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@dead_letters_app.command
+def purge(
+    letter_id: str | None = None,
+    /,
+    *,
+    all: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+    gateway: Gateway | None = None,
+) -> int:
+    """Forget a dead letter, or all of them.
+
+    Parameters
+    ----------
+    all
+        Every one that the token may see.
+    """
+    if (letter_id is None) is not all:
+        return _misused("Name one dead letter, or say --all.")
+
+    def act(session: Session) -> int:
+        if letter_id is None:
+            purged = session.client.purge_dead_letters()
+        else:
+            session.client.purge_dead_letter(letter_id)
+            purged = 1
+        if json:
+            session.json({"purged": purged})
+        else:
+            session.say(f"{purged} dead letter{'' if purged == 1 else 's'} forgotten.")
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@schedules_app.command(name="list")
+def list_schedules(*, json: Json = False, gateway: Gateway | None = None) -> int:
+    """List what is indexed again and again."""
+
+    def act(session: Session) -> int:
+        found = session.client.schedules()
+        if json:
+            session.json({"schedules": found})
+        elif not found:
+            session.say(f'No schedules yet. Begin with: {rendering.program()} schedules add URL "0 3 * * *"')
+        else:
+            session.out.print(rendering.schedule_table(found))
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@schedules_app.command
+def add(
+    repository: str,
+    cron: str,
+    /,
+    *,
+    id: str | None = None,
+    branch: str | None = None,
+    timezone: str | None = None,
+    jitter_seconds: int | None = None,
+    priority: Priority | None = None,
+    project: str | None = None,
+    dataset: str | None = None,
+    always: Annotated[bool, Parameter(negative=())] = False,
+    json: Json = False,
+    gateway: Gateway | None = None,
+) -> int:
+    """Index a repository again and again.
+
+    Parameters
+    ----------
+    repository
+        Its address, as for ingest.
+    cron
+        When, in five fields: "0 3 * * *" is every night at three.
+    id
+        Its name; one of the same name is replaced. Default: a new one.
+    branch
+        Which branch; default: the repository's own.
+    timezone
+        In which time zone: Europe/Berlin. Default: UTC.
+    jitter_seconds
+        Each run is late by the schedule's own part of this, so that not all run at once.
+    always
+        Also when the commit is indexed already; otherwise such a run is skipped.
+    """
+
+    def act(session: Session) -> int:
+        found = session.client.add_schedule(
+            repository,
+            cron,
+            branch=branch,
+            timezone=timezone,
+            jitter_seconds=jitter_seconds,
+            priority=priority,
+            project=project,
+            dataset=dataset,
+            skip_unchanged=False if always else None,
+            schedule_id=id,
+        )
         if json:
             session.json(found)
         else:
-            for each in rendering.job_lines(found):
-                session.say(each)
-        return EXIT_WRONG if found.state == "failed" else EXIT_FINE
+            session.out.print(rendering.schedule_table((found,)))
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@schedules_app.command
+def remove(schedule_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Index it no more by itself; a job that it has started goes on."""
+
+    def act(session: Session) -> int:
+        session.client.remove_schedule(schedule_id)
+        if json:
+            session.json({"removed": schedule_id})
+        else:
+            session.say(f"Schedule {line(schedule_id)} is removed.")
+        return EXIT_FINE
 
     return _run(gateway, act)
 

@@ -31,6 +31,9 @@ class Worker(msgspec.Struct, frozen=True, kw_only=True):
     job_id: int | str | None = None
     since: datetime | None = None
     last_seen: datetime | None = None
+    stage: str | None = None
+    memory_used: int | None = None
+    memory_total: int | None = None
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -125,9 +128,15 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     project: str | None = None
     dataset: str | None = None
     priority: str | None = None
+    trigger: str | None = None
     submitted_at: datetime | None = None
     started_at: datetime | None = None
     ended_at: datetime | None = None
+    paused_at: datetime | None = None
+    controlled_by: str | None = None
+    next_attempt_at: datetime | None = None
+    queue_position: int | None = None
+    estimated_start_at: datetime | None = None
     attempt: int = 0
     max_attempts: int | None = None
     worker: str | None = None
@@ -165,6 +174,77 @@ class JobPage(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: tuple[Job, ...]
     cursor: int | str | None = None
+
+
+class Queue(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits in the queue. ``by_tenant`` is told to an admin."""
+
+    depth: int
+    capacity: int
+    oldest_age_seconds: float | None = None
+    by_priority: dict[str, int] = msgspec.field(default_factory=dict)
+    by_kind: dict[str, int] = msgspec.field(default_factory=dict)
+    by_tenant: dict[str, int] = msgspec.field(default_factory=dict)
+
+
+class DeadLetter(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that will not be tried again by itself: a job that killed its workers, or a message.
+
+    ``payload`` is a message's bytes in Base64, shown to an admin who asks for that one letter.
+    """
+
+    id: str
+    kind: str
+    reason: str
+    code: str
+    tenant: str | None = None
+    at: datetime | None = None
+    job: Job | None = None
+    deaths: int = 0
+    workers: tuple[str, ...] = ()
+    stream: str | None = None
+    subject: str | None = None
+    payload_bytes: int = 0
+    payload: str | None = None
+
+
+class DeadLetterPage(msgspec.Struct, frozen=True, kw_only=True):
+    """Newest first; ``cursor`` continues, None ends."""
+
+    dead_letters: tuple[DeadLetter, ...]
+    cursor: int | None = None
+
+
+class Schedule(msgspec.Struct, frozen=True, kw_only=True):
+    """A repository that is indexed whenever ``cron`` says, in ``timezone``."""
+
+    id: str
+    repository: str
+    cron: str
+    timezone: str = "UTC"
+    tenant: str | None = None
+    branch: str | None = None
+    project: str | None = None
+    dataset: str | None = None
+    priority: str | None = None
+    jitter_seconds: int = 0
+    skip_unchanged: bool = True
+    created_at: datetime | None = None
+    created_by: str | None = None
+    next_run_at: datetime | None = None
+    last_run_at: datetime | None = None
+    last_job_id: str | None = None
+    last_outcome: str | None = None
+
+
+class CallbackSecret(msgspec.Struct, frozen=True, kw_only=True):
+    """The key of the HMAC-SHA256 that signs the callbacks of a tenant: the bytes of this text."""
+
+    tenant: str
+    secret: str
+
+    def __repr__(self) -> str:
+        return f"CallbackSecret(tenant={self.tenant!r}, secret=***)"
 
 
 class LineSpan(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,7 +16,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from pharos_client.models import Job, SearchAnswer, SearchResult
+from pharos_client.models import DeadLetter, Job, Schedule, SearchAnswer, SearchResult
 
 CODE_LINES_MAX: Final = 24
 WIDTH_WITHOUT_TERMINAL: Final = 240
@@ -154,9 +154,7 @@ def _link(url: str | None) -> Style:
 
 
 def job_table(jobs: Iterable[Job], now: datetime) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="dim")
-    for column in ("job", "state", "repository", "files", "chunks", "seconds", "when"):
-        table.add_column(column, justify="right" if column in {"files", "chunks", "seconds"} else "left")
+    table = _table("job", "state", "repository", "files", "chunks", "seconds", "when", "error or reason")
     for job in jobs:
         result = job.result
         table.add_row(
@@ -167,8 +165,51 @@ def job_table(jobs: Iterable[Job], now: datetime) -> Table:
             str(result.chunks) if result else "",
             f"{job.seconds:.1f}" if job.seconds is not None else "",
             ago(job.submitted_at, now),
+            Text(line(job.error or job.reason or "")),
         )
     return table
+
+
+def dead_letter_table(letters: Iterable[DeadLetter], now: datetime) -> Table:
+    table = _table("dead letter", "what", "deaths", "when", "error or reason")
+    for letter in letters:
+        what = letter.job.repository if letter.job is not None else letter.subject or letter.kind
+        table.add_row(
+            Text(line(letter.id)),
+            Text(line(what)),
+            str(letter.deaths) if letter.deaths else "",
+            ago(letter.at, now),
+            Text(line(letter.reason)),
+        )
+    return table
+
+
+def schedule_table(schedules: Iterable[Schedule]) -> Table:
+    table = _table("schedule", "cron", "time zone", "next run", "last run", "outcome", "repository")
+    for schedule in schedules:
+        branch = f"@{schedule.branch}" if schedule.branch else ""
+        table.add_row(
+            Text(line(schedule.id)),
+            Text(line(schedule.cron)),
+            Text(line(schedule.timezone)),
+            _minute(schedule.next_run_at),
+            _minute(schedule.last_run_at),
+            Text(line(schedule.last_outcome or "")),
+            Text(line(schedule.repository + branch)),
+        )
+    return table
+
+
+def _table(*columns: str) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    for column in columns:
+        numbers = column in {"files", "chunks", "seconds", "deaths"}
+        table.add_column(column, justify="right" if numbers else "left", overflow="fold")
+    return table
+
+
+def _minute(moment: datetime | None) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M}Z" if moment is not None else ""
 
 
 def job_lines(job: Job) -> tuple[str, ...]:
@@ -181,9 +222,25 @@ def job_lines(job: Job) -> tuple[str, ...]:
         lines.append(f"  error: {line(job.error)}")
     if job.reason:
         lines.append(f"  reason: {line(job.reason)}")
+    if job.state == "queued":
+        lines += _waiting_lines(job)
+    if job.state == "retrying" and job.next_attempt_at is not None:
+        lines.append(f"  tried again at {_minute(job.next_attempt_at)}, attempt {job.attempt} failed")
+    if job.state in {"paused", "cancelled"} and job.controlled_by:
+        lines.append(f"  by {line(job.controlled_by)}")
     if job.worker and not job.ended:
         lines.append(f"  on {line(job.worker)}, attempt {job.attempt}")
     return (*lines, *result_lines(job))
+
+
+def _waiting_lines(job: Job) -> list[str]:
+    lines = []
+    if job.waiting_for_worker:
+        lines.append("  waits for a worker: none is alive")
+    if job.queue_position:
+        start = f", starts about {_minute(job.estimated_start_at)}" if job.estimated_start_at else ""
+        lines.append(f"  place {job.queue_position} in the queue{start}")
+    return lines
 
 
 def result_lines(job: Job) -> tuple[str, ...]:

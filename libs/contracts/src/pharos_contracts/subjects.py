@@ -55,6 +55,11 @@ def command_filter(job_id: str) -> str:
     return f"cmd.ingest.*.*.*.{token(job_id)}"
 
 
+def timer_filter(job_id: str) -> str:
+    """The timer of one job's command, or the marker that it has left."""
+    return f"ttl.*.*.*.{token(job_id)}"
+
+
 def parse_timer(subject: str) -> QueuedCommand:
     """The command whose time has passed, from ``ttl.<tenant>.<priority>.<key>.<job>``; MalformedSubject."""
     parts = subject.split(".")

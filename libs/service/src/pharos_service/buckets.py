@@ -10,7 +10,7 @@ import msgspec
 import structlog
 
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_service.bus import Bus, WrongLastSequence
+from pharos_service.bus import MARKER, Bus, WrongLastSequence
 from pharos_service.pull import CaughtUp, tail
 
 log = structlog.get_logger()
@@ -18,7 +18,6 @@ log = structlog.get_logger()
 V = TypeVar("V", bound=msgspec.Struct)
 
 _OPERATION = "KV-Operation"
-_MARKER = "Nats-Marker-Reason"
 
 
 class Entry(msgspec.Struct, Generic[V], frozen=True):
@@ -114,4 +113,4 @@ class Bucket(Generic[V]):
 
 
 def _is_gone(headers: dict[str, str]) -> bool:
-    return headers.get(_OPERATION) in ("DEL", "PURGE") or _MARKER in headers
+    return headers.get(_OPERATION) in ("DEL", "PURGE") or MARKER in headers

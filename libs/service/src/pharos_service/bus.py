@@ -26,12 +26,14 @@ from pharos_service.settings import ServiceSettings
 log = structlog.get_logger()
 
 REQUEST_TIMEOUT_SECONDS: Final = 1.5
+API_TIMEOUT_SECONDS: Final = 2.5  # some of them look at everything that a stream holds
 RECONNECT_WAIT_SECONDS: Final = 0.25
 
 ERR_STREAM_FULL: Final = 10077
 ERR_WRONG_LAST: Final = frozenset({10071, 10164})
 MESSAGE_ID: Final = "Nats-Msg-Id"
 MESSAGE_TTL: Final = "Nats-TTL"
+MARKER: Final = "Nats-Marker-Reason"  # of what the server leaves where something expired
 
 
 class BusError(Exception):
@@ -196,7 +198,7 @@ class Bus:
             raise BusUnavailable("Not connected to the bus")
         try:
             reply = await self.client.request(
-                f"$JS.API.{subject}", json.dumps(request or {}).encode(), timeout=5
+                f"$JS.API.{subject}", json.dumps(request or {}).encode(), timeout=API_TIMEOUT_SECONDS
             )
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise BusUnavailable("JetStream does not answer") from error

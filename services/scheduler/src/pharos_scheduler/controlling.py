@@ -122,9 +122,11 @@ class Controller:
         tracked = await self._book.find(tenant, job_id)
         if tracked is None:
             queued = await self._dispatcher.queued(job_id)
-            if queued is None or tenant not in (None, queued[0].tenant):
-                return None
-            tracked = await self._scheduler.admit(*queued)
+            if queued is not None and tenant in (None, queued[0].tenant):
+                return await self._scheduler.admit(*queued)
+            timer = await self._dispatcher.lapsed(job_id)
+            if timer is not None and tenant in (None, timer.tenant):
+                return await self._scheduler.lapsed(timer)
         return tracked
 
     async def _act(self, command: ControlJob, tracked: Tracked, sequence: int) -> Answer:

@@ -152,9 +152,9 @@ def after(job: Job, event: AnyItemEvent) -> Job | None:
     if job.state in TERMINAL or event.attempt < job.attempt:
         return None
     match event:
-        case ItemLexicalReady() | ItemCancelled() | ItemPaused():
+        case ItemCancelled() | ItemPaused():
             return None
-        case ItemStarted():
+        case ItemStarted() | ItemLexicalReady():
             return _started(job, event)
         case ItemCommitting():
             if (started := _started(job, event)) is not None:

@@ -11,10 +11,10 @@ from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import Action, StopItem
 from pharos_contracts.jobs.v1 import Job, SubmitJob, WorkItem
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY
+from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, QueuedCommand
 from pharos_scheduler.ports import Clock, Handed
 from pharos_service.buckets import Bucket
-from pharos_service.bus import Bus, BusRefused, WrongLastSequence
+from pharos_service.bus import MARKER, Bus, BusRefused, WrongLastSequence
 
 log = structlog.get_logger()
 
@@ -64,6 +64,12 @@ class BusDispatcher:
     async def remove_command(self, job: Job) -> None:
         with contextlib.suppress(BusRefused):  # it is gone already
             await self._bus.api(f"STREAM.MSG.DELETE.{streams.Q}", {"seq": job.number, "no_erase": True})
+
+    async def lapsed(self, job_id: str) -> QueuedCommand | None:
+        found = await self._bus.last(streams.TIMERS, subjects.timer_filter(job_id))
+        if found is None or MARKER not in found.headers:
+            return None
+        return subjects.parse_timer(found.subject)
 
     async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
         found = await self._bus.first(streams.Q, subjects.command_filter(job_id))

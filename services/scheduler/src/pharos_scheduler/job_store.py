@@ -117,13 +117,13 @@ class BusJobStore:
                 return None  # a crash had kept it from being released
         return None
 
-    async def orphans(self, before: datetime) -> list[ActiveJob]:
+    async def claims(self, before: datetime) -> list[ActiveJob]:
         found = []
         async with aclosing(self._active.watch()) as changes:
             async for change in changes:
                 if isinstance(change, CaughtUp):
                     break
-                if isinstance(change, Entry) and change.value.number is None:
+                if isinstance(change, Entry):
                     key = subjects.active_key(change.value.command.tenant, change.value.command.key)
                     if change.key == key and change.value.created_at < before:
                         found.append(change.value)

@@ -18,6 +18,7 @@ from pharos_contracts.jobs.v1 import (
     SubmitJob,
     WorkItem,
 )
+from pharos_contracts.subjects import QueuedCommand
 
 
 class Tracked(msgspec.Struct, frozen=True):
@@ -57,8 +58,8 @@ class JobStore(Protocol):
         """Keep the same work from being submitted again; the id of the job that does it already, if any."""
         ...
 
-    async def orphans(self, before: datetime) -> list[ActiveJob]:
-        """Claims made before then whose submit did not get as far as giving them a number."""
+    async def claims(self, before: datetime) -> list[ActiveJob]:
+        """All claims that were made before then."""
         ...
 
     async def abandon(self, claim: ActiveJob) -> None:
@@ -114,6 +115,10 @@ class Dispatcher(Protocol):
 
     async def remove_command(self, job: Job) -> None:
         """Take the job's command out of Q, if it is still there."""
+        ...
+
+    async def lapsed(self, job_id: str) -> QueuedCommand | None:
+        """What is left of the job's command, if its time to live has passed."""
         ...
 
     async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:

@@ -59,6 +59,7 @@ ORPHAN_SECONDS: Final = 30.0
 DURATIONS_MAX: Final = 20
 PLACES_MAX: Final = 2_000
 ARRIVAL_SECONDS: Final = 0.2
+WITH_WORKERS: Final = frozenset({JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING})
 BURIED: Final = frozenset({deciding.POISON, deciding.WORKER_LOST})
 
 
@@ -112,7 +113,7 @@ class Scheduler:
             job = tracked.job
             self.book.recovered(tracked)
             self._arrived_up_to = max(self._arrived_up_to, job.number)
-            if job.job_id in handed.jobs:
+            if job.job_id in handed.jobs and job.state in WITH_WORKERS:
                 self._in_flight.add(job.job_id)
             elif job.state is JobState.QUEUED:
                 self._waiting.add(job)
@@ -172,25 +173,30 @@ class Scheduler:
     async def lapse(self, timer: QueuedCommand) -> None:
         """The time to live of a command has passed, by the server's clock."""
         async with self.book.deciding(timer.job_id):
-            tracked = await self.book.find(timer.tenant, timer.job_id)
-            if tracked is None:
-                # It came and went while no scheduler ran; the gateway's entry still says what it was.
-                active = await self._store.active(timer.tenant, timer.key)
-                if active is None or active.command.job_id != timer.job_id:
-                    # The same work was submitted again since; the gateway kept what the entry said before.
-                    active = await self._store.active(timer.tenant, timer.job_id)
-                if active is None or active.command.job_id != timer.job_id:
-                    return  # its submit was never answered with success
-                tracked = await self.book.open(job_of(active.command, active.number or 0))
-            job = tracked.job
-            stood_still = job.paused_seconds > 0
-            if (
-                job.state is JobState.QUEUED
-                and job.started_at is None
-                and job.job_id not in self._in_flight
-                and (not stood_still or is_expired(job, self._now()))
-            ):
-                await self._expire(tracked)
+            await self.lapsed(timer)
+
+    async def lapsed(self, timer: QueuedCommand) -> Tracked | None:
+        """``lapse``, for whoever decides about the job already; the job, if there was one."""
+        tracked = await self.book.find(timer.tenant, timer.job_id)
+        if tracked is None:
+            # It came and went while no scheduler ran; the gateway's entry still says what it was.
+            active = await self._store.active(timer.tenant, timer.key)
+            if active is None or active.command.job_id != timer.job_id:
+                # The same work was submitted again since; the gateway kept what the entry said before.
+                active = await self._store.active(timer.tenant, timer.job_id)
+            if active is None or active.command.job_id != timer.job_id:
+                return None  # its submit was never answered with success
+            tracked = await self.book.open(job_of(active.command, active.number or 0))
+        job = tracked.job
+        stood_still = job.paused_seconds > 0
+        if (
+            job.state is JobState.QUEUED
+            and job.started_at is None
+            and job.job_id not in self._in_flight
+            and (not stood_still or is_expired(job, self._now()))
+        ):
+            return await self._expire(tracked)
+        return tracked
 
     async def follow(self, event: AnyItemEvent, sequence: int) -> None:
         """A worker said something of an item; *sequence* is where, on JOBS."""
@@ -256,6 +262,7 @@ class Scheduler:
         """Follow the state that was just written."""
         job_id = job.job_id
         if job.state is JobState.QUEUED and deciding.waits_outside(job):
+            self._in_flight.discard(job_id)
             self._waiting.add(job)
         elif job.state is not JobState.QUEUED:
             self._waiting.discard(job_id)
@@ -402,12 +409,20 @@ class Scheduler:
             self._served.clear()
 
     async def release_orphans(self) -> None:
-        """Let go of what a gateway claimed and never published: it died, or was told that it was too late."""
-        for claim in await self._store.orphans(self._now() - timedelta(seconds=ORPHAN_SECONDS)):
+        """Let go of claims that no open job has any more.
+
+        Of a gateway that died before it published, or was told that it was too late; of a leader that died
+        between the last event of a job and the release of its claim.
+        """
+        for claim in await self._store.claims(self._now() - timedelta(seconds=ORPHAN_SECONDS)):
             command = claim.command
+            if self.book.get(command.job_id) is not None:
+                continue
             async with self.book.deciding(command.job_id):
                 known = await self.book.find(command.tenant, command.job_id)
-                if known is None and await self._dispatcher.queued(command.job_id) is None:
+                if known is not None and known.job.state in TERMINAL:
+                    await self._store.release(known.job)
+                elif known is None and await self._dispatcher.queued(command.job_id) is None:
                     log.info("claim_abandoned", job_id=command.job_id)
                     await self._store.abandon(claim)
 
@@ -460,11 +475,12 @@ class Scheduler:
             ),
         )
 
-    async def _expire(self, tracked: Tracked) -> None:
+    async def _expire(self, tracked: Tracked) -> Tracked:
         now = self._now()
-        await self.book.write_over(
+        expired = await self.book.write_over(
             tracked, lambda job: deciding.expired(job, now) if job.state is JobState.QUEUED else None
         )
+        return expired or tracked
 
     # What people ask
 

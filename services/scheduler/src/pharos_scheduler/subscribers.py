@@ -31,14 +31,13 @@ from pharos_scheduler.ports import DeadLetters
 from pharos_scheduler.scheduler import Scheduler
 from pharos_scheduler.schedules import Schedules, WakeUp
 from pharos_service.buckets import Bucket, Entry, Gone
-from pharos_service.bus import TROUBLE, Bus
+from pharos_service.bus import MARKER, TROUBLE, Bus
 from pharos_service.pull import durable
 
 log = structlog.get_logger()
 
 Args = TypeVarTuple("Args")
 
-MARKER = "Nats-Marker-Reason"
 INBOX = "_INBOX."
 AT_ONCE_MAX = 32
 BATCH = 64
