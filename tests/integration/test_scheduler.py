@@ -30,6 +30,7 @@ from tests.support.scheduling import (
     is_released,
     job_when,
     leading,
+    messages_in,
     say,
     submit,
     take,
@@ -37,6 +38,8 @@ from tests.support.scheduling import (
 )
 
 pytestmark = pytest.mark.anyio
+
+FAR_AWAY = "2099-01-01T00:00:00Z"
 
 
 async def test_a_job_goes_from_the_queue_to_its_end(bus: Bus) -> None:
@@ -174,6 +177,26 @@ async def test_a_claim_that_no_submit_followed_is_let_go(bus: Bus, monkeypatch: 
         await is_released(bus, orphan)
         await asyncio.sleep(0.5)  # two more rounds
         assert await active.get(subjects.active_key(waiting.tenant, waiting.key)) is not None
+
+
+async def test_a_job_that_its_worker_has_ended_is_not_taken_for_lost(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fact that says so was delivered to a leader that no longer hears it."""
+    monkeypatch.setattr("pharos_scheduler.scheduler.LOST_SECONDS", 1.0)
+    wanted = command(1)
+    async with leading(bus):
+        await announce(bus)
+        await submit(bus, wanted)
+        item, message = await take(bus)
+        await say(bus, item, ItemStarted)
+        await job_when(bus, wanted, lambda job: job.state is JobState.RUNNING)
+    await bus.api(f"CONSUMER.PAUSE.{streams.JOBS}.{streams.SCHEDULER_ITEMS}", {"pause_until": FAR_AWAY})
+    await say(bus, item, ItemCompleted, result=RESULT)
+    await message.ack()
+    async with leading(bus):
+        assert (await job_when(bus, wanted, ended)).state is JobState.COMPLETED
+        assert await messages_in(bus, streams.WORK) == 0
 
 
 async def test_the_claim_of_a_job_that_ended_is_let_go_although_its_leader_died_in_between(

@@ -359,6 +359,10 @@ class Scheduler:
         if tracked.job.job_id not in self._unread:
             return False
         self._unread.discard(tracked.job.job_id)
+        return await self._catch_up(tracked)
+
+    async def _catch_up(self, tracked: Tracked) -> bool:
+        """Follow what was said of the job's item last; whether that was news."""
         last = await self._items.last(tracked.job)
         if last is None or last.sequence <= tracked.job.facts_after:
             return False
@@ -443,7 +447,7 @@ class Scheduler:
             await self._requeue(tracked, job.attempt)
         elif job.state is JobState.QUEUED and job.job_id not in self._in_flight and is_expired(job, now):
             await self._expire(tracked)
-        elif self._is_lost(job, now):
+        elif self._is_lost(job, now) and not await self._catch_up(tracked):
             # Its item is gone and nobody has said how it ended: whoever still works on it loses it.
             if job.state is JobState.QUEUED:
                 self._in_flight.discard(job.job_id)
