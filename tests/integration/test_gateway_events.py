@@ -16,10 +16,10 @@ from contextlib import aclosing
 import httpx
 import pytest
 
-from pharos_contracts.jobs.v1 import Progress, Stage
+from pharos_contracts.jobs.v1 import ItemLexicalReady, Progress, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.streams import KV_WORKERS, BusLimits, declare
-from pharos_contracts.subjects import progress_subject, tenant_job_events
+from pharos_contracts.subjects import item_event_subject, progress_subject, tenant_job_events
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
 from pharos_gateway.following import Wanted, follow
@@ -364,6 +364,60 @@ async def test_the_public_summary_shows_the_default_tenant_in_the_words_of_inges
         await workers.put(busy.name, busy)  # a heartbeat is no news
         await history.tell(job(3), JobState.QUEUED)
         assert (await anext(stream)).name == "job.queued"
+
+
+async def test_lexical_ready_names_the_repository_live_and_when_it_is_told_late(
+    bus: Bus, nats_server: NatsServer, http: httpx.AsyncClient
+) -> None:
+    history = History(bus)
+    fact = ItemLexicalReady(
+        event_id="e",
+        at=now(),
+        tenant="default",
+        job_id=job(1).job_id,
+        item_id="0",
+        attempt=1,
+        dispatch=1,
+        worker="w1",
+        dataset="github.com/user/repo1@main",
+        files=3,
+        chunks=7,
+    )
+    expected = {
+        "job_id": 1,
+        "id": job(1).job_id,
+        "repo_url": "github.com/user/repo1",
+        "status": "running",
+        "attempt": 1,
+        "files": 3,
+        "chunks": 7,
+    }
+
+    async def told(http: httpx.AsyncClient, path: str, after: int) -> dict[str, object]:
+        async with aclosing(events(http, path, last_event_id=after)) as stream:
+            async for event in stream:
+                if event.name == "job.lexical_ready":
+                    return {key: value for key, value in event.data.items() if key != "at"}
+        raise AssertionError("the stream has ended")
+
+    public = "/api/v1/ingestion/events"
+    async with asyncio.timeout(20):
+        async with aclosing(events(http, public)) as stream:
+            await anext(stream)
+            await history.tell(job(1), JobState.RUNNING, attempt=1)
+            await bus.publish(item_event_subject(fact), fact)
+            await anext(stream)
+            live = await anext(stream)
+            assert {key: value for key, value in live.data.items() if key != "at"} == expected
+        await history.tell(job(1), JobState.COMPLETED, attempt=1, result=result())
+        assert await told(http, public, after=1) == expected
+        native = await told(http, "/api/v1/events", after=1)
+        assert (native["number"], native["repository"]) == (1, "github.com/user/repo1")
+        # A gateway that has not seen the job: its last events are too many since.
+        await asyncio.gather(*(history.tell(job(number), JobState.QUEUED) for number in range(2, 1_103)))
+        async with serving(settings(nats_server.url)) as other, client(other.address, **BEARER) as late:
+            await until_ready(late)
+            assert await told(late, public, after=1) == expected
 
 
 async def test_too_many_streams_of_one_key_are_refused_and_places_are_given_back(

@@ -25,6 +25,7 @@ from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, S
 from pharos_contracts.streams import KV_DATASETS, KV_WORKERS
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
+from pharos_gateway.reachability import Dependencies
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
@@ -34,6 +35,7 @@ from tests.support.gateway import (
     History,
     client,
     job,
+    leading,
     now,
     result,
     settings,
@@ -220,7 +222,7 @@ async def test_worker_status_follows_the_workers_and_keeps_other_tenants_private
     await workers.put("w1", worker("w1", WorkerState.BUSY, tenant="default", **busy))
     body = await until("Training Graph on github.com/user/repo7")
     assert body["workers"][0]["job_id"] == 7
-    assert set(body["workers"][0]) == {"name", "status", "device", "job_id", "since", "last_seen"}
+    assert set(body["workers"][0]) >= {"name", "status", "device", "job_id", "since", "last_seen"}
     await workers.put("w1", worker("w1", WorkerState.BUSY, tenant="acme", **busy))
     body = await until("Training Graph on a private repository")
     assert body["workers"][0]["job_id"] is None
@@ -231,6 +233,69 @@ async def test_worker_status_follows_the_workers_and_keeps_other_tenants_private
     assert revision is not None
     await workers.delete("w1", revision.revision)
     await until("Offline")
+
+
+async def test_status_and_workers_are_true_for_none_one_and_twenty_workers(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    bucket = Bucket(bus, KV_WORKERS, Worker)
+
+    async def until(count: int, status: str) -> tuple[dict[str, Any], dict[str, Any]]:
+        async with asyncio.timeout(10):
+            while True:
+                told = (await http.get("/api/v1/ingestion/worker/status", headers=BEARER)).json()
+                listed = (await http.get("/api/v1/workers", headers=BEARER)).json()["workers"]
+                if len(told["workers"]) == len(listed) == count and told["status"] == status:
+                    return told, {each["name"]: each for each in listed}
+                await asyncio.sleep(0.02)
+
+    assert await until(0, "Offline") == ({"status": "Offline", "workers": []}, {})
+    await bucket.put("w00", worker("w00", memory_used=3 * 2**30, memory_total=12 * 2**30))
+    told, listed = await until(1, "Idle")
+    assert (told["workers"][0]["memory_used"], told["workers"][0]["memory_total"]) == (3 * 2**30, 12 * 2**30)
+    assert (listed["w00"]["memory_used"], listed["w00"]["memory_total"]) == (3 * 2**30, 12 * 2**30)
+    history = History(bus)
+    for number in range(1, 20):
+        await history.tell(job(number), JobState.RUNNING, attempt=1)
+        busy = worker(
+            f"w{number:02}",
+            WorkerState.BUSY,
+            tenant="default",
+            repository=f"github.com/user/repo{number}",
+            job_ids=(job(number).job_id,),
+            stage="encode",
+            versions={"pharos": "0.1.0"},
+        )
+        await bucket.put(busy.name, busy)
+    told, listed = await until(20, "Training Graph on github.com/user/repo1")
+    assert [each["name"] for each in told["workers"]] == [f"w{number:02}" for number in range(20)]
+    assert [each["job_id"] for each in told["workers"]] == [None, *range(1, 20)]
+    assert [each["status"] for each in told["workers"][:2]] == [
+        "Idle",
+        "Training Graph on github.com/user/repo1",
+    ]
+    assert listed["w07"] | {"since": None, "last_seen": None} == {
+        "name": "w07",
+        "status": "Training Graph on github.com/user/repo7",
+        "state": "busy",
+        "device": "cuda:0",
+        "pool": "default",
+        "slots": 1,
+        "job_id": 7,
+        "job_ids": [job(7).job_id],
+        "stage": "encode",
+        "since": None,
+        "last_seen": None,
+        "memory_used": None,
+        "memory_total": None,
+        "versions": {"pharos": "0.1.0"},
+    }
+    for number in range(1, 20):
+        entry = await bucket.get(f"w{number:02}")
+        assert entry is not None
+        await bucket.delete(entry.key, entry.revision)
+    told, listed = await until(1, "Idle")
+    assert set(listed) == {"w00"}
 
 
 async def test_a_search_translates_every_filter_and_answers_to_the_letter(
@@ -424,10 +489,12 @@ async def test_anonymous_requests_act_as_configured_and_public_routes_can_be_clo
     closed = settings(nats_server.url, public_status=False)
     opened = settings(nats_server.url, anonymous="acme:editor", git_allowed_hosts="http://git.test:9418")
     async with serving(closed) as running, client(running.address) as http:
+        await until_ready(http)
         for path in (HISTORY, "/api/v1/ingestion/worker/status", "/api/v1/ingestion/events"):
             assert (await http.get(path)).status_code == 401
         assert (await http.get(HISTORY, headers=BEARER)).status_code == 200
     async with serving(opened) as running, client(running.address) as http:
+        await until_ready(http)
         submitted = (await http.post(f"{INGEST}/o/r")).json()
         shown = (await http.get(f"/api/v1/jobs/{submitted['id']}")).json()
         assert (shown["tenant"], shown["submitted_by"]) == ("acme", "anonymous")
@@ -443,15 +510,81 @@ async def test_the_documents_are_valid_and_have_the_examples(http: httpx.AsyncCl
         assert word in str(operation["responses"][status]["content"]["application/json"]["examples"])
     assert operation["security"] == [{"bearer": []}, {"apiKey": []}, {"adminKey": []}]
     assert "Task exceeded TTL" in str(document["paths"][HISTORY])
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            for status, response in operation["responses"].items():
+                content = response.get("content", {}).get("application/json", {})
+                if status.startswith("2") and path not in ("/livez", "/readyz"):
+                    assert not content or content.get("examples"), (method, path, status)
     messages = (await http.get("/schema/messages")).json()
     assert "ingest.command.v1.submit" in str(messages["$defs"]["SubmitJob"])
     assert len(messages["oneOf"]) > 25
 
 
-async def test_health_names_what_is_missing_and_is_healthy_without_it(
-    http: httpx.AsyncClient, answers: Answers
+async def test_health_is_degraded_and_names_each_part_that_is_missing(
+    bus: Bus, nats_server: NatsServer, http: httpx.AsyncClient
 ) -> None:
-    body = (await http.get("/health")).json()
-    assert (body["status"], body["service"]) == ("healthy", "pharos-gateway")
+    alone = await http.get("/health")
+    body = alone.json()
+    assert (alone.status_code, body["status"], body["service"]) == (503, "degraded", "pharos-gateway")
     assert body["timestamp"].endswith("Z")
-    assert body["dependencies"] == {"bus": "ok", "history": "ok", "search": "ok"}
+    assert body["dependencies"] == {
+        "bus": "ok",
+        "scheduler": "unavailable",
+        "search": "unavailable",
+        "history": "unavailable",
+    }
+    for part in ("scheduler", "search", "history"):
+        assert part in body["detail"]
+    assert (await http.get("/readyz")).status_code == 200  # a submit would succeed all the same
+
+    async def until(status: int) -> dict[str, Any]:
+        async with asyncio.timeout(10):
+            while (answered := await http.get("/health")).status_code != status:
+                await asyncio.sleep(0.02)
+        return dict(answered.json())
+
+    broker = NatsBroker(nats_server.url)
+    found = Answers()
+    answer(broker, rpc.HISTORY, ListJobs | FindJob, found.history)
+    answer(broker, rpc.SEARCH, Search, found.search)
+    async with broker:
+        await broker.start()
+        async with leading(bus):
+            assert await until(200) | {"timestamp": None} == {
+                "status": "healthy",
+                "service": "pharos-gateway",
+                "timestamp": None,
+                "dependencies": {"bus": "ok", "scheduler": "ok", "search": "ok", "history": "ok"},
+                "detail": None,
+            }
+        assert (await until(503))["detail"] == "no scheduler leads: jobs wait"
+
+
+async def test_probes_answer_to_a_head_request_with_the_head_of_their_answer(http: httpx.AsyncClient) -> None:
+    for path in ("/health", "/livez", "/readyz"):
+        head = await http.head(path)
+        whole = await http.get(path)
+        assert head.status_code == whole.status_code
+        assert head.content == b""
+        assert int(head.headers["Content-Length"]) > 0
+
+
+async def test_many_probes_of_health_are_one_look_a_second(bus: Bus) -> None:
+    looks: list[str] = []
+
+    class Counted(Bus):
+        async def api(self, subject: str, request: dict[str, Any] | None = None) -> dict[str, Any]:
+            looks.append(subject)
+            return await super().api(subject, request)
+
+    clock = [0.0]
+    dependencies = Dependencies(Counted(bus.client), clock=lambda: clock[0])
+    await asyncio.gather(*(dependencies.condition() for _ in range(50)))
+    assert len(looks) == 2  # the two streams that a submit needs
+    clock[0] = 0.9
+    await dependencies.condition()
+    assert len(looks) == 2
+    clock[0] = 1.1
+    await dependencies.condition()
+    assert len(looks) == 4

@@ -336,3 +336,89 @@ async def test_the_target_is_the_worker_with_room(bus: Bus, http: httpx.AsyncCli
         while not (await http.get("/api/v1/workers")).json()["workers"]:
             await asyncio.sleep(0.02)
     assert (await http.post(f"{INGEST}/user/repo1")).json()["target"] == "w1"
+
+
+@pytest.fixture
+async def two_gateways(bus: Bus, nats_server: NatsServer) -> AsyncIterator[list[httpx.AsyncClient]]:
+    """With room for three jobs of a tenant."""
+    chosen = settings(nats_server.url, git_allowed_hosts=HOSTS, tenant_queue_max=3)
+    async with (
+        serving(chosen) as one,
+        serving(chosen) as other,
+        client(one.address, **BEARER) as first,
+        client(other.address, **BEARER) as second,
+    ):
+        for connected in (first, second):
+            await until_ready(connected)
+        yield [first, second]
+
+
+async def test_of_fifty_submits_at_once_at_two_gateways_a_tenant_gets_as_many_as_it_may(
+    bus: Bus, two_gateways: list[httpx.AsyncClient]
+) -> None:
+    responses = await asyncio.gather(
+        *(two_gateways[n % 2].post(f"{INGEST}/user/repo{n}", headers={"x-tenant": "acme"}) for n in range(50))
+    )
+    assert sorted(response.status_code for response in responses) == [200] * 3 + [429] * 47
+    for response in responses:
+        if response.status_code == 429:
+            assert response.json() == {
+                "detail": "Your queue is full (3 pending tasks). Please try again later.",
+                "code": "tenant_queue_full",
+                "queue_size": 3,
+                "max_queue_size": 3,
+            }
+            assert 5 <= int(response.headers["Retry-After"]) <= 300
+    info = await bus.api("STREAM.INFO.Q", {"subjects_filter": "cmd.ingest.acme.>"})
+    assert len(info["state"]["subjects"]) == 3
+    other = await two_gateways[0].post(f"{INGEST}/user/repo1", headers={"x-tenant": "default"})
+    assert other.status_code == 200
+
+
+async def test_a_full_tenant_finds_its_pending_jobs_and_has_room_again_when_one_starts(
+    bus: Bus, two_gateways: list[httpx.AsyncClient]
+) -> None:
+    http = two_gateways[0]
+    first = (await http.post(f"{INGEST}/user/repo1")).json()
+    for n in (2, 3):
+        await http.post(f"{INGEST}/user/repo{n}", headers={"Idempotency-Key": f"k{n}"})
+    again = (await two_gateways[1].post(f"{INGEST}/user/repo1")).json()
+    assert (again["id"], again["deduplicated"]) == (first["id"], True)
+    key = {"Idempotency-Key": "k4"}
+    assert (await http.post(f"{INGEST}/user/repo4", headers=key)).status_code == 429
+    await purge(bus, 2)
+    fourth = await http.post(f"{INGEST}/user/repo4", headers=key)
+    assert fourth.status_code == 200
+    assert (await http.post(f"{INGEST}/user/repo4", headers=key)).json() == fourth.json()
+    active = Bucket(bus, KV_ACTIVE, ActiveJob)
+    command = await command_of(bus, fourth.json()["id"])
+    entry = await active.get(subjects.active_key("default", command.key))
+    assert entry is not None
+    await active.delete(entry.key, entry.revision)  # the queue itself knows of the same work too
+    found = (await two_gateways[1].post(f"{INGEST}/user/repo4")).json()
+    assert (found["id"], found["deduplicated"]) == (fourth.json()["id"], True)
+
+
+async def test_a_tenant_whose_queue_is_drained_while_it_submits_is_never_refused_for_it(
+    bus: Bus, two_gateways: list[httpx.AsyncClient]
+) -> None:
+    """The scheduler takes commands away between the count and the publish; only the number counts."""
+
+    async def drain() -> None:
+        while True:
+            stored = await bus.first("Q", "cmd.ingest.>")
+            if stored is not None:
+                await purge(bus, stored.sequence)
+            await asyncio.sleep(0.001)
+
+    draining = asyncio.create_task(drain())
+    try:
+        for n in range(60):
+            while True:
+                response = await two_gateways[n % 2].post(f"{INGEST}/user/repo{n}")
+                if response.status_code != 429:
+                    break
+            assert response.status_code == 200, response.text
+    finally:
+        draining.cancel()
+        await asyncio.gather(draining, return_exceptions=True)

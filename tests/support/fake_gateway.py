@@ -48,6 +48,27 @@ COMPLETED = {
     "ended_at": "2026-01-20T10:30:13.500Z",
     "result": RESULT,
 }
+DEAD_LETTER: dict[str, Any] = {
+    "id": JOB["job_id"],
+    "kind": "job",
+    "tenant": "default",
+    "at": "2026-01-20T10:30:00Z",
+    "reason": "Its worker died twice while it worked on this job",
+    "code": "poison",
+    "job": {**JOB, "state": "failed"},
+    "deaths": 2,
+    "workers": ["box"],
+}
+SCHEDULE: dict[str, Any] = {
+    "id": "nightly",
+    "tenant": "default",
+    "repository": "github.com/o/r",
+    "branch": "main",
+    "cron": "0 3 * * *",
+    "timezone": "Europe/Berlin",
+    "next_run_at": "2026-01-21T02:04:17Z",
+    "last_outcome": "completed",
+}
 SUBMITTED = {
     "status": "dispatched",
     "job_id": 3,
@@ -104,6 +125,8 @@ class Broken(httpx.SyncByteStream, httpx.AsyncByteStream):
 class FakeGateway:
     """Serves ``routes`` on a free port, in a ``with`` block: a path maps to a body, or to (status, body).
 
+    A route that begins with ``DELETE`` or ``POST`` and a space is for that method alone.
+
     A path of events maps to the chunks of its stream; each connection takes the next list of chunks.
     """
 
@@ -111,6 +134,7 @@ class FakeGateway:
         self.routes: dict[str, Any] = dict(routes or {})
         self.streams: list[list[bytes]] = []
         self.requests: list[tuple[str, str, str | None]] = []
+        self.bodies: list[bytes] = []
         gateway = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
@@ -118,7 +142,10 @@ class FakeGateway:
                 gateway._answer(self)
 
             def do_POST(self) -> None:
-                self.rfile.read(int(self.headers.get("Content-Length") or 0))
+                gateway.bodies.append(self.rfile.read(int(self.headers.get("Content-Length") or 0)))
+                gateway._answer(self)
+
+            def do_DELETE(self) -> None:
                 gateway._answer(self)
 
             def log_message(self, format: str, *args: object) -> None:
@@ -145,6 +172,7 @@ class FakeGateway:
     def _answer(self, handler: http.server.BaseHTTPRequestHandler) -> None:
         path = handler.path.partition("?")[0]
         self.requests.append((handler.command, handler.path, handler.headers.get("Authorization")))
+        path = f"{handler.command} {path}" if f"{handler.command} {path}" in self.routes else path
         if path.endswith("/events"):
             self._stream(handler)
             return

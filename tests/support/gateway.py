@@ -3,28 +3,41 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing, asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 
+import anyio
 import httpx
 from msgspec.structs import replace
+from nats.aio.msg import Msg
 
-from pharos_contracts import subjects
+from pharos_contracts import rpc, subjects
+from pharos_contracts.control.v1 import AnyCommand, AskPlace, ControlJob, Controlled, Place
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
     IndexResult,
     Job,
+    JobEvent,
     JobKind,
     RepositorySource,
 )
-from pharos_contracts.lifecycle import JobState
+from pharos_contracts.lifecycle import IllegalTransition, JobState, Signal, advance
+from pharos_contracts.message import Message, decode, encode
+from pharos_contracts.rpc import Refused
+from pharos_contracts.streams import CONTROL, JOBS, KV_LEASE, SCHEDULER_CONTROL
 from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_gateway.happenings import read
 from pharos_gateway.settings import Settings
+from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
+from pharos_service.lease import Lease
+from pharos_service.pull import durable
 from pharos_service.settings import Secret
 
 TOKEN = "an-admin-token-of-more-than-32-characters"
@@ -154,3 +167,173 @@ async def until_ready(connected: httpx.AsyncClient) -> None:
     async with asyncio.timeout(10):
         while (await connected.get("/readyz")).status_code != 200:
             await asyncio.sleep(0.02)
+
+
+Decide = Callable[[AnyCommand, int], Message | None]
+
+
+class Scheduler:
+    """A scheduler that leads, as far as the gateway can tell.
+
+    It answers commands over jobs by the table of the lifecycle and whatever else by ``decide``; None is
+    silence. ``place`` None is silence too.
+    """
+
+    def __init__(self, bus: Bus, decide: Decide | None = None) -> None:
+        self._bus = bus
+        self.decide = decide
+        self.commands: list[AnyCommand] = []
+        self.asked: list[Job] = []
+        self.place: Place | None = Place(position=1, waiting=1)
+        self.deaf = False  # carries out, but its answers are lost
+
+    async def carry_out(self, command: AnyCommand, sequence: int) -> Message | None:
+        if self.decide is not None:
+            return self.decide(command, sequence)
+        assert isinstance(command, ControlJob), "say what to answer to this"
+        known = await self._bus.last(JOBS, f"events.job.{command.tenant or '*'}.{command.job_id}.*")
+        if known is None:
+            return Refused(code="not_found", detail="There is no such job", status=404)
+        happening = read(known.sequence, known.data, lambda _: None)
+        assert happening is not None and isinstance(happening.event, JobEvent)
+        found = happening.event.job
+        try:
+            state = advance(found.state, Signal(command.action))
+        except IllegalTransition as error:
+            detail = f"Cannot {command.action} a {error.state} job"
+            return Refused(code="invalid_transition", detail=detail, status=409)
+        changes = {
+            "controlled_by": command.by,
+            "control": sequence,
+            "paused_at": now() if state is JobState.PAUSED else None,
+        }
+        await History(self._bus).tell(found, state, **changes)
+        return Controlled(job=replace(found, state=state, **changes))
+
+    async def run(self) -> None:
+        async def tell_place(message: Msg) -> None:
+            self.asked.append(decode(message.data, AskPlace).job)
+            if self.place is not None:
+                await message.respond(encode(self.place))
+
+        subscription = await self._bus.client.subscribe(rpc.SCHEDULER, cb=tell_place)
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(self._lead)
+                tasks.start_soon(self._control)
+        finally:
+            await subscription.unsubscribe()
+
+    async def _lead(self) -> None:
+        lease = Bucket(self._bus, KV_LEASE, Lease)
+        while True:
+            with contextlib.suppress(BusError):
+                await lease.put("scheduler", Lease(holder="fake"))
+            await asyncio.sleep(0.5)
+
+    async def _control(self) -> None:
+        async with aclosing(durable(self._bus, CONTROL, SCHEDULER_CONTROL, batch=1)) as messages:
+            async for message in messages:
+                command: AnyCommand = decode(message.data, AnyCommand)
+                self.commands.append(command)
+                answer = await self.carry_out(command, message.metadata.sequence.stream)
+                await message.ack()  # first, so that a test which ends with the answer leaves none in hand
+                if answer is not None and not self.deaf:
+                    await self._bus.client.publish(command.reply_to, encode(answer))
+
+
+@asynccontextmanager
+async def leading(bus: Bus, decide: Decide | None = None) -> AsyncIterator[Scheduler]:
+    """A scheduler that leads while the block runs."""
+    scheduler = Scheduler(bus, decide)
+    running = asyncio.create_task(scheduler.run())
+    try:
+        async with asyncio.timeout(10):
+            while await Bucket(bus, KV_LEASE, Lease).get("scheduler") is None:
+                await asyncio.sleep(0.01)
+        yield scheduler
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+
+
+class Call:
+    """One request that a receiver of callbacks took."""
+
+    def __init__(self, path: str, headers: dict[str, str], body: bytes) -> None:
+        self.path = path
+        self.headers = headers
+        self.body = body
+
+    @property
+    def json(self) -> dict[str, Any]:
+        found: dict[str, Any] = json.loads(self.body)
+        return found
+
+
+class Receiver:
+    """A server on a free port that takes callbacks, and answers to each path as a test says.
+
+    ``answers`` maps a path to the whole answers, of which the last one is given again and again; 204 else.
+    ``gate`` holds every answer back until it is set.
+    """
+
+    def __init__(self, host: str = "127.0.0.1", tls: ssl.SSLContext | None = None) -> None:
+        self.host = host
+        self._tls = tls
+        self.port = 0
+        self.calls: list[Call] = []
+        self.answers: dict[str, list[bytes]] = {}
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.open = 0
+        self.open_most = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.open += 1
+        self.open_most = max(self.open_most, self.open)
+        try:
+            head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
+            headers = {
+                name.lower(): value for name, _, value in (line.partition(": ") for line in head[1:] if line)
+            }
+            body = await reader.readexactly(int(headers.get("content-length", "0")))
+            path = head[0].split(" ")[1]
+            self.calls.append(Call(path, headers, body))
+            await self.gate.wait()
+            script = self.answers.get(path.partition("?")[0], [])
+            answer = script.pop(0) if len(script) > 1 else (script or [status(204)])[0]
+            writer.write(answer)
+            await writer.drain()
+        except (OSError, asyncio.IncompleteReadError):
+            pass
+        finally:
+            self.open -= 1
+            writer.close()
+
+    async def until(self, count: int) -> list[Call]:
+        """The calls, as soon as there are *count* of them."""
+        async with asyncio.timeout(20):
+            while len(self.calls) < count:
+                await asyncio.sleep(0.01)
+        return self.calls
+
+    async def __aenter__(self) -> Receiver:
+        self._server = await asyncio.start_server(self._serve, self.host, 0, ssl=self._tls)
+        self.port = self._server.sockets[0].getsockname()[1]
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.gate.set()
+        self._server.close()
+        await self._server.wait_closed()
+
+
+def status(code: int, *headers: str) -> bytes:
+    """A whole answer of that status."""
+    lines = [f"HTTP/1.1 {code} x", "Content-Length: 0", "Connection: close", *headers, "", ""]
+    return "\r\n".join(lines).encode()

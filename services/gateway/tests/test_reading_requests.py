@@ -218,11 +218,16 @@ def test_each_mistake_in_the_settings_is_a_sentence() -> None:
         "PHAROS_GIT_ALLOWED_HOSTS": "http://u:p@host",
         "PHAROS_TRUSTED_PROXIES": "10.0.0.0/8,proxy",
         "PHAROS_CORS_ORIGINS": "https://ok.example,https://with.example/path",
+        "PHAROS_CALLBACK_ALLOWED_HOSTS": "ftp://host",
+        "PHAROS_SECRET_KEY": "short-too",
     }
     with pytest.raises(InvalidSettings) as raised:
         load(Settings, environ)
-    assert len(raised.value.mistakes) == 5
+    assert len(raised.value.mistakes) == 7
     assert "too-short" not in str(raised.value)
+    assert "short-too" not in str(raised.value)
+    for variable in environ:
+        assert sum(mistake.startswith(variable) for mistake in raised.value.mistakes) == 1, variable
     with pytest.raises(InvalidSettings, match="PHAROS_ADMIN_TOKEN is missing"):
         load(Settings, {})
 
@@ -236,8 +241,13 @@ def test_good_settings_are_read_and_each_is_documented() -> None:
             "PHAROS_PUBLIC_STATUS": "false",
             "PHAROS_TRUSTED_PROXIES": "10.0.0.0/8, ::1",
             "PHAROS_TASK_TTL_SECONDS": "5",
+            "PHAROS_TENANT_QUEUE_MAX": "3",
+            "PHAROS_SECRET_KEY": "k" * 32,
+            "PHAROS_CALLBACK_ALLOWED_HOSTS": "*, http://127.0.0.1:9000",
         },
     )
+    assert (settings.tenant_queue_max, settings.secret_key) == (3, Secret("k" * 32))
+    assert settings.callback_hosts.admit("http", "127.0.0.1", 9000) is not None
     assert settings.admin_token == Secret(TOKEN)
     assert settings.anonymous_caller == Anonymous("acme", Role.EDITOR)
     assert (settings.public_status, settings.task_ttl_seconds) == (False, 5)

@@ -10,11 +10,19 @@ from typing import Any
 
 import pytest
 
+from pharos_contracts.control.v1 import Place
 from pharos_contracts.jobs.v1 import Job, SubmitJob
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway.queueing import QueueState, Waiting
-from pharos_gateway.submitting import SUBMIT_SECONDS, Order, QueueFull, QueueUnavailable, Submitting
-from pharos_service.bus import BusUnavailable, FateUnknown, StreamFull
+from pharos_gateway.submitting import (
+    SUBMIT_SECONDS,
+    Order,
+    QueueFull,
+    QueueUnavailable,
+    Submitting,
+    TenantQueueFull,
+)
+from pharos_service.bus import BusUnavailable, FateUnknown, StreamFull, WrongLastSequence
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import RepositoryAddress, parse_repository_url
 
@@ -35,6 +43,8 @@ class World:
         self.outcome = outcome
         self.entries: dict[str, Any] = {}
         self.state_fails = False
+        self.waiting_of_tenant = 0
+        self.place: Place | None = None
 
     async def publish(self, subject: str, message: Any, **_: Any) -> Any:
         if self.outcome is None:
@@ -72,6 +82,15 @@ class World:
     async def of_same_work(self, command: SubmitJob) -> Waiting | None:
         return None
 
+    async def last_of(self, tenant: str) -> int:
+        return self.waiting_of_tenant
+
+    async def size_of(self, tenant: str) -> int:
+        return self.waiting_of_tenant
+
+    async def of(self, job: Job, *, seconds: float) -> Place | None:
+        return self.place
+
     def workers(self) -> Sequence[Worker]:
         return ()
 
@@ -82,9 +101,10 @@ class World:
         return None
 
 
-def use_case(world: Any, deadline_seconds: float = SUBMIT_SECONDS) -> Submitting:
+def use_case(world: Any, deadline_seconds: float = SUBMIT_SECONDS, tenant_queue_max: int = 0) -> Submitting:
     ids = (f"00000000-0000-7000-8000-{n:012d}" for n in range(100))
     return Submitting(
+        world,
         world,
         world,
         world,
@@ -93,6 +113,7 @@ def use_case(world: Any, deadline_seconds: float = SUBMIT_SECONDS) -> Submitting
         remembered=world,
         check_host=world.check_host,
         ttl_seconds=5,
+        tenant_queue_max=tenant_queue_max,
         now=lambda: datetime.now(UTC),
         new_job_id=lambda: next(ids),
         deadline_seconds=deadline_seconds,
@@ -150,6 +171,30 @@ async def test_an_accepted_job_is_answered_although_the_bus_went_away_since() ->
     world.state_fails = True
     answer = await use_case(world).submit(ORDER)
     assert (answer.status, answer.job_id, answer.queue_position) == ("dispatched", 1, 1)
+
+
+async def test_a_publish_that_keeps_losing_to_other_gateways_is_given_up_and_leaves_no_claim() -> None:
+    world = World(WrongLastSequence("lost"))
+    with pytest.raises(QueueUnavailable, match="Too many submits of this tenant at once") as raised:
+        await use_case(world, tenant_queue_max=3).submit(ORDER)
+    assert raised.value.job_id is None
+    assert len(world.entries) == 1  # the Idempotency-Key alone
+
+
+async def test_a_full_tenant_is_refused_without_a_publish_and_leaves_no_claim() -> None:
+    world = World(RuntimeError("nothing is to be published"))
+    world.waiting_of_tenant = 3
+    with pytest.raises(TenantQueueFull) as raised:
+        await use_case(world, tenant_queue_max=3).submit(ORDER)
+    assert (raised.value.size, raised.value.capacity, raised.value.retry_after_seconds) == (3, 3, 50)
+    assert len(world.entries) == 1
+
+
+async def test_the_place_of_a_submit_is_the_schedulers_where_it_says_one() -> None:
+    world = World(4)
+    world.place = Place(position=2, waiting=9)
+    answer = await use_case(world).submit(ORDER)
+    assert (answer.queue_position, answer.queue_size) == (2, 10)
 
 
 async def test_without_a_connection_nothing_is_tried() -> None:

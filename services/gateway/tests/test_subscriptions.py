@@ -37,7 +37,7 @@ def happening(sequence: int, state: JobState = JobState.QUEUED, tenant: str = "d
         ttl_seconds=1,
     )
     event = EVENT_OF_STATE[state](event_id="e", at=AT, job=job)
-    found = read(sequence, encode(event))
+    found = read(sequence, encode(event), lambda _: None)
     assert found is not None
     return found
 

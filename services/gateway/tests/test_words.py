@@ -9,7 +9,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, Progress, RepositorySource, Stage
+from pharos_contracts.control.v1 import Place
+from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, Progress, RepositorySource, Stage, Trigger
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway import history, job_view, statuses
@@ -238,6 +239,30 @@ def test_history_is_merged_newest_first_and_knows_better_than_the_queue() -> Non
         (3, JobState.COMPLETED),
         (2, JobState.QUEUED),
     ]
+
+
+@pytest.mark.parametrize("state", JobState)
+def test_a_place_is_shown_of_a_queued_job_alone(state: JobState) -> None:
+    place = Place(position=3, waiting=5, estimated_start_at=AT)
+    shown = job_view.view(job(1, state), None, workers_alive=True, place=place)
+    queued = state is JobState.QUEUED
+    assert (shown.queue_position, shown.estimated_start_at) == ((3, AT) if queued else (None, None))
+    unknown = job_view.view(job(1, state), None, workers_alive=True)
+    assert (unknown.queue_position, unknown.estimated_start_at) == (None, None)
+
+
+def test_who_controlled_a_job_and_what_asked_for_it_are_shown() -> None:
+    told = job(
+        1,
+        JobState.PAUSED,
+        trigger=Trigger.WEBHOOK,
+        controlled_by="ann",
+        paused_at=AT,
+        callback_url="https://x",
+    )
+    shown = job_view.view(told, None, workers_alive=True)
+    assert (shown.trigger, shown.controlled_by, shown.paused_at) == (Trigger.WEBHOOK, "ann", AT)
+    assert "https://x" not in repr(shown)
 
 
 @pytest.mark.parametrize("state", JobState)

@@ -466,6 +466,7 @@ def declare(limits: BusLimits) -> Bus:
             ),
             ack_wait_seconds=CALLBACK_ACK_WAIT_SECONDS,
             max_deliver=CALLBACK_DELIVERIES_MAX,
+            max_ack_pending=10_000,  # those that wait for another try to a dead receiver hold nobody else up
         ),
         Consumer(
             stream=WORK,

@@ -91,6 +91,10 @@ class _Pull:
                 continue
             except nats.errors.Error as error:
                 raise ConsumerLost(repr(error)) from error
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                # asyncio.wait_for of Python 3.11 swallows a cancellation that comes together with a message.
+                raise asyncio.CancelledError
             heard = asyncio.get_running_loop().time()
             if message.reply.startswith("$JS.ACK"):
                 self._wanted -= 1

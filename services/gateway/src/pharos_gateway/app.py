@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import random
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final
 
 import anyio
@@ -21,19 +23,39 @@ from litestar.types import ASGIApp
 from pharos_contracts.datasets.v1 import Dataset
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
-from pharos_contracts.streams import KV_ACTIVE, KV_DATASETS, KV_IDEMPOTENCY, KV_WORKERS
+from pharos_contracts.schedules.v1 import Schedule
+from pharos_contracts.streams import KV_ACTIVE, KV_DATASETS, KV_IDEMPOTENCY, KV_SCHEDULES, KV_WORKERS
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import openapi
 from pharos_gateway.authentication import Access, Authenticator
+from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
+from pharos_gateway.callbacks import Callbacks, delay_seconds
+from pharos_gateway.commanding import Commands
+from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
+from pharos_gateway.dead_letters import DeadLetters
 from pharos_gateway.finding import Finder
 from pharos_gateway.headers import with_headers
 from pharos_gateway.live import Live
-from pharos_gateway.problems import HANDLERS
+from pharos_gateway.placing import Places
+from pharos_gateway.posting import Poster
+from pharos_gateway.problems import HANDLERS, callbacks_disabled
 from pharos_gateway.queueing import Queue
 from pharos_gateway.resolving import Resolving
-from pharos_gateway.routes import events, health, ingestion, jobs, search
+from pharos_gateway.routes import (
+    callbacks,
+    events,
+    health,
+    ingestion,
+    jobs,
+    operations,
+    schedules,
+    search,
+)
+from pharos_gateway.scheduling import Scheduling
 from pharos_gateway.settings import Settings
+from pharos_gateway.showing import Showing
+from pharos_gateway.signing import SigningSecrets
 from pharos_gateway.snapshots import Snapshots
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
@@ -66,18 +88,37 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
     finder = Finder(bus, queue, live)
     snapshots = Snapshots(finder, live)
     streams = Streams(total_max=settings.streams_max, per_credential_max=settings.streams_per_key_max)
+    places = Places(bus)
+    showing = Showing(live, places)
+    commands = Commands(bus)
+    check_host = Resolving().check
+    secrets = _secrets(settings)
     submitting = Submitting(
         bus,
         queue,
         finder,
         live,
+        places,
         active=Bucket(bus, KV_ACTIVE, ActiveJob),
         remembered=Bucket(bus, KV_IDEMPOTENCY, Remembered),
-        check_host=Resolving().check,
+        check_host=check_host,
         ttl_seconds=settings.task_ttl_seconds,
+        tenant_queue_max=settings.tenant_queue_max,
         now=utc_now,
         new_job_id=new_id,
     )
+    scheduling = Scheduling(
+        bus,
+        Bucket(bus, KV_SCHEDULES, Schedule),
+        commands,
+        allowed_hosts=settings.allowed_hosts,
+        check_host=check_host,
+        ttl_seconds=settings.task_ttl_seconds,
+        now=utc_now,
+        new_id=new_id,
+    )
+    controlling = Controlling(commands, finder, now=utc_now)
+    letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
     cors = None
     if settings.cors_origins:
@@ -86,10 +127,22 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
         )
     application = Litestar(
         route_handlers=[
-            ingestion.routes(access, submitting, settings.allowed_hosts, bus, live, finder, snapshots),
-            jobs.routes(access, bus, live, finder, snapshots, datasets),
+            ingestion.routes(
+                access,
+                submitting,
+                settings.allowed_hosts,
+                _callback_of(settings),
+                bus,
+                live,
+                finder,
+                snapshots,
+            ),
+            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
+            schedules.routes(access, bus, scheduling),
+            callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             search.routes(access, bus, new_id),
+            operations.routes(access, bus, queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
         ],
         exception_handlers=HANDLERS,
@@ -100,6 +153,38 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
         debug=False,
     )
     return with_headers(application)
+
+
+def _secrets(settings: Settings) -> SigningSecrets | None:
+    key = settings.secret_key.reveal()
+    return SigningSecrets(key) if key else None
+
+
+def _callback_of(settings: Settings) -> Callable[[str], CallbackAddress]:
+    """Reads a callback URL; the Problem that says why it cannot be taken here."""
+
+    def callback_of(url: str) -> CallbackAddress:
+        if not settings.secret_key:
+            raise callbacks_disabled()
+        return parse_callback_url(url, allowed_hosts=settings.callback_hosts)
+
+    return callback_of
+
+
+async def _send_callbacks(settings: Settings, bus: Bus) -> None:
+    """For ever. Without a key that would sign them, callbacks are left to gateways that have one."""
+    secrets = _secrets(settings)
+    if secrets is None:
+        await asyncio.Event().wait()
+        return
+    await Callbacks(
+        bus,
+        Poster(),
+        secrets,
+        address_of=partial(parse_callback_url, allowed_hosts=settings.callback_hosts),
+        now=utc_now,
+        delay_after=lambda tries: delay_seconds(tries, random.random()),  # noqa: S311 (no secret)
+    ).run()
 
 
 class _Server(uvicorn.Server):
@@ -151,19 +236,20 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
         )
     )
     following = asyncio.create_task(live.run(), name="live")
+    sending = asyncio.create_task(_send_callbacks(settings, bus), name="callbacks")
     listening = asyncio.create_task(server.serve(), name="http")
     try:
         address = await _address(server, listening, following)
-        yield Running(address, {connecting, following, listening})
+        yield Running(address, {connecting, following, sending, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            for task in (following, connecting):
+            for task in (following, sending, connecting):
                 task.cancel()
-            await asyncio.gather(following, connecting, return_exceptions=True)
+            await asyncio.gather(following, sending, connecting, return_exceptions=True)
             with contextlib.suppress(Exception):  # it may never have been connected
                 await asyncio.wait_for(bus.client.close(), 2)
 

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 from datetime import datetime
-from typing import Final
 
 import msgspec
 
@@ -12,11 +10,9 @@ from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.streams import KV_DATASETS
+from pharos_gateway.entries import entries
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
-
-DATASETS_MAX: Final = 1_000
-READS_AT_ONCE: Final = 32
 
 
 class DatasetView(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,24 +51,11 @@ class Datasets:
 
     async def list(self, tenant: str | None, project: str | None) -> DatasetList:
         """Those of *tenant* (None: all), of one *project* or of all."""
-        prefix = f"$KV.{KV_DATASETS}."
         middle = "*" if tenant is None else token(tenant)
         last = "*" if project is None else token(project)
-        info = await self._bus.api(
-            f"STREAM.INFO.KV_{KV_DATASETS}", {"subjects_filter": f"{prefix}{middle}.{last}.>"}
-        )
-        keys = sorted(subject.removeprefix(prefix) for subject in (info["state"].get("subjects") or {}))
-        found: list[Dataset] = []
-        wanted = keys[:DATASETS_MAX]
-        for start in range(0, len(wanted), READS_AT_ONCE):
-            entries = await asyncio.gather(
-                *(self._bucket.get(key) for key in wanted[start : start + READS_AT_ONCE])
-            )
-            found.extend(entry.value for entry in entries if entry is not None)
+        found, truncated = await entries(self._bus, KV_DATASETS, self._bucket, f"{middle}.{last}.>")
         found.sort(key=lambda dataset: (dataset.tenant, dataset.project, dataset.dataset))
-        return DatasetList(
-            datasets=tuple(_view(dataset) for dataset in found), truncated=len(keys) > DATASETS_MAX
-        )
+        return DatasetList(datasets=tuple(_view(dataset) for dataset in found), truncated=truncated)
 
 
 def _view(dataset: Dataset) -> DatasetView:

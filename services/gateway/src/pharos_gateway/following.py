@@ -15,12 +15,14 @@ from typing import Any, Final
 import msgspec
 import structlog
 
+from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.message import UnreadableMessage
 from pharos_contracts.streams import JOBS
+from pharos_contracts.subjects import job_events
 from pharos_gateway.happenings import Happening, comment, read, reset_block
 from pharos_gateway.live import Live
 from pharos_gateway.subscriptions import EVENTS_MAX, Closed
-from pharos_service.bus import Bus, BusError
+from pharos_service.bus import Bus, BusError, Stored
 from pharos_service.pull import CaughtUp, tail
 
 log = structlog.get_logger()
@@ -88,9 +90,11 @@ async def follow(
                     async for stored in missed:
                         if isinstance(stored, CaughtUp):
                             break
-                        happening = _read(stored.sequence, stored.data)
                         position = stored.sequence
+                        happening = _read(stored, live.recent)
                         if happening is not None:
+                            if happening.lacks_job:
+                                happening.of = await _job_of(bus, happening)
                             yield happening.public if wanted.public else happening.native
                             ended = happening.is_last
         try:
@@ -121,9 +125,20 @@ async def _gap_now(bus: Bus, after: int) -> str | None:
         await asyncio.sleep(RETRY_SECONDS)
 
 
-def _read(sequence: int, payload: bytes) -> Happening | None:
+def _read(stored: Stored, known: Callable[[str], Job | None]) -> Happening | None:
     try:
-        return read(sequence, payload)
+        return read(stored.sequence, stored.data, known)
     except UnreadableMessage as error:
-        log.warning("event_unreadable", sequence=sequence, error=error.reason)
+        log.warning("event_unreadable", sequence=stored.sequence, error=error.reason)
         return None
+
+
+async def _job_of(bus: Bus, happening: Happening) -> Job | None:
+    """The job that an old fact belongs to, by its last event."""
+    try:
+        last = await bus.last(JOBS, job_events(happening.tenant, happening.job_id))
+        found = None if last is None else read(last.sequence, last.data, lambda _: None)
+    except (BusError, UnreadableMessage) as error:
+        log.debug("job_unknown", job_id=happening.job_id, reason=str(error))
+        return None
+    return None if found is None else found.job

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from functools import cached_property
 from typing import Any, Final
@@ -10,7 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from pharos_contracts.jobs.v1 import AnyEvent, AnyJobEvent, ItemLexicalReady, Job, JobEvent, Progress
-from pharos_contracts.lifecycle import TERMINAL
+from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import decode, tag_of
 from pharos_gateway import history
 
@@ -20,11 +20,15 @@ RESET: Final = "reset"
 
 
 class Happening:
-    """A state event of JOBS. Its renderings are made once, whoever reads them."""
+    """A state event of JOBS. Its renderings are made once, whoever reads them.
 
-    def __init__(self, sequence: int, event: AnyJobEvent | ItemLexicalReady) -> None:
+    ``of`` is the job that an item's fact belongs to, where that is known: the fact only has its id.
+    """
+
+    def __init__(self, sequence: int, event: AnyJobEvent | ItemLexicalReady, of: Job | None = None) -> None:
         self.sequence = sequence
         self.event = event
+        self.of = of
 
     @property
     def name(self) -> str:
@@ -44,23 +48,43 @@ class Happening:
         return self.event.job if isinstance(self.event, JobEvent) else None
 
     @property
+    def lacks_job(self) -> bool:
+        """Whether this is an item's fact whose job is not known yet."""
+        return not isinstance(self.event, JobEvent) and self.of is None
+
+    @property
     def is_last(self) -> bool:
         """Whether the job has ended with this."""
         return isinstance(self.event, JobEvent) and self.event.job.state in TERMINAL
 
     @cached_property
     def native(self) -> bytes:
-        return block(self.name, _native(self.event), self.sequence)
+        body = (
+            _native(self.event.job, self.event.at)
+            if isinstance(self.event, JobEvent)
+            else _native_lexical(self.event, self.of)
+        )
+        return block(self.name, body, self.sequence)
 
     @cached_property
     def public(self) -> bytes:
-        return block(self.name, _public(self.event), self.sequence)
+        body = (
+            _public(self.event.job, self.event.at)
+            if isinstance(self.event, JobEvent)
+            else _public_lexical(self.event, self.of)
+        )
+        return block(self.name, body, self.sequence)
 
 
-def read(sequence: int, payload: bytes) -> Happening | None:
-    """The happening in a message of JOBS; None for item facts that are not told. UnreadableMessage."""
+def read(sequence: int, payload: bytes, known: Callable[[str], Job | None]) -> Happening | None:
+    """The happening in a message of JOBS; None for item facts that are not told. UnreadableMessage.
+
+    *known* finds a job by its id, if it has been seen.
+    """
     event: Any = decode(payload, AnyEvent)
-    if isinstance(event, JobEvent | ItemLexicalReady):
+    if isinstance(event, ItemLexicalReady):
+        return Happening(sequence, event, known(event.job_id))
+    if isinstance(event, JobEvent):
         return Happening(sequence, event)  # type: ignore[arg-type]
     return None
 
@@ -105,23 +129,12 @@ def block(name: str, body: Mapping[str, Any], sequence: int | None = None) -> by
     )
 
 
-def _native(event: AnyJobEvent | ItemLexicalReady) -> dict[str, Any]:
-    if isinstance(event, ItemLexicalReady):
-        return {
-            "job_id": event.job_id,
-            "at": event.at,
-            "dataset": event.dataset,
-            "files": event.files,
-            "chunks": event.chunks,
-            "attempt": event.attempt,
-            "worker": event.worker,
-        }
-    job = event.job
+def _native(job: Job, at: datetime) -> dict[str, Any]:
     body = {
         "job_id": job.job_id,
         "number": job.number,
         "status": job.state,
-        "at": event.at,
+        "at": at,
         "tenant": job.tenant,
         "repository": job.source.identity,
         "branch": job.source.branch,
@@ -129,11 +142,15 @@ def _native(event: AnyJobEvent | ItemLexicalReady) -> dict[str, Any]:
         "project": job.project,
         "dataset": job.result.dataset if job.result else job.dataset,
         "priority": job.priority,
+        "trigger": job.trigger,
         "attempt": job.attempt,
+        "max_attempts": job.max_attempts,
         "worker": job.worker,
         "submitted_at": job.submitted_at,
         "started_at": job.started_at,
         "ended_at": job.ended_at,
+        "paused_at": job.paused_at,
+        "controlled_by": job.controlled_by,
         "next_attempt_at": job.next_attempt_at,
         "error": job.error,
         "code": job.code,
@@ -144,11 +161,38 @@ def _native(event: AnyJobEvent | ItemLexicalReady) -> dict[str, Any]:
     return {key: value for key, value in body.items() if value is not None}
 
 
-def _public(event: AnyJobEvent | ItemLexicalReady) -> dict[str, Any]:
+def _native_lexical(event: ItemLexicalReady, job: Job | None) -> dict[str, Any]:
+    body = {
+        "job_id": event.job_id,
+        "at": event.at,
+        "dataset": event.dataset,
+        "files": event.files,
+        "chunks": event.chunks,
+        "attempt": event.attempt,
+        "worker": event.worker,
+    }
+    if job is not None:
+        body |= {"number": job.number, "tenant": job.tenant, "repository": job.source.identity}
+    return body
+
+
+def _public(job: Job, at: datetime) -> dict[str, Any]:
     """The row that the public history would show."""
-    if isinstance(event, ItemLexicalReady):
-        return {"id": event.job_id, "at": event.at, "files": event.files, "chunks": event.chunks}
-    shown: dict[str, Any] = msgspec.to_builtins(history.row(event.job))
+    shown: dict[str, Any] = msgspec.to_builtins(history.row(job))
     # The row's percentage is of a moment that has passed: a state event carries none, or it would fall.
     shown.pop("progress", None)
-    return {**shown, "at": event.at}
+    return {**shown, "at": at}
+
+
+def _public_lexical(event: ItemLexicalReady, job: Job | None) -> dict[str, Any]:
+    body: dict[str, Any] = {"id": event.job_id}
+    if job is not None:
+        body |= {"job_id": job.number, "repo_url": job.source.identity}
+    # The job may have ended since, where this is told late; it ran then.
+    return body | {
+        "status": history.STATUS[JobState.RUNNING],
+        "at": event.at,
+        "attempt": event.attempt,
+        "files": event.files,
+        "chunks": event.chunks,
+    }

@@ -6,6 +6,7 @@ from datetime import datetime
 
 import msgspec
 
+from pharos_contracts.control.v1 import Place
 from pharos_contracts.jobs.v1 import (
     IndexResult,
     Job,
@@ -15,6 +16,7 @@ from pharos_contracts.jobs.v1 import (
     RepositorySource,
     Scope,
     Stage,
+    Trigger,
 )
 from pharos_contracts.lifecycle import TERMINAL, JobState
 
@@ -33,7 +35,12 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it is now. ``job_id`` is a UUID, ``number`` what the queue gave it."""
+    """A job as it is now. ``job_id`` is a UUID, ``number`` what the queue gave it.
+
+    ``queue_position`` is told of one queued job at a time, not in lists: 1 is the next one, 0 is being handed
+    out, None is not known since no scheduler answers. ``estimated_start_at`` comes with it, unless nobody can
+    tell. ``controlled_by`` is who last paused, resumed, cancelled or retried it.
+    """
 
     job_id: str
     number: int
@@ -45,12 +52,17 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     dataset: str | None
     scope: Scope
     priority: Priority
+    trigger: Trigger
     force: bool
     submitted_at: datetime
     submitted_by: str
     started_at: datetime | None
     ended_at: datetime | None
+    paused_at: datetime | None
+    controlled_by: str | None
     next_attempt_at: datetime | None
+    queue_position: int | None
+    estimated_start_at: datetime | None
     attempt: int
     max_attempts: int
     worker: str | None
@@ -70,9 +82,13 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     cursor: int | None
 
 
-def view(job: Job, progress: Progress | None, *, workers_alive: bool) -> JobView:
-    """*job* with its latest *progress*, which counts only while it runs and for this attempt."""
+def view(job: Job, progress: Progress | None, *, workers_alive: bool, place: Place | None = None) -> JobView:
+    """*job* with its latest *progress*, which counts only while it runs and for this attempt.
+
+    *place* counts only while it is queued.
+    """
     current = progress if progress is not None and _is_current(job, progress) else None
+    queued = job.state is JobState.QUEUED
     return JobView(
         job_id=job.job_id,
         number=job.number,
@@ -84,12 +100,17 @@ def view(job: Job, progress: Progress | None, *, workers_alive: bool) -> JobView
         dataset=job.dataset,
         scope=job.scope,
         priority=job.priority,
+        trigger=job.trigger,
         force=job.force,
         submitted_at=job.submitted_at,
         submitted_by=job.submitted_by,
         started_at=job.started_at,
         ended_at=job.ended_at,
+        paused_at=job.paused_at,
+        controlled_by=job.controlled_by,
         next_attempt_at=job.next_attempt_at,
+        queue_position=place.position if queued and place is not None else None,
+        estimated_start_at=place.estimated_start_at if queued and place is not None else None,
         attempt=job.attempt,
         max_attempts=job.max_attempts,
         worker=job.worker,
@@ -99,7 +120,7 @@ def view(job: Job, progress: Progress | None, *, workers_alive: bool) -> JobView
         age_seconds=job.age_seconds,
         result=job.result,
         progress=None if current is None else _progress(current),
-        waiting_for_worker=job.state is JobState.QUEUED and not workers_alive,
+        waiting_for_worker=queued and not workers_alive,
     )
 
 

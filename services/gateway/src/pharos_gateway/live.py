@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from time import monotonic
 from typing import Final
 
+import anyio
 import msgspec
 import structlog
 
@@ -88,6 +89,10 @@ class Live:
             async with asyncio.timeout(PRIME_SECONDS):
                 await self.ready.wait()
 
+    def recent(self, job_id: str) -> Job | None:
+        """A job that was seen lately, as of its last event."""
+        return self._recent.get(job_id)
+
     def recent_number(self, job_id: str) -> int | None:
         job = self._recent.get(job_id)
         return None if job is None else job.number
@@ -135,11 +140,13 @@ class Live:
 
     async def run(self) -> None:
         """For ever."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._follow_jobs())
-            tasks.create_task(self._follow_progress())
-            tasks.create_task(self._follow_workers())
-            tasks.create_task(self._tick())
+        # Not asyncio's group, which cancels once: ``wait_for`` of Python 3.11 forgets a cancellation that
+        # comes together with a message, and a tail that lost it would never end.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._follow_jobs)
+            tasks.start_soon(self._follow_progress)
+            tasks.start_soon(self._follow_workers)
+            tasks.start_soon(self._tick)
 
     async def _follow_jobs(self) -> None:
         first, last = await self._bounds()
@@ -159,7 +166,7 @@ class Live:
                     self._send_away()
                 seen = event.sequence
                 try:
-                    happening = read(event.sequence, event.data)
+                    happening = read(event.sequence, event.data, self._recent.get)
                 except UnreadableMessage as error:
                     log.warning("event_unreadable", sequence=event.sequence, error=error.reason)
                     continue

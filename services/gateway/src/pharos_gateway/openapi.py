@@ -13,10 +13,12 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
 
+import pharos_contracts.control.v1
 import pharos_contracts.datasets.v1
 import pharos_contracts.history.v1
 import pharos_contracts.jobs.v1
 import pharos_contracts.rpc
+import pharos_contracts.schedules.v1
 import pharos_contracts.search.v1
 import pharos_contracts.workers.v1
 from pharos_contracts.message import Message
@@ -52,6 +54,14 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
         {"detail": "This needs the role editor", "code": "forbidden", "needed": "editor"},
     ),
     404: ("It does not exist, or is not yours", {"detail": "There is no such job", "code": "not_found"}),
+    409: (
+        "It is not in a state for this",
+        {
+            "detail": "Cannot pause a completed job",
+            "code": "invalid_transition",
+            "status": "completed",
+        },
+    ),
     429: (
         "Too much at once; `Retry-After` says when to come back",
         {
@@ -92,8 +102,191 @@ WORKER_STATUS: Final = {
             "job_id": 1,
             "since": "2024-01-20T10:28:00Z",
             "last_seen": "2024-01-20T10:30:00Z",
+            "memory_used": 3_221_225_472,
+            "memory_total": 12_884_901_888,
         }
     ],
+}
+WORKERS: Final = {
+    "workers": [
+        {
+            "name": "RTX-4070-Node",
+            "status": "Training Graph on github.com/user/repo1",
+            "state": "busy",
+            "device": "cuda:0",
+            "pool": "default",
+            "slots": 1,
+            "job_id": 1,
+            "job_ids": ["018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90"],
+            "stage": "encode",
+            "since": "2024-01-20T10:28:00Z",
+            "last_seen": "2024-01-20T10:30:00Z",
+            "memory_used": 3_221_225_472,
+            "memory_total": 12_884_901_888,
+            "versions": {"pharos": "0.1.0"},
+        }
+    ]
+}
+JOB: Final[Mapping[str, Any]] = {
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "number": 1,
+    "state": "queued",
+    "kind": "repository",
+    "tenant": "default",
+    "source": {
+        "identity": "github.com/user/repo1",
+        "clone_url": "https://github.com/user/repo1",
+        "branch": None,
+        "sha": None,
+    },
+    "project": "default",
+    "dataset": None,
+    "scope": "project",
+    "priority": "normal",
+    "trigger": "interactive",
+    "force": False,
+    "submitted_at": "2024-01-20T10:28:00Z",
+    "submitted_by": "admin",
+    "started_at": None,
+    "ended_at": None,
+    "paused_at": None,
+    "controlled_by": None,
+    "next_attempt_at": None,
+    "queue_position": 2,
+    "estimated_start_at": "2024-01-20T10:31:00Z",
+    "attempt": 0,
+    "max_attempts": 4,
+    "worker": None,
+    "error": None,
+    "code": None,
+    "reason": None,
+    "age_seconds": None,
+    "result": None,
+    "progress": None,
+    "waiting_for_worker": False,
+}
+PAUSED_JOB: Final[Mapping[str, Any]] = {
+    **JOB,
+    "state": "paused",
+    "paused_at": "2024-01-20T10:29:00Z",
+    "controlled_by": "admin",
+    "queue_position": None,
+    "estimated_start_at": None,
+}
+JOBS: Final = {
+    "jobs": [{**JOB, "queue_position": None, "estimated_start_at": None}],
+    "cursor": None,
+}
+DATASETS: Final = {
+    "datasets": [
+        {
+            "tenant": "default",
+            "project": "default",
+            "dataset": "github.com/user/repo1@main",
+            "scope": "project",
+            "repository": "github.com/user/repo1",
+            "branch": "main",
+            "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+            "generation": 1_705_746_607,
+            "stage": "full",
+            "files": 342,
+            "chunks": 2_210,
+            "encoder": "all-MiniLM-L6-v2",
+            "chunker": "1",
+            "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+            "published_at": "2024-01-20T10:30:07Z",
+        }
+    ],
+    "truncated": False,
+}
+UNKNOWN_ACTION: Final = {
+    "detail": "Unknown action 'stop'; the actions are pause, resume, cancel, retry",
+    "code": "unknown_action",
+}
+QUEUE: Final = {
+    "depth": 3,
+    "capacity": 10,
+    "oldest_age_seconds": 12.5,
+    "by_priority": {"urgent": 0, "high": 1, "normal": 2, "low": 0},
+    "by_kind": {"repository": 3},
+    "by_tenant": {"acme": 1, "default": 2},
+}
+DEAD_LETTER: Final[Mapping[str, Any]] = {
+    "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "kind": "job",
+    "tenant": "default",
+    "at": "2024-01-20T10:30:00Z",
+    "reason": "Its worker died twice while it worked on this job",
+    "code": "poison",
+    "job": {
+        **JOB,
+        "state": "failed",
+        "attempt": 2,
+        "error": "Its worker died twice while it worked on this job",
+        "code": "poison",
+        "queue_position": None,
+        "estimated_start_at": None,
+    },
+    "deaths": 2,
+    "workers": ["RTX-4070-Node"],
+    "stream": None,
+    "subject": None,
+    "payload_bytes": 0,
+}
+DEAD_LETTERS: Final = {"dead_letters": [DEAD_LETTER], "cursor": None}
+RESENT: Final = {"dead_letter": "CONTROL-17", "status": "resent"}
+SCHEDULE: Final[Mapping[str, Any]] = {
+    "id": "nightly",
+    "tenant": "default",
+    "repository": "github.com/user/repo1",
+    "branch": "main",
+    "project": "default",
+    "dataset": None,
+    "scope": "project",
+    "priority": "normal",
+    "cron": "0 3 * * *",
+    "timezone": "Europe/Berlin",
+    "jitter_seconds": 600,
+    "skip_unchanged": True,
+    "created_at": "2024-01-20T10:30:00Z",
+    "created_by": "admin",
+    "next_run_at": "2024-01-21T02:04:17Z",
+    "last_run_at": None,
+    "last_job_id": None,
+    "last_outcome": None,
+}
+SCHEDULES: Final = {"schedules": [SCHEDULE], "truncated": False}
+INVALID_CRON: Final = {
+    "detail": "The hour in '0 25 * * *' is not between 0 and 23",
+    "code": "invalid_schedule",
+}
+CALLBACK: Final = (
+    "the end of the job is told by a POST of `{event, delivery_id, at, job}`, with the headers "
+    "`X-Pharos-Delivery`, `X-Pharos-Timestamp` (seconds since 1970) and `X-Pharos-Signature: v1=<hex>`, the "
+    "HMAC-SHA256 of the timestamp, a full stop and the body under the secret of the tenant "
+    "(`/api/v1/callbacks/secret`). Any 2xx within 10 s is taken for received and 410 for unwanted; else it "
+    "is sent again, twelve times over some hours. It may arrive twice: `delivery_id` tells."
+)
+CALLBACK_SECRET: Final = {
+    "tenant": "default",
+    "secret": "5f1d7a84db00d2fce00b31a7fc73224f9a41d7e1e8a3f4c0b1f8b6f9ad7cbe12",
+}
+CALLBACKS_DISABLED: Final = {
+    "detail": "Callbacks need the setting PHAROS_SECRET_KEY, which this installation does not have",
+    "code": "callbacks_disabled",
+}
+HEALTHY: Final[Mapping[str, Any]] = {
+    "status": "healthy",
+    "service": "pharos-gateway",
+    "timestamp": "2024-01-20T10:30:00Z",
+    "dependencies": {"bus": "ok", "scheduler": "ok", "search": "ok", "history": "ok"},
+    "detail": None,
+}
+DEGRADED: Final[Mapping[str, Any]] = {
+    **HEALTHY,
+    "status": "degraded",
+    "dependencies": {"bus": "ok", "scheduler": "unavailable", "search": "ok", "history": "ok"},
+    "detail": "no scheduler leads: jobs wait",
 }
 HISTORY: Final = {
     "jobs": [
@@ -198,6 +391,8 @@ def config() -> OpenAPIConfig:
         tags=[
             Tag(name="ingestion", description="Submitting repositories, and what became of them."),
             Tag(name="jobs", description="Jobs, workers and datasets."),
+            Tag(name="schedules", description="Repositories that are indexed again and again."),
+            Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="search", description="Searching what was indexed."),
             Tag(name="operation", description="For whoever operates it."),
@@ -220,6 +415,8 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.workers.v1,
         pharos_contracts.search.v1,
         pharos_contracts.datasets.v1,
+        pharos_contracts.control.v1,
+        pharos_contracts.schedules.v1,
         pharos_contracts.rpc,
     )
     messages = [

@@ -11,7 +11,11 @@ from litestar.exceptions import HTTPException, SerializationException, Validatio
 from litestar.types import ExceptionHandlersMap
 
 from pharos_gateway.authentication import Forbidden, InvalidIdentity, Unauthenticated, address_of
-from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable
+from pharos_gateway.callback_url import InvalidCallbackUrl
+from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
+from pharos_gateway.controlling import InvalidTransition, UnknownAction
+from pharos_gateway.reachability import Unreachable
+from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
@@ -26,6 +30,9 @@ _BY_STATUS: Final[Mapping[int, tuple[str, str]]] = {
     413: ("body_too_large", "The body of the request is larger than 1 MiB"),
     415: ("unsupported_media_type", "The body of the request is of a type that is not understood"),
 }
+
+# 422 is not a status of this API: whatever cannot be understood is 400.
+_REFUSAL_STATUS: Final[Mapping[int, int]] = {400: 400, 404: 404, 409: 409, 422: 400, 429: 429}
 
 
 class Problem(Exception):
@@ -63,6 +70,15 @@ def invalid(detail: str, *, field: str | None = None) -> Problem:
     return Problem(400, "invalid_request", detail, extra={"field": field} if field else None)
 
 
+def callbacks_disabled() -> Problem:
+    """Nothing could sign a callback here."""
+    return Problem(
+        400,
+        "callbacks_disabled",
+        "Callbacks need the setting PHAROS_SECRET_KEY, which this installation does not have",
+    )
+
+
 def problem_of(error: Exception) -> Problem:  # one case for each kind of error
     """The answer that *error* stands for."""
     match error:
@@ -80,6 +96,22 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
         case InvalidRef():
             return Problem(400, "invalid_ref", "Invalid branch or commit", extra={"reason": error.reason})
+        case InvalidCallbackUrl():
+            return Problem(
+                400, "invalid_callback_url", "Invalid callback URL", extra={"reason": error.reason}
+            )
+        case UnknownAction():
+            return Problem(400, "unknown_action", str(error))
+        case InvalidTransition():
+            return Problem(409, "invalid_transition", error.detail, extra={"status": error.state})
+        case TenantQueueFull():
+            return Problem(
+                429,
+                "tenant_queue_full",
+                f"Your queue is full ({error.size} pending tasks). Please try again later.",
+                headers={"Retry-After": str(error.retry_after_seconds)},
+                extra={"queue_size": error.size, "max_queue_size": error.capacity},
+            )
         case QueueFull():
             return Problem(
                 429,
@@ -96,14 +128,29 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 headers={"Retry-After": "1"},
                 extra=None if error.job_id is None else {"job_id": error.job_id},
             )
+        case CommandUnsent():
+            fate = "; it may have been stored all the same" if error.fate_unknown else ""
+            return Problem(
+                503,
+                "fate_unknown" if error.fate_unknown else "unavailable",
+                f"The command could not be sent: {error.reason}{fate}",
+                headers={"Retry-After": "1"},
+            )
+        case SchedulerSilent():
+            return Problem(
+                503,
+                "scheduler_silent",
+                "No scheduler has answered yet; the command is stored and will be carried out",
+                headers={"Retry-After": "5"},
+            )
         case QuestionRefused():
             refusal = error.refusal
             # Only what the client can do something about keeps its status; the rest is ours.
-            status = refusal.status if refusal.status in (400, 404, 409, 429) else 503
+            status = _REFUSAL_STATUS.get(refusal.status, 503)
             return Problem(status, refusal.code, refusal.detail)
         case NobodyAnswers():
             return unavailable("Service", str(error))
-        case BusError():
+        case BusError() | Unreachable():
             return unavailable("Bus", str(error))
         case UnicodeDecodeError():
             return invalid("The body of the request is not valid UTF-8")

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final
 
 import msgspec
 import structlog
+from msgspec import UNSET, UnsetType
 
 from pharos_contracts import subjects
 from pharos_contracts.identity import token
-from pharos_contracts.jobs.v1 import Job, SubmitJob, job_of
+from pharos_contracts.jobs.v1 import Job, JobKind, Priority, SubmitJob, job_of
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import Q
 from pharos_service.bus import Bus, Stored
@@ -43,6 +46,21 @@ def position(state: QueueState, number: int) -> int:
     return max(1, min(before + 1, max(state.size, 1)))
 
 
+class QueueReport(msgspec.Struct, frozen=True, kw_only=True):
+    """What waits in Q now: jobs that were resumed, are tried again or were scheduled wait outside it.
+
+    ``oldest_age_seconds`` is None where nothing waits. ``by_tenant`` is told to an admin. ``capacity`` is for
+    all tenants together.
+    """
+
+    depth: int
+    capacity: int
+    oldest_age_seconds: float | None
+    by_priority: dict[str, int]
+    by_kind: dict[str, int]
+    by_tenant: dict[str, int] | UnsetType = UNSET
+
+
 class Waiting(msgspec.Struct, frozen=True):
     """A command in Q, and the number that Q gave it."""
 
@@ -52,6 +70,11 @@ class Waiting(msgspec.Struct, frozen=True):
     @property
     def job(self) -> Job:
         return job_of(self.command, self.number)
+
+
+def tenant_filter(tenant: str | None) -> str:
+    """The commands of *tenant*, None is every one, that wait: the scope in which its queue is counted."""
+    return f"cmd.ingest.{'*' if tenant is None else token(tenant)}.*.*.*"
 
 
 class Queue:
@@ -78,10 +101,42 @@ class Queue:
         found = _read(await self._bus.first(Q, "cmd.ingest.>", number))
         return found if found is not None and found.number == number else None
 
+    async def last_of(self, tenant: str) -> int:
+        """The sequence of the last command of *tenant* that waits; 0 where none does."""
+        stored = await self._bus.last(Q, tenant_filter(tenant))
+        return 0 if stored is None else stored.sequence
+
+    async def size_of(self, tenant: str) -> int:
+        """How many commands of *tenant* wait."""
+        return len(await self._subjects(tenant))
+
+    async def report(self, tenant: str | None, *, now: datetime, by_tenant: bool) -> QueueReport:
+        """What waits, of *tenant*; None is every one's."""
+        commands = [subject.split(".") for subject in await self._subjects(tenant)]
+        state = await self.state()
+        oldest = _read(await self._bus.first(Q, tenant_filter(tenant)))
+        return QueueReport(
+            depth=len(commands),
+            capacity=state.capacity,
+            oldest_age_seconds=None
+            if oldest is None
+            else round(max(0.0, (now - oldest.command.submitted_at).total_seconds()), 3),
+            by_priority={
+                priority.value: sum(parts[3] == priority for parts in commands) for priority in Priority
+            },
+            by_kind={JobKind.REPOSITORY.value: len(commands)},  # Q takes no other kind
+            by_tenant=dict(sorted(Counter(parts[2] for parts in commands).items())) if by_tenant else UNSET,
+        )
+
+    async def _subjects(self, tenant: str | None) -> Sequence[str]:
+        """The subjects of what waits; each command has one of its own."""
+        info = await self._bus.api(f"STREAM.INFO.{Q}", {"subjects_filter": tenant_filter(tenant)})
+        return tuple(info["state"].get("subjects") or ())
+
     async def waiting(self, tenant: str | None) -> Sequence[Waiting]:
         """The commands of *tenant* (None: all) among the last 256 numbers of Q, oldest first."""
         state = await self.state()
-        subject = f"cmd.ingest.{'*' if tenant is None else token(tenant)}.*.*.*"
+        subject = tenant_filter(tenant)
         found: list[Waiting] = []
         sequence = max(state.first, state.last - SCAN_MAX + 1, 1)
         while sequence <= state.last and len(found) < SCAN_MAX:

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from time import monotonic
 from typing import Final
 
+import msgspec
+
 from pharos_contracts import rpc
-from pharos_contracts.streams import KV_ACTIVE, Q
+from pharos_contracts.message import UnreadableMessage
+from pharos_contracts.streams import KV_ACTIVE, KV_LEASE, Q
+from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError, NotFound
+from pharos_service.lease import Lease
 
 REACH_SECONDS: Final = 1.0
 ANSWER_SECONDS: Final = 0.5
+FRESH_SECONDS: Final = 1.0
+LEADER: Final = "scheduler"  # the key of its lease
 
 
 class Unreachable(Exception):
@@ -60,11 +69,64 @@ async def answers(bus: Bus, subject: str) -> bool:
     return True
 
 
-async def dependencies(bus: Bus) -> tuple[str | None, dict[str, str]]:
-    """(why a submit would fail or None, each dependency and how it is)."""
-    reason = await submits_would_succeed(bus)
-    if reason is not None:
-        return reason, {"bus": reason, "history": "unknown", "search": "unknown"}
-    found = await asyncio.gather(answers(bus, rpc.HISTORY), answers(bus, rpc.SEARCH))
-    history, search = ("ok" if each else "unavailable" for each in found)
-    return None, {"bus": "ok", "history": history, "search": search}
+async def _leads(bus: Bus) -> bool:
+    """Whether some scheduler leads: a lease that is not renewed is gone within seconds."""
+    try:
+        return await Bucket(bus, KV_LEASE, Lease).get(LEADER) is not None
+    except (BusError, UnreadableMessage):
+        return False
+
+
+class Condition(msgspec.Struct, frozen=True):
+    """``reason``: why something would fail now, None where all is well; and how each dependency is."""
+
+    reason: str | None
+    dependencies: dict[str, str]
+
+
+class Dependencies:
+    """How the parts are that the gateway depends on: looked at once a second at most, however often asked."""
+
+    def __init__(self, bus: Bus, *, clock: Callable[[], float] = monotonic) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._looking = asyncio.Lock()
+        self._found = Condition(None, {})
+        self._found_at = -FRESH_SECONDS
+
+    async def condition(self) -> Condition:
+        if not self._bus.connected:
+            return _without_bus("Not connected to the bus")
+        async with self._looking:
+            if self._clock() - self._found_at >= FRESH_SECONDS:
+                self._found = await self._look()
+                self._found_at = self._clock()
+            return self._found
+
+    async def _look(self) -> Condition:
+        reason = await submits_would_succeed(self._bus)
+        if reason is not None:
+            return _without_bus(reason)
+        leads, searches, remembers = await asyncio.gather(
+            _leads(self._bus), answers(self._bus, rpc.SEARCH), answers(self._bus, rpc.HISTORY)
+        )
+        missing = [
+            sentence
+            for well, sentence in (
+                (leads, "no scheduler leads: jobs wait"),
+                (searches, "search does not answer"),
+                (remembers, "history does not answer: ended jobs cannot be read"),
+            )
+            if not well
+        ]
+        parts = {"scheduler": leads, "search": searches, "history": remembers}
+        return Condition(
+            "; ".join(missing) or None,
+            {"bus": "ok", **{name: "ok" if well else "unavailable" for name, well in parts.items()}},
+        )
+
+
+def _without_bus(reason: str) -> Condition:
+    return Condition(
+        reason, {"bus": reason, "scheduler": "unknown", "search": "unknown", "history": "unknown"}
+    )

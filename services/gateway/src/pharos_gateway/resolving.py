@@ -1,13 +1,25 @@
-"""Whether a repository's host may be asked: a look-up at submit, repeated by the worker when it connects."""
+"""Whether a host may be asked: a look-up at submit, repeated by whoever connects to it later."""
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, Protocol
 
 from pharos_sources.guard import AddressRefused, HostNotFound, Resolver, resolve_public, system_resolver
-from pharos_sources.repository_url import RepositoryAddress
 
 RESOLVE_SECONDS: Final = 2.0
+
+
+class Address(Protocol):
+    """What is asked about a host: that of a repository, or of a callback."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def connect_port(self) -> int: ...
+    @property
+    def private_allowed(self) -> bool: ...
+    @property
+    def is_ip_literal(self) -> bool: ...
 
 
 class HostRefused(Exception):
@@ -24,7 +36,7 @@ class Resolving:
     def __init__(self, resolver: Resolver = system_resolver) -> None:
         self._resolver = resolver
 
-    async def check(self, address: RepositoryAddress) -> None:
+    async def check(self, address: Address) -> None:
         """Raises HostRefused."""
         if address.private_allowed or address.is_ip_literal:
             return  # judged by the list of allowed hosts, or by the address itself, when it was parsed

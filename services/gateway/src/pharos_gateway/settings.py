@@ -15,6 +15,7 @@ from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
 
 TOKEN_LENGTH_MIN: Final = 32
+SECRET_KEY_LENGTH_MIN: Final = 32
 TTL_SECONDS_MAX: Final = 86_400 * 30
 
 
@@ -45,6 +46,24 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "host beside them. Empty: any public https host."
         ),
     ] = ""
+    callback_allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="Hosts that callbacks may be sent to, written as in `PHAROS_GIT_ALLOWED_HOSTS`. "
+            "Empty: any public https host."
+        ),
+    ] = ""
+    secret_key: Annotated[
+        Secret,
+        Meta(
+            description="What the secrets that sign callbacks are derived from, at least 32 characters, the "
+            "same at every gateway. Empty: jobs with a callback are refused."
+        ),
+    ] = Secret("")
+    tenant_queue_max: Annotated[
+        int,
+        Meta(description="Jobs of one tenant that may wait in the queue at once; 0: as many as fit.", ge=0),
+    ] = 0
     task_ttl_seconds: Annotated[
         int,
         Meta(
@@ -87,7 +106,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         mistakes = [
             *_token_mistakes(self.admin_token),
             *_anonymous_mistakes(self.anonymous),
-            *_hosts_mistakes(self.git_allowed_hosts),
+            *_hosts_mistakes("PHAROS_GIT_ALLOWED_HOSTS", self.git_allowed_hosts),
+            *_hosts_mistakes("PHAROS_CALLBACK_ALLOWED_HOSTS", self.callback_allowed_hosts),
+            *_secret_key_mistakes(self.secret_key),
             *(mistake for proxy in self.trusted_proxies for mistake in _proxy_mistakes(proxy)),
             *(mistake for origin in self.cors_origins for mistake in _origin_mistakes(origin)),
         ]
@@ -97,6 +118,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     @property
     def allowed_hosts(self) -> AllowedHosts:
         return AllowedHosts.parse(self.git_allowed_hosts)
+
+    @property
+    def callback_hosts(self) -> AllowedHosts:
+        return AllowedHosts.parse(self.callback_allowed_hosts)
 
     @property
     def anonymous_caller(self) -> Anonymous | None:
@@ -133,11 +158,18 @@ def _anonymous_mistakes(text: str) -> list[str]:
     return []
 
 
-def _hosts_mistakes(text: str) -> list[str]:
+def _hosts_mistakes(variable: str, text: str) -> list[str]:
     try:
         AllowedHosts.parse(text)
     except InvalidAllowedHost as error:
-        return [f"{error}."]
+        return [f"{variable}: {error.entry!r}: {error.reason}."]
+    return []
+
+
+def _secret_key_mistakes(secret_key: Secret) -> list[str]:
+    length = len(secret_key.reveal())
+    if 0 < length < SECRET_KEY_LENGTH_MIN:
+        return [f"PHAROS_SECRET_KEY has {length} characters; it needs at least {SECRET_KEY_LENGTH_MIN}."]
     return []
 
 

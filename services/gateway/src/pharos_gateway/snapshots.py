@@ -58,20 +58,22 @@ class Snapshots:
 
     async def numbers(self, workers: Sequence[Worker]) -> dict[str, int]:
         """Job id -> number, for what *workers* are busy with; what cannot be told is left out."""
-        found: dict[str, int] = {}
-        for worker in workers[:NUMBERS_MAX]:
-            for job_id in worker.job_ids[:1]:
-                number = self._live.recent_number(job_id)
-                if number is None:
-                    try:
-                        job = await self._finder.known(worker.tenant, job_id)
-                    except (BusError, ValueError) as error:
-                        log.debug("number_unknown", job_id=job_id, reason=str(error))
-                        continue
-                    number = None if job is None else job.number
-                if number is not None:
-                    found[job_id] = number
-        return found
+        named = [(worker.tenant, job_id) for worker in workers[:NUMBERS_MAX] for job_id in worker.job_ids[:1]]
+        numbers = await asyncio.gather(*(self._number(tenant, job_id) for tenant, job_id in named))
+        return {
+            job_id: number for (_, job_id), number in zip(named, numbers, strict=True) if number is not None
+        }
+
+    async def _number(self, tenant: str | None, job_id: str) -> int | None:
+        number = self._live.recent_number(job_id)
+        if number is not None:
+            return number
+        try:
+            job = await self._finder.known(tenant, job_id)
+        except (BusError, ValueError) as error:
+            log.debug("number_unknown", job_id=job_id, reason=str(error))
+            return None
+        return None if job is None else job.number
 
     async def _open_jobs(self, sees: str | None) -> tuple[tuple[Job, ...], bool]:
         found: dict[str, Job] = {}

@@ -18,7 +18,10 @@ RETRY_SECONDS_UNKNOWN: Final = 30
 
 
 class WorkerLine(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker. ``job_id`` is the number of its job, None where there is none or it is not yours to see."""
+    """One worker. ``job_id`` is the number of its job, None where there is none or it is not yours to see.
+
+    Memory is in bytes; None where it cannot be told.
+    """
 
     name: str
     status: str
@@ -26,6 +29,8 @@ class WorkerLine(msgspec.Struct, frozen=True, kw_only=True):
     job_id: int | None
     since: datetime
     last_seen: datetime
+    memory_used: int | None
+    memory_total: int | None
 
 
 class WorkerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -82,6 +87,8 @@ def status_of(workers: Sequence[Worker], sees: str | None, numbers: dict[str, in
             job_id=numbers.get(worker.job_ids[0]) if worker.job_ids and is_visible(worker, sees) else None,
             since=worker.since,
             last_seen=worker.seen_at,
+            memory_used=worker.memory_used or None,
+            memory_total=worker.memory_total or None,
         )
         for worker in sorted(workers, key=lambda worker: worker.name)
     )

@@ -20,6 +20,7 @@ log = structlog.get_logger()
 
 COMMENT_SECONDS: Final = 15.0
 SEND_SECONDS_MAX: Final = 60.0
+CANCEL_AGAIN_SECONDS: Final = 0.1
 MEDIA_TYPE: Final = "text/event-stream"
 KEEP_ALIVE: Final = comment("keep-alive")
 
@@ -144,5 +145,7 @@ async def _kept_alive(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[byt
         except StopAsyncIteration:
             return
         finally:
-            following.cancel()
+            while not following.done():  # see ``Live.run``: once may not be enough
+                following.cancel()
+                await asyncio.wait({following}, timeout=CANCEL_AGAIN_SECONDS)
             await asyncio.gather(following, return_exceptions=True)

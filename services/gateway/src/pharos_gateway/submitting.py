@@ -3,32 +3,39 @@
 The order of the writes is what makes it safe. The entry in the bucket ``active`` is created before the
 command is published, so that of two submits one finds the other's entry. Whatever fails between the two
 leaves an entry without a job, which the next submit takes over. The publish itself is guarded a second time
-by the subjects of Q.
+by the subjects of Q, whose scope is the same work; or the whole tenant, where its queue has a limit: what was
+counted is still true when the publish names the last command that was there before the count.
 """
 
 from __future__ import annotations
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
 from typing import Final, Protocol
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
+from nats.js.api import PubAck
 
 from pharos_contracts import subjects
+from pharos_contracts.control.v1 import Place
 from pharos_contracts.identity import PROJECT_DEFAULT, fingerprint, work_key
-from pharos_contracts.jobs.v1 import ActiveJob, Job, Priority, RepositorySource, SubmitJob
+from pharos_contracts.jobs.v1 import ActiveJob, Job, Priority, RepositorySource, SubmitJob, job_of
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import Message
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import statuses
-from pharos_gateway.queueing import QueueState, Waiting, position
-from pharos_gateway.resolving import HostRefused
+from pharos_gateway.callback_url import CallbackAddress, InvalidCallbackUrl
+from pharos_gateway.queueing import QueueState, Waiting, position, tenant_filter
+from pharos_gateway.resolving import Address, HostRefused
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import (
     Bus,
     BusError,
+    BusRefused,
     FateUnknown,
     StreamFull,
     WrongLastSequence,
@@ -43,6 +50,7 @@ __all__ = [
     "Remembered",
     "Submitted",
     "Submitting",
+    "TenantQueueFull",
 ]
 
 log = structlog.get_logger()
@@ -52,6 +60,9 @@ ORPHAN_SECONDS: Final = 10.0
 EXPIRY_KEPT_SECONDS: Final = 8 * 86_400  # longer than the marker of an expired command is kept
 POLL_SECONDS: Final = 0.05
 PUBLISHES_MAX: Final = 3
+COUNTS_MAX: Final = 30
+COUNT_AGAIN_SECONDS: Final = 0.01
+PLACE_SECONDS: Final = 0.1
 DISPATCHED: Final = "dispatched"
 UNDECIDED: Final = "An earlier submit of the same repository is still being decided"
 
@@ -67,6 +78,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     force: bool = False
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
+    callback: CallbackAddress | None = None
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,6 +114,16 @@ class QueueFull(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
+class TenantQueueFull(Exception):
+    """As many jobs of the tenant wait as may."""
+
+    def __init__(self, size: int, capacity: int, retry_after_seconds: int) -> None:
+        super().__init__("The tenant's queue is full")
+        self.size = size
+        self.capacity = capacity
+        self.retry_after_seconds = retry_after_seconds
+
+
 class QueueUnavailable(Exception):
     """The bus did not take the job; with a ``job_id`` it may have, and nobody can say yet."""
 
@@ -122,6 +144,14 @@ class Pending(Protocol):
 
     async def state(self) -> QueueState: ...
     async def of_same_work(self, command: SubmitJob) -> Waiting | None: ...
+    async def last_of(self, tenant: str) -> int: ...
+    async def size_of(self, tenant: str) -> int: ...
+
+
+class Places(Protocol):
+    """Whoever knows the order in which jobs will run."""
+
+    async def of(self, job: Job, *, seconds: float) -> Place | None: ...
 
 
 class Workers(Protocol):
@@ -148,11 +178,13 @@ class Submitting:
         queue: Pending,
         jobs: Jobs,
         workers: Workers,
+        places: Places,
         *,
         active: Bucket[ActiveJob],
         remembered: Bucket[Remembered],
-        check_host: Callable[[RepositoryAddress], Awaitable[None]],
+        check_host: Callable[[Address], Awaitable[None]],
         ttl_seconds: int,
+        tenant_queue_max: int,
         now: Callable[[], datetime],
         new_job_id: Callable[[], str],
         deadline_seconds: float = SUBMIT_SECONDS,
@@ -161,10 +193,13 @@ class Submitting:
         self._queue = queue
         self._jobs = jobs
         self._workers = workers
+        self._places = places
         self._active = active
         self._remembered = remembered
         self._check_host = check_host
         self._ttl_seconds = ttl_seconds
+        self._tenant_queue_max = tenant_queue_max
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._now = now
         self._new_job_id = new_job_id
         self._deadline_seconds = deadline_seconds
@@ -173,11 +208,11 @@ class Submitting:
     async def submit(self, order: Order) -> Submitted:
         """Accept *order*, or find the job that does the same.
 
-        HostRefused, QueueFull, QueueUnavailable.
+        HostRefused, InvalidCallbackUrl, QueueFull, TenantQueueFull, QueueUnavailable.
         """
         if not self._bus.connected:
             raise QueueUnavailable("Not connected to the bus")
-        await self._check_host(order.address)
+        await asyncio.gather(self._check_host(order.address), self._check_callback(order.callback))
         attempt = _Attempt()
         try:
             async with asyncio.timeout(self._deadline_seconds):
@@ -185,16 +220,23 @@ class Submitting:
         except TimeoutError:
             if attempt.accepted is not None:
                 command, number = attempt.accepted
-                return self._answer(command.job_id, number, self._guess(), deduplicated=False)
+                return self._answer(command.job_id, number, self._guess(), None, deduplicated=False)
             if attempt.command is not None:
                 raise QueueUnavailable("Connection timeout", attempt.command.job_id) from None
             raise QueueUnavailable(UNDECIDED if self._bus.connected else "Connection timeout") from None
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
 
+    async def _check_callback(self, callback: CallbackAddress | None) -> None:
+        if callback is not None:
+            try:
+                await self._check_host(callback)
+            except HostRefused as error:
+                raise InvalidCallbackUrl(error.reason) from error
+
     async def _submit(self, order: Order, attempt: _Attempt) -> Submitted:
         if order.idempotency_key is None:
-            return await self._place(self._command(order, self._new_job_id()), attempt)
+            return await self._claim(self._command(order, self._new_job_id()), attempt)
         key = f"{order.tenant}.{fingerprint(order.idempotency_key)}"
         entry, fresh = await self._remember(key)
         if entry.value.answer is not None:
@@ -203,7 +245,7 @@ class Submitting:
         job = None if fresh else await self._jobs.known(order.tenant, job_id)
         if job is None:
             # Published for the first time, or again: the fate of the first was unknown and nothing is stored.
-            answer = await self._place(self._command(order, job_id), attempt)
+            answer = await self._claim(self._command(order, job_id), attempt)
         else:
             answer = await self._answer_of(job, deduplicated=False)
         try:
@@ -246,9 +288,10 @@ class Submitting:
             submitted_at=self._now(),
             submitted_by=order.user,
             ttl_seconds=self._ttl_seconds,
+            callback_url=None if order.callback is None else order.callback.url,
         )
 
-    async def _place(self, command: SubmitJob, attempt: _Attempt) -> Submitted:
+    async def _claim(self, command: SubmitJob, attempt: _Attempt) -> Submitted:
         """Claim the work, then publish; or the answer of whoever claimed it before."""
         key = subjects.active_key(command.tenant, command.key)
         claim = ActiveJob(command=command, created_at=self._now())
@@ -295,39 +338,79 @@ class Submitting:
         self, command: SubmitJob, key: str, claim: ActiveJob, revision: int, attempt: _Attempt
     ) -> Submitted | None:
         """The answer once Q has decided; None where a command of the same work came and went meanwhile."""
-        attempt.command = command
         try:
-            ack = await self._bus.publish(
-                subjects.submit_subject(command),
-                command,
-                message_id=command.job_id,
-                ttl_seconds=command.ttl_seconds,
-                expect_last=0,
-                expect_scope=subjects.same_work_filter(command),
-            )
+            ack = await self._store(command, attempt)
         except FateUnknown as error:
             raise QueueUnavailable(str(error), command.job_id) from error
         except WrongLastSequence:
-            attempt.command = None
             return await self._yield_to_other(command, key, claim, revision)
+        except TenantQueueFull:
+            await self._release(key, revision)
+            raise
         except StreamFull:
-            attempt.command = None
             await self._release(key, revision)
             same = await self._queue.of_same_work(command)
             if same is not None:
                 return await self._answer_of(same.job, deduplicated=same.command.job_id != command.job_id)
             raise await self._full() from None
         except BusError as error:  # refused or not connected: nothing was stored
-            attempt.command = None
             await self._release(key, revision)
             raise QueueUnavailable(str(error)) from error
         attempt.accepted = (command, ack.seq)
         log.info("job_submitted", job_id=command.job_id, number=ack.seq, tenant=command.tenant)
+        state, place, _ = await asyncio.gather(
+            self._state(),
+            self._places.of(job_of(command, ack.seq), seconds=PLACE_SECONDS),
+            self._note_number(key, claim, ack.seq, revision),
+        )
+        return self._answer(command.job_id, ack.seq, state, place, deduplicated=False)
+
+    async def _store(self, command: SubmitJob, attempt: _Attempt) -> PubAck:
+        """Publish *command*. WrongLastSequence where Q has one for the same work; TenantQueueFull."""
+        if not self._tenant_queue_max:
+            return await self._publish_behind(0, subjects.same_work_filter(command), command, attempt)
+        tenant = command.tenant
+        turn = self._turns.setdefault(tenant, asyncio.Lock())
+        for _ in range(COUNTS_MAX):
+            async with turn:  # of submits at one gateway; those at others are told apart by the bus
+                last = await self._queue.last_of(tenant)
+                same, size = await asyncio.gather(
+                    self._queue.of_same_work(command), self._queue.size_of(tenant)
+                )
+                if same is not None:
+                    raise WrongLastSequence("A command for the same work waits already")
+                if size >= self._tenant_queue_max:
+                    raise TenantQueueFull(size, self._tenant_queue_max, self._retry_after_seconds())
+                try:
+                    return await self._publish_behind(last, tenant_filter(tenant), command, attempt)
+                except WrongLastSequence:
+                    log.debug("tenant_counted_again", tenant=tenant)
+            await asyncio.sleep(COUNT_AGAIN_SECONDS * random.random())  # noqa: S311 (no secret)
+        raise BusRefused("Too many submits of this tenant at once")
+
+    async def _publish_behind(self, last: int, scope: str, command: SubmitJob, attempt: _Attempt) -> PubAck:
+        """Publish *command* as the one that follows *last* in *scope*."""
+        attempt.command = command
         try:
-            await self._active.update(key, msgspec.structs.replace(claim, number=ack.seq), revision)
+            return await self._bus.publish(
+                subjects.submit_subject(command),
+                command,
+                message_id=command.job_id,
+                ttl_seconds=command.ttl_seconds,
+                expect_last=last,
+                expect_scope=scope,
+            )
+        except FateUnknown:
+            raise
+        except BusError:
+            attempt.command = None  # nothing was stored
+            raise
+
+    async def _note_number(self, key: str, claim: ActiveJob, number: int, revision: int) -> None:
+        try:
+            await self._active.update(key, msgspec.structs.replace(claim, number=number), revision)
         except BusError as error:  # Q knows the number too
-            log.info("number_not_noted", job_id=command.job_id, reason=str(error))
-        return self._answer(command.job_id, ack.seq, await self._state(), deduplicated=False)
+            log.info("number_not_noted", job_id=claim.command.job_id, reason=str(error))
 
     async def _yield_to_other(
         self, command: SubmitJob, key: str, claim: ActiveJob, revision: int
@@ -351,14 +434,11 @@ class Submitting:
 
     async def _full(self) -> QueueFull:
         state = await self._state()
-        workers = self._workers.workers()
-        return QueueFull(
-            state.capacity,
-            state.capacity,
-            statuses.retry_after_seconds(
-                self._workers.recent_durations_seconds(), sum(worker.slots for worker in workers)
-            ),
-        )
+        return QueueFull(state.capacity, state.capacity, self._retry_after_seconds())
+
+    def _retry_after_seconds(self) -> int:
+        slots = sum(worker.slots for worker in self._workers.workers())
+        return statuses.retry_after_seconds(self._workers.recent_durations_seconds(), slots)
 
     async def _state(self) -> QueueState:
         """The queue as it is; as it was last seen when the bus does not say."""
@@ -373,23 +453,27 @@ class Submitting:
         return msgspec.structs.replace(last, size=max(last.size, 1), capacity=max(last.capacity, 1))
 
     async def _answer_of(self, job: Job, *, deduplicated: bool) -> Submitted:
-        state = await self._state()
-        answer = self._answer(job.job_id, job.number, state, deduplicated=deduplicated)
         if job.state in (JobState.QUEUED, JobState.PENDING):
-            return answer
+            state, place = await asyncio.gather(self._state(), self._places.of(job, seconds=PLACE_SECONDS))
+            return self._answer(job.job_id, job.number, state, place, deduplicated=deduplicated)
+        state = await self._state()
+        answer = self._answer(job.job_id, job.number, state, None, deduplicated=deduplicated)
         return msgspec.structs.replace(
             answer, queue_position=0, queue_size=state.size, target=job.worker or answer.target
         )
 
-    def _answer(self, job_id: str, number: int, state: QueueState, *, deduplicated: bool) -> Submitted:
-        place = position(state, number)
+    def _answer(
+        self, job_id: str, number: int, state: QueueState, place: Place | None, *, deduplicated: bool
+    ) -> Submitted:
+        # A worker may have taken the job before anybody looked: it is told that it is the next one.
+        at = position(state, number) if place is None else max(place.position, 1)
         return Submitted(
             status=DISPATCHED,
             job_id=number,
-            queue_position=place,
+            queue_position=at,
             target=statuses.target(self._workers.workers()),
-            # A worker may have taken the job before its size was read.
-            queue_size=max(state.size, place),
+            # Jobs outside Q may run before this one; they take no room in it.
+            queue_size=max(state.size, at if place is None else 1),
             max_queue_size=max(state.capacity, 1),
             id=job_id,
             deduplicated=deduplicated,

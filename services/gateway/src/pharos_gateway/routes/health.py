@@ -7,18 +7,19 @@ from datetime import datetime
 from typing import Any, Final
 
 import msgspec
-from litestar import Response, Router, get
+from litestar import HttpMethod, Response, Router, get, route
 
 from pharos_gateway import openapi
 from pharos_gateway.problems import Problem
-from pharos_gateway.reachability import dependencies, submits_would_succeed
+from pharos_gateway.reachability import Dependencies, submits_would_succeed
 from pharos_service.bus import Bus
 
 SERVICE: Final = "pharos-gateway"
+PROBED: Final = (HttpMethod.GET, HttpMethod.HEAD)  # some load balancers ask for the head alone
 
 
 class Health(msgspec.Struct, frozen=True, kw_only=True):
-    """``healthy``, or ``degraded`` and why. Without history or search the gateway still takes jobs."""
+    """``healthy``, or ``degraded`` and why. Whether jobs are taken all the same is for ``/readyz`` to say."""
 
     status: str
     service: str
@@ -43,25 +44,40 @@ def routes(bus: Bus, now: Callable[[], datetime]) -> Router:
     """The routes of this family. Nobody needs a key for them."""
     messages = msgspec.json.encode(openapi.message_schemas())
 
-    @get("/health", summary="How it is", responses=openapi.errors(503))
+    dependencies = Dependencies(bus)
+
+    @route(
+        "/health",
+        http_method=PROBED,
+        summary="How it is",
+        responses={
+            200: openapi.success(Health, openapi.HEALTHY, "All is well"),
+            503: openapi.success(Health, openapi.DEGRADED, "Something is missing, and `detail` says what"),
+        },
+    )
     async def health() -> Response[Health]:
-        reason, found = await dependencies(bus)
+        found = await dependencies.condition()
         return Response(
             Health(
-                status="healthy" if reason is None else "degraded",
+                status="healthy" if found.reason is None else "degraded",
                 service=SERVICE,
                 timestamp=now(),
-                dependencies=found,
-                detail=reason,
+                dependencies=found.dependencies,
+                detail=found.reason,
             ),
-            status_code=200 if reason is None else 503,
+            status_code=200 if found.reason is None else 503,
         )
 
-    @get("/livez", summary="Whether the process turns")
+    @route("/livez", http_method=PROBED, summary="Whether the process turns")
     async def livez() -> Alive:
         return Alive()
 
-    @get("/readyz", summary="Whether a submit would succeed", responses=openapi.errors(503))
+    @route(
+        "/readyz",
+        http_method=PROBED,
+        summary="Whether a submit would succeed",
+        responses=openapi.errors(503),
+    )
     async def readyz() -> Ready:
         reason = await submits_would_succeed(bus)
         if reason is not None:

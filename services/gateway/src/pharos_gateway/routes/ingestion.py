@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any, Final
 
 from litestar import Request, Router, get, post
@@ -11,6 +12,7 @@ from pharos_contracts.jobs.v1 import Priority
 from pharos_gateway import history, openapi, statuses
 from pharos_gateway.addressing import rest_of_path, revision
 from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.finding import Finder, HistoryUnavailable
 from pharos_gateway.history import HistoryPage
 from pharos_gateway.live import Live
@@ -25,13 +27,14 @@ from pharos_sources.repository_url import parse_repository_url
 
 PATH: Final = "/api/v1/ingestion"
 SEGMENTS: Final = 4  # api, v1, ingestion, ingest
-QUERY: Final = frozenset({"branch", "ref", "force", "priority"})
+QUERY: Final = frozenset({"branch", "ref", "force", "priority", "callback_url"})
 
 
 def routes(
     access: Access,
     submitting: Submitting,
     allowed_hosts: AllowedHosts,
+    callback_of: Callable[[str], CallbackAddress],
     bus: Bus,
     live: Live,
     finder: Finder,
@@ -46,7 +49,8 @@ def routes(
         summary="Submit a repository",
         description="`repo_url` is the rest of the path, raw or percent-encoded, with or without `https://`, "
         "`.git`, a trailing slash or `/tree/<branch>`. A second submit of the same repository and ref, while "
-        "the first is pending or running, returns the first job with `deduplicated: true`.",
+        "the first is pending or running, returns the first job with `deduplicated: true`. With "
+        f"`callback_url`, {openapi.CALLBACK}",
         security=list(openapi.SECURITY),
         responses={
             200: openapi.success(Submitted, openapi.SUBMITTED, "Accepted, or found"),
@@ -63,6 +67,13 @@ def routes(
         priority: Annotated[
             Priority, QueryParameter(description="Its class in the queue.")
         ] = Priority.NORMAL,
+        callback_url: Annotated[
+            str | None,
+            QueryParameter(
+                description="Where to POST when the job has ended: https, public, no credentials. It is that "
+                "of the job which is started; a submit answered with an earlier job adds none to it."
+            ),
+        ] = None,
         idempotency_key: Annotated[
             str | None,
             HeaderParameter(
@@ -81,6 +92,7 @@ def routes(
         raw_path: bytes = request.scope.get("raw_path") or request.scope["path"].encode()
         address = parse_repository_url(rest_of_path(raw_path, SEGMENTS), allowed_hosts=allowed_hosts)
         named, sha = revision(address, branch=branch, ref=ref)
+        callback = None if callback_url is None else callback_of(callback_url)
         caller = caller_of(request)
         return await submitting.submit(
             Order(
@@ -92,6 +104,7 @@ def routes(
                 force=force,
                 priority=priority,
                 idempotency_key=idempotency_key,
+                callback=callback,
             )
         )
 

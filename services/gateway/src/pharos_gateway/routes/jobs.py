@@ -6,7 +6,7 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Router, get
+from litestar import Request, Router, get, post
 from litestar.params import FromPath, QueryParameter
 
 from pharos_contracts.identity import InvalidName, token
@@ -14,12 +14,14 @@ from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_gateway import history, openapi, statuses
 from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.controlling import Controlling, parse_action
 from pharos_gateway.datasets import DatasetList, Datasets
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
-from pharos_gateway.job_view import JobList, JobView, view
+from pharos_gateway.job_view import JobList, JobView
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.showing import Showing
 from pharos_gateway.snapshots import Snapshots
 from pharos_service.bus import Bus, BusError
 
@@ -27,7 +29,10 @@ PATH: Final = "/api/v1"
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
-    """One worker. What it works on is left out where it is not yours to see."""
+    """One worker. What it works on is left out where it is not yours to see.
+
+    Memory is in bytes, the device's where it has its own, else the machine's; None where it cannot be told.
+    """
 
     name: str
     status: str
@@ -40,6 +45,8 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     stage: str | None
     since: datetime
     last_seen: datetime
+    memory_used: int | None
+    memory_total: int | None
     versions: dict[str, str]
 
 
@@ -50,12 +57,29 @@ class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def routes(
-    access: Access, bus: Bus, live: Live, finder: Finder, snapshots: Snapshots, datasets: Datasets
+    access: Access,
+    bus: Bus,
+    live: Live,
+    finder: Finder,
+    showing: Showing,
+    controlling: Controlling,
+    snapshots: Snapshots,
+    datasets: Datasets,
 ) -> Router:
     """The routes of this family."""
     common: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
 
-    @get("/jobs", summary="Jobs, newest first", responses=openapi.errors(400, 401, 503), **common)
+    @get(
+        "/jobs",
+        summary="Jobs, newest first",
+        description="`queue_position` and `estimated_start_at` are null here: they are told of one job at a "
+        "time.",
+        responses={
+            200: openapi.success(JobList, openapi.JOBS, "Newest first"),
+            **openapi.errors(400, 401, 503),
+        },
+        **common,
+    )
     async def list_jobs(
         request: Request[Any, Any, Any],
         named: Annotated[
@@ -77,17 +101,16 @@ def routes(
         except (BusError, HistoryUnavailable, Unreachable) as error:
             raise unavailable("History", str(error)) from error
         known = [found.job for found in page.jobs]
-        alive = bool(live.workers())
         jobs = history.merged(known, waiting, limit + len(waiting))
-        return JobList(
-            jobs=tuple(view(job, live.progress(job.job_id), workers_alive=alive) for job in jobs),
-            cursor=page.cursor,
-        )
+        return JobList(jobs=tuple(showing.briefly(job) for job in jobs), cursor=page.cursor)
 
     @get(
         "/jobs/{job_id:str}",
         summary="One job, by its UUID or its number",
-        responses=openapi.errors(401, 404, 503),
+        responses={
+            200: openapi.success(JobView, openapi.JOB, "As it is now"),
+            **openapi.errors(401, 404, 503),
+        },
         **common,
     )
     async def one_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
@@ -100,9 +123,46 @@ def routes(
             raise unavailable("Jobs", str(error)) from error
         if job is None:
             raise not_found("job")
-        return view(job, live.progress(job.job_id), workers_alive=bool(live.workers()))
+        return await showing.whole(job)
 
-    @get("/workers", summary="The live workers", responses=openapi.errors(401, 503), **common)
+    @post(
+        "/jobs/{job_id:str}/{action:str}",
+        status_code=200,
+        guards=[access.editor],
+        security=list(openapi.SECURITY),
+        summary="Pause, resume, cancel or retry a job",
+        description="The answer is the job as the action left it. A command that was stored is carried out "
+        "even where no scheduler answers in time.",
+        responses={
+            200: openapi.success(JobView, openapi.PAUSED_JOB, "The job as the action left it"),
+            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=openapi.UNKNOWN_ACTION),
+        },
+    )
+    async def control_job(
+        request: Request[Any, Any, Any], job_id: FromPath[str], action: FromPath[str]
+    ) -> JobView:
+        wanted = parse_action(action)
+        caller = caller_of(request)
+        try:
+            await reach(bus)
+            job = await controlling.control(caller.sees, job_id, wanted, by=caller.user)
+        except HistoryUnavailable as error:
+            raise unavailable("History", str(error)) from error
+        except (BusError, Unreachable) as error:
+            raise unavailable("Jobs", str(error)) from error
+        if job is None:
+            raise not_found("job")
+        return await showing.whole(job)
+
+    @get(
+        "/workers",
+        summary="The live workers",
+        responses={
+            200: openapi.success(WorkerList, openapi.WORKERS, "By name"),
+            **openapi.errors(401, 503),
+        },
+        **common,
+    )
     async def list_workers(request: Request[Any, Any, Any]) -> WorkerList:
         try:
             await reach(bus, live.workers_known)
@@ -127,12 +187,22 @@ def routes(
                     stage=worker.stage if visible else None,
                     since=worker.since,
                     last_seen=worker.seen_at,
+                    memory_used=worker.memory_used or None,
+                    memory_total=worker.memory_total or None,
                     versions=worker.versions,
                 )
             )
         return WorkerList(workers=tuple(found))
 
-    @get("/datasets", summary="What can be searched", responses=openapi.errors(400, 401, 503), **common)
+    @get(
+        "/datasets",
+        summary="What can be searched",
+        responses={
+            200: openapi.success(DatasetList, openapi.DATASETS, "By project and name"),
+            **openapi.errors(400, 401, 503),
+        },
+        **common,
+    )
     async def list_datasets(
         request: Request[Any, Any, Any],
         project: Annotated[str | None, QueryParameter(description="Only those of this project.")] = None,
@@ -147,7 +217,9 @@ def routes(
         except (BusError, Unreachable) as error:
             raise unavailable("Datasets", str(error)) from error
 
-    return Router(PATH, route_handlers=[list_jobs, one_job, list_workers, list_datasets], tags=["jobs"])
+    return Router(
+        PATH, route_handlers=[list_jobs, one_job, control_job, list_workers, list_datasets], tags=["jobs"]
+    )
 
 
 def _states(text: str | None) -> tuple[str, ...]:

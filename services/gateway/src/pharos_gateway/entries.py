@@ -1,0 +1,32 @@
+"""Listing what a bucket holds under a pattern of keys."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final, TypeVar
+
+import msgspec
+
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus
+
+ENTRIES_MAX: Final = 1_000
+READS_AT_ONCE: Final = 32
+
+V = TypeVar("V", bound=msgspec.Struct)
+
+
+async def entries(bus: Bus, name: str, bucket: Bucket[V], pattern: str) -> tuple[list[V], bool]:
+    """(what *bucket*, called *name*, holds under *pattern*, at most 1,000 by key; whether there is more).
+
+    Errors of the bus pass through.
+    """
+    prefix = f"$KV.{name}."
+    info = await bus.api(f"STREAM.INFO.KV_{name}", {"subjects_filter": f"{prefix}{pattern}"})
+    keys = sorted(subject.removeprefix(prefix) for subject in (info["state"].get("subjects") or {}))
+    wanted = keys[:ENTRIES_MAX]
+    found: list[V] = []
+    for start in range(0, len(wanted), READS_AT_ONCE):
+        read = await asyncio.gather(*(bucket.get(key) for key in wanted[start : start + READS_AT_ONCE]))
+        found.extend(entry.value for entry in read if entry is not None)
+    return found, len(keys) > ENTRIES_MAX
