@@ -287,7 +287,7 @@ async def test_a_job_that_ended_without_a_result_can_be_tried_again(bus: Bus, ho
     async with leading(bus):
         item, message, _started = await running(bus, wanted)
         if how == "failed":
-            await say(bus, item, ItemFailed, error="Repository not found", code="repository_not_found")
+            await say(bus, item, ItemFailed, error="Not found", code="repository_not_found", cleared=True)
             await message.ack()
         else:
             await control(bus, wanted.job_id, Action.CANCEL)
@@ -552,7 +552,7 @@ async def test_a_job_that_killed_its_worker_twice_becomes_a_dead_letter_that_can
     wanted = command(1)
     async with leading(bus):
         item, message, _started = await running(bus, wanted)
-        await say(bus, item, ItemFailed, error="Its worker died twice", code="poison", deaths=2)
+        await say(bus, item, ItemFailed, error="Its worker died twice", code="poison", deaths=2, cleared=True)
         await message.ack()
         assert (await job_when(bus, wanted, ended)).code == "poison"
         letter = await dead(bus, wanted)
@@ -578,7 +578,7 @@ async def test_a_dead_letter_stays_over_restarts_and_is_gone_when_it_is_purged(b
     wanted = command(1)
     async with leading(bus):
         item, message, _started = await running(bus, wanted)
-        await say(bus, item, ItemFailed, error="Its worker died twice", code="poison", deaths=2)
+        await say(bus, item, ItemFailed, error="Its worker died twice", code="poison", deaths=2, cleared=True)
         await message.ack()
         await dead(bus, wanted)
     async with leading(bus):
@@ -609,6 +609,18 @@ async def test_a_command_that_nobody_can_read_becomes_a_dead_letter_and_holds_no
         item, _ = await take(bus)
         assert item.job.key == command(2).key
         await until_holds(bus, streams.Q, 0)
+
+
+async def test_what_a_failed_job_left_is_cleared_away_where_its_worker_could_not(bus: Bus) -> None:
+    wanted = command(1)
+    async with leading(bus):
+        item, message, _ = await running(bus, wanted)
+        await say(bus, item, ItemFailed, error="The disk is broken", code="store_failed")
+        await message.ack()
+        await job_when(bus, wanted, ended)
+        clear, message = await take(bus)
+        assert (clear.purpose, clear.job.state) == (Purpose.CLEAR, JobState.FAILED)
+        await message.ack()
 
 
 # Backoff

@@ -30,6 +30,7 @@ from pharos_contracts.lifecycle import TERMINAL, IllegalTransition, JobState
 from pharos_scheduler import deciding
 
 AT = datetime(2026, 1, 15, 10, 0, tzinfo=UTC)
+NOW = AT + timedelta(seconds=9)
 RESULT = IndexResult(
     dataset="d", generation=1, commit="c", files_processed=1, embeddings_generated=1, chunks=1
 )
@@ -109,7 +110,7 @@ CHANGES = {
 def test_a_fact_moves_the_job_as_drawn_or_changes_nothing(state: JobState, name: str, later: int) -> None:
     attempt = 0 if state is JobState.QUEUED else 1
     item_attempt = 1 if state is JobState.QUEUED else attempt + later
-    after = deciding.after(job(state, attempt), FACTS[name](item_attempt))
+    after = deciding.after(job(state, attempt), FACTS[name](item_attempt), NOW)
     expected = CHANGES.get((state.value, attempt, name, item_attempt))
     if later and expected is None and name != "started":
         return  # a later attempt says started first; the rest is drawn for the attempt under way
@@ -128,28 +129,28 @@ def test_a_fact_moves_the_job_as_drawn_or_changes_nothing(state: JobState, name:
 )
 def test_a_fact_implies_those_that_come_late(name: str, end: str) -> None:
     current, steps = job(JobState.QUEUED, 0), 0
-    while (following := deciding.after(current, FACTS[name](1))) is not None:
+    while (following := deciding.after(current, FACTS[name](1), NOW)) is not None:
         current, steps = following, steps + 1
         assert steps < 5
     assert current.state == end
-    assert deciding.after(current, FACTS["started"](1)) is None
+    assert deciding.after(current, FACTS["started"](1), NOW) is None
 
 
 def test_what_an_earlier_attempt_said_changes_nothing() -> None:
     running = job(JobState.RUNNING, attempt=2)
-    assert all(deciding.after(running, FACTS[name](1)) is None for name in FACTS)
+    assert all(deciding.after(running, FACTS[name](1), NOW) is None for name in FACTS)
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_a_fact_that_is_delivered_twice_counts_once(name: str) -> None:
     before = job(JobState.RUNNING, attempt=1)
     event = FACTS[name](1)
-    once = deciding.after(before, event)
-    assert once is None or deciding.after(once, event) is None
+    once = deciding.after(before, event, NOW)
+    assert once is None or deciding.after(once, event, NOW) is None
 
 
 def test_a_completed_job_says_what_it_made_and_when() -> None:
-    done = deciding.after(job(JobState.COMMITTING), FACTS["completed"](1))
+    done = deciding.after(job(JobState.COMMITTING), FACTS["completed"](1), NOW)
     assert done is not None
     assert done.result == RESULT
     assert done.ended_at == AT + timedelta(seconds=9)
@@ -157,7 +158,7 @@ def test_a_completed_job_says_what_it_made_and_when() -> None:
 
 def test_the_start_time_is_that_of_the_first_attempt() -> None:
     started = job(JobState.RUNNING, attempt=1, started_at=AT)
-    again = deciding.after(started, FACTS["started"](2))
+    again = deciding.after(started, FACTS["started"](2), NOW)
     assert again is not None
     assert again.started_at == AT
     assert again.attempt == 2
@@ -166,13 +167,21 @@ def test_the_start_time_is_that_of_the_first_attempt() -> None:
 def test_a_transient_failure_waits_longer_each_time_and_the_last_attempt_fails() -> None:
     waits = []
     for attempt in (1, 2):
-        after = deciding.after(job(JobState.RUNNING, attempt), FACTS["transient"](attempt))
+        after = deciding.after(job(JobState.RUNNING, attempt), FACTS["transient"](attempt), NOW)
         assert after is not None and after.state is JobState.RETRYING and after.next_attempt_at is not None
         waits.append((after.next_attempt_at - AT - timedelta(seconds=9)).total_seconds())
     assert waits == [pytest.approx(deciding.backoff_seconds(attempt, "j"), abs=1e-5) for attempt in (1, 2)]
-    last = deciding.after(job(JobState.RUNNING, 3), FACTS["transient"](3))
+    last = deciding.after(job(JobState.RUNNING, 3), FACTS["transient"](3), NOW)
     assert last is not None
     assert (last.state, last.error, last.code) == (JobState.FAILED, "x", "c")
+
+
+def test_a_worker_whose_clock_is_ahead_does_not_make_its_jobs_wait() -> None:
+    hours_ahead = fact(ItemFailed, 1, error="x", code="c", transient=True)
+    hours_ahead = replace(hours_ahead, at=AT + timedelta(hours=2))
+    after = deciding.after(job(JobState.RUNNING, 1), hours_ahead, NOW)
+    assert after is not None and after.next_attempt_at is not None
+    assert after.next_attempt_at < NOW + timedelta(seconds=3)
 
 
 @given(st.integers(1, 100), st.text())
@@ -247,7 +256,7 @@ def test_a_pause_stops_the_time_to_live() -> None:
 def test_a_paused_attempt_goes_on_and_one_that_waited_begins() -> None:
     running = asked("resume", asked("pause", job(JobState.RUNNING, attempt=2)))
     assert deciding.next_attempt(running) == 2
-    started = deciding.after(running, FACTS["started"](2))
+    started = deciding.after(running, FACTS["started"](2), NOW)
     assert started is not None
     assert (started.state, deciding.next_attempt(started)) == (JobState.RUNNING, 3)
     waiting = asked("resume", asked("pause", job(JobState.QUEUED, attempt=1)))
@@ -278,7 +287,7 @@ def test_a_job_that_was_cancelled_before_it_ran_may_be_retried_long_after() -> N
 @pytest.mark.parametrize("state", [JobState.PAUSED, JobState.RETRYING])
 @pytest.mark.parametrize("name", sorted(FACTS))
 def test_nothing_that_a_worker_says_moves_a_job_that_no_worker_has(state: JobState, name: str) -> None:
-    assert deciding.after(job(state), FACTS[name](1)) is None
+    assert deciding.after(job(state), FACTS[name](1), NOW) is None
 
 
 def test_an_expired_job_says_how_old_it_was() -> None:
@@ -291,6 +300,6 @@ def test_an_expired_job_says_how_old_it_was() -> None:
 
 
 def test_an_item_that_its_worker_found_too_old_is_skipped_with_its_age() -> None:
-    skipped = deciding.after(job(JobState.QUEUED, 0), FACTS["skipped"](1))
+    skipped = deciding.after(job(JobState.QUEUED, 0), FACTS["skipped"](1), NOW)
     assert skipped is not None
     assert (skipped.state, skipped.reason, skipped.age_seconds) == (JobState.SKIPPED, "r", 9)

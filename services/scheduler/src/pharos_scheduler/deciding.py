@@ -142,8 +142,10 @@ def waits_outside(job: Job) -> bool:
     return job.attempt > 0 or job.control > 0
 
 
-def after(job: Job, event: AnyItemEvent) -> Job | None:
+def after(job: Job, event: AnyItemEvent, now: datetime) -> Job | None:
     """*job* one step after what a worker said of its item; None where there is no further step.
+
+    What is to come is reckoned from *now*: the clock of a worker may be wrong.
 
     Facts come at least once, and not always in order: one that a frozen leader held comes late. So each
     implies those before it: call this until it returns None. What was acted upon already is told by the
@@ -171,7 +173,7 @@ def after(job: Job, event: AnyItemEvent) -> Job | None:
                 job, state=advance(job.state, Signal.COMPLETE), result=event.result, ended_at=event.at
             )
         case ItemFailed():
-            return _after_failure(job, event)
+            return _after_failure(job, event, now)
         case ItemSkipped():
             if job.state is JobState.QUEUED:
                 return replace(expired(job, event.at), reason=event.reason)
@@ -202,7 +204,7 @@ def _started(job: Job, event: AnyItemEvent) -> Job | None:
     )
 
 
-def _after_failure(job: Job, event: ItemFailed) -> Job | None:
+def _after_failure(job: Job, event: ItemFailed, now: datetime) -> Job | None:
     if event.transient and (started := _started(job, event)) is not None:
         return started
     if job.state not in (JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING):
@@ -215,5 +217,5 @@ def _after_failure(job: Job, event: ItemFailed) -> Job | None:
         state=advance(job.state, Signal.BACK_OFF),
         error=event.error,
         code=event.code,
-        next_attempt_at=event.at + timedelta(seconds=backoff_seconds(event.attempt, job.job_id)),
+        next_attempt_at=now + timedelta(seconds=backoff_seconds(event.attempt, job.job_id)),
     )

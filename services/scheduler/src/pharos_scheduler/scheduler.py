@@ -217,10 +217,12 @@ class Scheduler:
         fresh = False
         while following is not None and (tracked := following).job.state not in TERMINAL:
             following = await self.book.write_over(
-                tracked, lambda job: deciding.after(job, event), fresh=fresh
+                tracked, lambda job: deciding.after(job, event, self._now()), fresh=fresh
             )
             fresh = True
         await self._bury(tracked.job, event)
+        if tracked.job.state is JobState.FAILED and not (isinstance(event, ItemFailed) and event.cleared):
+            await self._clear_what_was_begun(tracked.job)
         return self.book.get(event.job_id) or tracked
 
     async def give_up(self, item: WorkItem, reason: str) -> None:
@@ -239,6 +241,7 @@ class Scheduler:
             written = await self.book.write_over(tracked, decide)
             if written is not None:
                 await self._letters.put(await self._letter(written.job, 0))
+                await self._clear_what_was_begun(written.job)
 
     async def due(self, tenant: str, job_id: str, attempt: int) -> None:
         """The backoff after *attempt* is over, by the server's clock."""
@@ -313,8 +316,12 @@ class Scheduler:
             workers=await self._items.workers(job),
         )
 
+    async def _clear_what_was_begun(self, job: Job) -> None:
+        if job.started_at is not None:
+            await self.clear(job)
+
     async def clear(self, job: Job) -> None:
-        """Have a worker remove what a cancelled job left behind; repeatable."""
+        """Have a worker remove what a job that ended without a result left behind; repeatable."""
         self._clearing[job.job_id] = job
         await self._dispatcher.dispatch(
             WorkItem(

@@ -366,11 +366,15 @@ class ItemCompleted(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.co
 
 
 class ItemFailed(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.failed"):
-    """The try failed; ``transient`` says whether another one may fare better."""
+    """The try failed; ``transient`` says whether another one may fare better.
+
+    ``cleared``: what it had left in the index is removed already.
+    """
 
     error: str
     code: str
     transient: bool = False
+    cleared: bool = False
 
 
 class ItemSkipped(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.skipped"):
