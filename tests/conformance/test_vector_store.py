@@ -12,7 +12,7 @@ import pytest
 
 from pharos_embedder.bm25 import Lexicon, SparseVector
 from pharos_embedder.edge_store import edge_store
-from pharos_embedder.generations import PAGE
+from pharos_embedder.generations import PAGE, WRITE_BATCH
 from pharos_embedder.qdrant_store import local_mode_store, qdrant_store
 from pharos_embedder.vectors import (
     DIRECTORY_DEPTH_MAX,
@@ -21,6 +21,7 @@ from pharos_embedder.vectors import (
     DimensionMismatch,
     Filters,
     Floats,
+    Generation,
     Kind,
     Payload,
     Point,
@@ -449,3 +450,113 @@ def test_a_store_made_for_another_encoder_says_what_to_do(place: Place) -> None:
     assert store is not again
     assert again.count(ATLAS, 1, "chunk") == 1
     again.close()
+
+
+def run_of(
+    job: str, attempt: int, store: VectorStore, *, generation: int, dataset: DatasetKey = ATLAS
+) -> None:
+    """What one attempt at a job writes: a chunk, a file and a lexicon."""
+    path = f"{job}-{attempt}.py"
+    facts: dict[str, Any] = {"dataset": dataset, "generation": generation, "job": job, "attempt": attempt}
+    store.upsert([chunk(path, **facts), chunk(path, kind="file", **facts)])
+    store.put_lexicon(dataset, generation, Lexicon.of([{7: 1}]), job=job, attempt=attempt)
+
+
+def test_a_store_knows_what_the_attempts_at_a_job_left(store: VectorStore) -> None:
+    assert store.left_by("job-1", 9) == {}
+    run_of("job-1", 1, store, generation=5)
+    run_of("job-1", 2, store, generation=6)
+    run_of("job-1", 2, store, generation=8, dataset=BORA)
+    run_of("job-2", 1, store, generation=7)
+    assert store.left_by("job-1", 9) == {ATLAS: {5, 6}, BORA: {8}}
+    assert store.left_by("job-1", 1) == {ATLAS: {5}}
+    assert store.left_by("job-2", 1) == {ATLAS: {7}}
+
+
+def test_undoing_a_job_leaves_nothing_of_it_however_often_it_is_called(store: VectorStore) -> None:
+    kept, gone = chunk("kept.py"), chunk("gone.py")
+    store.upsert([kept, gone])
+    store.put_lexicon(ATLAS, 1, Lexicon.of([{7: 1}]))
+    run_of("job-1", 1, store, generation=5)
+    store.retire(ATLAS, [gone.id], 5)
+    for removed in (3, 0):
+        assert store.undo(ATLAS, "job-1", 1, 1) == removed
+        assert store.live_ids(ATLAS, 9, "chunk") == {kept.id, gone.id}
+        assert store.left_by("job-1", 9) == {}
+    assert store.lexicon(ATLAS, 9).documents == 1
+
+
+def test_undoing_a_job_touches_neither_later_attempts_nor_other_jobs(store: VectorStore) -> None:
+    run_of("job-1", 1, store, generation=5)
+    run_of("job-1", 2, store, generation=6)
+    run_of("job-2", 1, store, generation=7)
+    run_of("job-1", 1, store, generation=5, dataset=FOREIGN)
+    assert store.undo(ATLAS, "job-1", 1, 0) == 3
+    assert store.left_by("job-1", 9) == {ATLAS: {6}, FOREIGN: {5}}
+    assert store.left_by("job-2", 9) == {ATLAS: {7}}
+
+
+def test_undoing_a_job_keeps_what_is_live_of_it(store: VectorStore) -> None:
+    run_of("job-1", 1, store, generation=5)
+    run_of("job-1", 2, store, generation=6)
+    assert store.undo(ATLAS, "job-1", 2, 5) == 3
+    assert store.count(ATLAS, 5, "chunk") == 1
+    assert store.left_by("job-1", 2) == {ATLAS: {5}}
+
+
+def test_the_contents_are_what_no_run_retired_by_dataset_and_generation(store: VectorStore) -> None:
+    gone = chunk("gone.py")
+    store.upsert([gone, chunk("kept.py"), chunk("kept.py", kind="file")])
+    run_of("job-1", 1, store, generation=5)
+    run_of("job-2", 1, store, generation=5, dataset=FOREIGN)
+    store.retire(ATLAS, [gone.id], 5)
+    assert store.contents() == [
+        Generation(ATLAS, 1, 2),
+        Generation(ATLAS, 5, 2),
+        Generation(FOREIGN, 5, 2),
+    ]
+
+
+class StoppedHere(Exception):
+    """What a check raises in these tests."""
+
+
+def test_a_guarded_store_writes_nothing_once_its_check_raises(store: VectorStore) -> None:
+    allowed = [True]
+
+    def check() -> None:
+        if not allowed[0]:
+            raise StoppedHere
+
+    guarded = store.guarded(check)
+    point = chunk("a.py")
+    guarded.upsert([point])
+    allowed[0] = False
+    for write in (
+        lambda: guarded.upsert([chunk("b.py")]),
+        lambda: guarded.add_text_vectors([point.id], np.stack([axis(0)])),
+        lambda: guarded.retire(ATLAS, [point.id], 2),
+        lambda: guarded.put_lexicon(ATLAS, 2, Lexicon.of([{7: 1}])),
+        lambda: guarded.discard_unpublished(ATLAS, 0),
+        lambda: guarded.collect(ATLAS, 9),
+        lambda: guarded.undo(ATLAS, "job-1", 1, 0),
+        lambda: guarded.drop(ATLAS),
+        guarded.flush,
+    ):
+        with pytest.raises(StoppedHere):
+            write()
+    assert store.live_ids(ATLAS, 9, "chunk") == {point.id} == store.ids_without_text(ATLAS, 9)
+    assert store.count(ATLAS, 9, "lexicon") == 0
+
+
+def test_a_guarded_store_stops_between_two_of_its_small_writes(store: VectorStore) -> None:
+    calls = iter(range(2))
+
+    def check() -> None:
+        if next(calls, None) is None:
+            raise StoppedHere
+
+    points = [chunk("a.py", line=line) for line in range(1, 3 * WRITE_BATCH)]
+    with pytest.raises(StoppedHere):
+        store.guarded(check).upsert(points)
+    assert store.count(ATLAS, 1, "chunk") == 2 * WRITE_BATCH

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 from msgspec.structs import replace
@@ -35,14 +36,20 @@ from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import decode
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
+from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.control import Control
 from pharos_embedder.discovery import DiscoveryLimits
-from pharos_embedder.items import ItemLog
+from pharos_embedder.draining import Drain
+from pharos_embedder.indexing import Indexing, IndexingConfig
+from pharos_embedder.items import ItemLog, last_fact
 from pharos_embedder.presence import Presence
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.syntax import ParseOptions
-from pharos_embedder.vectors import DatasetKey
-from pharos_embedder.worker import Worker, WorkerConfig
+from pharos_embedder.taking import Fact
+from pharos_embedder.vectors import DatasetKey, Payload, Point, VectorStore
+from pharos_embedder.worker import Worker
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.journal import Superseded
@@ -84,31 +91,47 @@ def job(*, age_seconds: float = 0, max_attempts: int = 4) -> Job:
     )
 
 
-class RememberingStore:
-    """The two calls that a worker makes by itself."""
+INSTANCE = "5b0e4c0a-0000-4d3e-9a57-000000000002"
+ENDED_INSTANCE = "5b0e4c0a-0000-4d3e-9a57-000000000001"
+KEY = DatasetKey("default", "default", DATASET)
 
-    def __init__(self) -> None:
-        self.collected: list[tuple[DatasetKey, int]] = []
-        self.dropped: list[DatasetKey] = []
 
-    def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
-        self.collected.append((dataset, oldest_kept))
-        return 0
+def publisher_on(bus: Bus) -> Publisher:
+    return Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
 
-    def drop(self, dataset: DatasetKey) -> int:
-        self.dropped.append(dataset)
-        return 0
+
+def put_points(store: VectorStore, wanted: Job, *, generation: int, attempt: int = 1) -> None:
+    """What an indexing of *wanted* would have stored before its vectors."""
+    chunks = [
+        Point(
+            id=str(uuid4()),
+            payload=Payload(
+                dataset=KEY,
+                kind="chunk",
+                generation=generation,
+                path=f"{line}.py",
+                start_line=line,
+                end_line=line,
+                job=wanted.job_id,
+                attempt=attempt,
+            ),
+        )
+        for line in (1, 2)
+    ]
+    store.upsert(chunks)
+    store.put_lexicon(KEY, generation, Lexicon.of([{1: 1}]), job=wanted.job_id, attempt=attempt)
 
 
 @asynccontextmanager
-async def working(bus: Bus, folder: Path) -> AsyncIterator[RememberingStore]:
-    store: Any = RememberingStore()
+async def working(bus: Bus, folder: Path) -> AsyncIterator[VectorStore]:
+    store = local_mode_store(None, dimensions=4)
+    store.open()
     nothing: Any = None
     presence = Presence(
         bus,
         WorkerView(
             name="w2",
-            instance="i",
+            instance=INSTANCE,
             pool="default",
             state=WorkerState.IDLE,
             device="cpu",
@@ -118,28 +141,28 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[RememberingStore]:
         ),
         now,
     )
-    worker = Worker(
-        bus,
+    control = Control(bus)
+    indexing = Indexing(
         Tools(store=store, encoder=nothing, cache=nothing, parse_pool=nothing),
-        Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None),
-        presence,
-        WorkerConfig(
+        publisher_on(bus),
+        IndexingConfig(
             workspaces=folder,
             allowed_hosts=AllowedHosts.parse("http://127.0.0.1:9"),
             github_token=None,
-            job_timeout_seconds=30,
             limits=Limits(
                 fetch=FetchLimits(), discovery=DiscoveryLimits(), parsing=ParseOptions(), batch_tokens=None
             ),
         ),
-        now=now,
     )
-    task = asyncio.create_task(worker.serve())
+    worker = Worker(bus, indexing, presence, control, Drain(), now=now)
+    tasks = [asyncio.create_task(each) for each in (worker.serve(), control.follow(), presence.beat())]
     try:
         yield store
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        store.close()
 
 
 def item_of(wanted: Job, attempt: int = 1) -> WorkItem:
@@ -177,8 +200,30 @@ async def until_settled(bus: Bus) -> None:
             await asyncio.sleep(0.02)
 
 
+def log_of(
+    bus: Bus,
+    wanted: Job,
+    last: Fact | None = None,
+    *,
+    worker: str,
+    instance: str,
+    attempt: int = 1,
+    deaths: int = 0,
+) -> ItemLog:
+    return ItemLog(
+        bus,
+        item_of(wanted),
+        last,
+        attempt=attempt,
+        deaths=deaths,
+        worker=worker,
+        instance=instance,
+        now=now,
+    )
+
+
 async def earlier_worker_said(bus: Bus, wanted: Job, *facts: tuple[type[ItemEvent], dict[str, Any]]) -> None:
-    items = ItemLog(bus, item_of(wanted), attempt=1, worker="w1", now=now)
+    items = log_of(bus, wanted, worker="w1", instance=ENDED_INSTANCE)
     for kind, detail in facts:
         await items.say(kind, **detail)
 
@@ -194,19 +239,18 @@ async def test_what_was_about_to_be_published_is_published_by_the_next_worker(
     wanted = job()
     await earlier_worker_said(bus, wanted, (ItemStarted, {}), (ItemCommitting, {"result": RESULT}))
     await hand_out(bus, item_of(wanted))
-    async with working(bus, tmp_path) as store:
+    async with working(bus, tmp_path):
         await until_said(bus, wanted, ItemCompleted)
         await until_settled(bus)
     live = await record(bus)
     assert live is not None
     assert (live.generation, live.stage, live.job_id) == (20, IndexStage.FULL, wanted.job_id)
-    assert store.collected == [(DatasetKey("default", "default", DATASET), 0)]
 
 
 async def test_a_worker_that_died_after_publishing_is_only_spoken_for(bus: Bus, tmp_path: Path) -> None:
     wanted = job()
     await earlier_worker_said(bus, wanted, (ItemStarted, {}), (ItemCommitting, {"result": RESULT}))
-    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
+    publisher = publisher_on(bus)
     await publisher.publish(wanted, RESULT, IndexStage.FULL)
     before = await record(bus)
     await hand_out(bus, item_of(wanted))
@@ -220,7 +264,7 @@ async def test_a_publish_that_another_job_overtook_fails_with_a_sentence(bus: Bu
     wanted = job()
     await earlier_worker_said(bus, wanted, (ItemStarted, {}), (ItemCommitting, {"result": RESULT}))
     other = replace(wanted, job_id="0199a3c4-6c00-7abc-8def-000000000000")
-    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
+    publisher = publisher_on(bus)
     await publisher.publish(other, replace(RESULT, generation=15), IndexStage.FULL)
     await hand_out(bus, item_of(wanted))
     async with working(bus, tmp_path):
@@ -256,20 +300,25 @@ async def test_an_item_that_waited_too_long_never_runs(bus: Bus, tmp_path: Path)
 async def test_an_item_that_killed_its_workers_fails_and_takes_back_what_it_showed(
     bus: Bus, tmp_path: Path
 ) -> None:
-    wanted = job(max_attempts=2)
-    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
-    await publisher.publish(wanted, RESULT, IndexStage.LEXICAL)
-    await earlier_worker_said(
-        bus, wanted, (ItemStarted, {}), (ItemLexicalReady, {"dataset": DATASET, "files": 1, "chunks": 2})
-    )
-    await hand_out(bus, item_of(wanted, attempt=3))
+    wanted = job()
+    await publisher_on(bus).publish(wanted, RESULT, IndexStage.LEXICAL)
+    first = log_of(bus, wanted, worker="w0", instance=ENDED_INSTANCE, deaths=1)
+    await first.say(ItemStarted)
+    await first.say(ItemLexicalReady, dataset=DATASET, files=1, chunks=2)
     async with working(bus, tmp_path) as store:
+        put_points(store, wanted, generation=RESULT.generation)
+        await hand_out(bus, item_of(wanted))
         failed = await until_said(bus, wanted, ItemFailed)
         await until_settled(bus)
-    assert isinstance(failed, ItemFailed)
-    assert (failed.code, failed.transient) == ("worker_lost", False)
-    assert await record(bus) is None
-    assert store.dropped == [DatasetKey("default", "default", DATASET)]
+        assert isinstance(failed, ItemFailed)
+        assert (failed.code, failed.transient, failed.deaths) == ("poison", False, 2)
+        assert await record(bus) is None
+        assert store.left_by(wanted.job_id, 9) == {}
+    assert [type(event).__name__ for event in await said(bus, wanted)] == [
+        "ItemStarted",
+        "ItemLexicalReady",
+        "ItemFailed",
+    ]
 
 
 async def test_a_repository_that_cannot_be_reached_fails_and_may_be_tried_again(
@@ -288,10 +337,10 @@ async def test_a_repository_that_cannot_be_reached_fails_and_may_be_tried_again(
 
 async def test_a_worker_that_lost_its_item_cannot_say_another_word_about_it(bus: Bus) -> None:
     wanted = job()
-    frozen = ItemLog(bus, item_of(wanted), attempt=1, worker="w1", now=now)
+    frozen = log_of(bus, wanted, worker="w1", instance=ENDED_INSTANCE)
     await frozen.say(ItemStarted)
-    next_one = ItemLog(bus, item_of(wanted), attempt=2, worker="w2", now=now)
-    await next_one.last()
+    last = await last_fact(bus, wanted.tenant, wanted.job_id, subjects.ITEM_REPOSITORY)
+    next_one = log_of(bus, wanted, last, worker="w2", instance=INSTANCE, attempt=2)
     await next_one.say(ItemStarted)
     with pytest.raises(Superseded):
         await frozen.say(ItemCommitting, result=RESULT)
@@ -304,7 +353,7 @@ async def test_a_worker_that_lost_its_item_cannot_say_another_word_about_it(bus:
 
 
 async def test_a_dataset_that_is_global_or_local_keeps_its_scope(bus: Bus) -> None:
-    publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
+    publisher = publisher_on(bus)
     await publisher.publish(replace(job(), scope=Scope.LOCAL), RESULT, IndexStage.FULL)
     live = await record(bus)
     assert live is not None
@@ -321,5 +370,5 @@ async def test_who_searches_in_the_same_process_hears_of_a_publishing_and_a_with
     await publisher.publish(job(), RESULT, IndexStage.LEXICAL)
     assert heard == [await record(bus)]
     await publisher.publish(job(), RESULT, IndexStage.LEXICAL)  # a repeat changes nothing
-    assert await publisher.withdraw(job(), DATASET)
+    assert await publisher.withdraw(job(), DATASET, {RESULT.generation}) == 0
     assert heard[1:] == [None]

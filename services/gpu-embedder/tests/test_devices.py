@@ -8,6 +8,7 @@ from pharos_embedder.devices import (
     choose_device,
     cpu_flags,
     decide,
+    memory_of,
     thread_count,
 )
 
@@ -104,3 +105,8 @@ def test_this_machine_has_at_least_a_cpu() -> None:
     assert choice.dtype in {"bfloat16", "float32"}
     assert choice.threads >= 1
     assert choose_device().why
+
+
+def test_the_memory_of_a_cpu_is_that_of_the_machine() -> None:
+    used, total = memory_of("cpu")
+    assert 0 < used < total

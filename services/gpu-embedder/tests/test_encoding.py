@@ -16,13 +16,13 @@ from pharos_embedder.encoding import (
     EncoderBusy,
     EncoderService,
     EncodingOutOfMemory,
-    EncodingStopped,
     Priority,
     Turnstile,
     batches,
     encode,
     is_out_of_memory,
 )
+from pharos_embedder.ports import Stopped
 
 DEADLINE_SECONDS = 10.0
 
@@ -133,9 +133,36 @@ def test_another_error_is_not_taken_for_a_lack_of_memory() -> None:
 
 def test_a_stop_ends_before_the_next_batch() -> None:
     encoder = FakeEncoder()
-    with pytest.raises(EncodingStopped):
-        encode(["a" * 10] * 40, encoder, should_stop=lambda: len(encoder.shapes) >= 2)
+    finished: list[int] = []
+
+    def check() -> None:
+        if len(encoder.shapes) >= 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        encode(
+            ["a" * 10] * 40, encoder, check=check, on_batch=lambda places, _vectors: finished.extend(places)
+        )
     assert len(encoder.shapes) == 2
+    assert finished == list(range(8))
+
+
+def test_each_batch_is_told_with_the_places_of_its_texts() -> None:
+    texts = ["a" * n for n in (3, 30, 1, 9, 30, 2, 17)]
+    told: dict[int, int] = {}
+    encode(
+        texts,
+        FakeEncoder(),
+        on_batch=lambda places, vectors: told.update(zip(places, lengths_of(vectors), strict=True)),
+    )
+    assert told == {place: len(text) for place, text in enumerate(texts)}
+
+
+def test_a_smaller_budget_is_told_so_that_the_next_call_begins_with_it() -> None:
+    encoder = FakeEncoder(memory=10)
+    budgets: list[int] = []
+    encode(["a" * 5] * 8, encoder, on_budget=budgets.append)
+    assert budgets == [20, 10]
 
 
 class HeldEncoder(FakeEncoder):

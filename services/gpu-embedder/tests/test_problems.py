@@ -3,15 +3,28 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 
 import pytest
 
+from pharos_contracts.jobs.v1 import Stage
 from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
 from pharos_embedder.parse_pool import ParsePoolBroken
-from pharos_embedder.problems import problem_of, unexpected
+from pharos_embedder.ports import unexpected
+from pharos_embedder.problems import TABLE, problem_of
 from pharos_embedder.publishing import PublishConflict
-from pharos_embedder.vectors import DimensionMismatch, PointsMissing, StoreError, StoreUnavailable
+from pharos_embedder.stages import IndexIncomplete, StageTimedOut
+from pharos_embedder.vectors import (
+    DimensionMismatch,
+    PointsMissing,
+    StoreClosed,
+    StoreError,
+    StoreFull,
+    StoreLocked,
+    StoreUnavailable,
+)
 from pharos_sources.git_errors import (
+    FetchError,
     FetchFailed,
     FetchTimedOut,
     GitMissing,
@@ -24,32 +37,42 @@ from pharos_sources.git_errors import (
 from pharos_sources.repository_url import InvalidRepositoryUrl
 
 URL = "https://h/o/r"
+CLASSED: list[tuple[Exception, str, bool]] = [
+    (RepositoryNotFound(URL), "repository_not_found", False),
+    (RefNotFound(URL, "main"), "ref_not_found", False),
+    (RepositoryEmpty(URL), "repository_empty", False),
+    (RepositoryTooLarge(URL, "2 GiB"), "repository_too_large", False),
+    (FetchTimedOut(URL, 9), "fetch_failed", True),
+    (HostUnreachable("h", transient=True), "fetch_failed", True),
+    (HostUnreachable("h", transient=False), "fetch_failed", False),
+    (FetchFailed("the disk is full", transient=True), "fetch_failed", True),
+    (FetchFailed("the host does not have a public address"), "fetch_failed", False),
+    (GitMissing(), "fetch_failed", False),
+    (FetchError("x"), "fetch_failed", False),
+    (InvalidRepositoryUrl("not public"), "invalid_repository_url", False),
+    (PublishConflict("d"), "publish_conflict", True),
+    (IndexIncomplete("d"), "publish_conflict", True),
+    (EncoderBusy("full"), "encoder_busy", True),
+    (EncodingOutOfMemory(9), "out_of_memory", True),
+    (MemoryError(), "out_of_memory", True),
+    (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", True),
+    (OSError(errno.ENOMEM, "no memory"), "out_of_memory", True),
+    (StoreUnavailable("away"), "store_unavailable", True),
+    (PointsMissing(3), "store_changed", True),
+    (StoreFull("full"), "disk_full", True),
+    (OSError(errno.ENOSPC, "full"), "disk_full", True),
+    (OSError(errno.EDQUOT, "full"), "disk_full", True),
+    (DimensionMismatch("here", 3, 4), "store_mismatch", False),
+    (StoreLocked("x"), "store_failed", False),
+    (StoreClosed("x"), "store_failed", False),
+    (StoreError("x"), "store_failed", False),
+    (ParsePoolBroken("x"), "parsing_failed", True),
+    (StageTimedOut(None, 60), "timed_out", False),
+    *((StageTimedOut(stage, 60), "timed_out", stage is Stage.FETCH) for stage in Stage),
+]
 
 
-@pytest.mark.parametrize(
-    ("error", "code", "transient"),
-    [
-        (RepositoryNotFound(URL), "repository_not_found", False),
-        (RefNotFound(URL, "main"), "ref_not_found", False),
-        (RepositoryEmpty(URL), "repository_empty", False),
-        (RepositoryTooLarge(URL, "2 GiB"), "repository_too_large", False),
-        (FetchTimedOut(URL, 9), "fetch_failed", FetchTimedOut.transient),
-        (HostUnreachable("h", transient=True), "fetch_failed", True),
-        (FetchFailed("x", transient=False), "fetch_failed", False),
-        (GitMissing(), "fetch_failed", GitMissing.transient),
-        (InvalidRepositoryUrl("not public"), "invalid_repository_url", False),
-        (PublishConflict("d"), "publish_conflict", True),
-        (EncoderBusy("full"), "encoder_busy", True),
-        (EncodingOutOfMemory(9), "out_of_memory", False),
-        (StoreUnavailable("away"), "store_failed", True),
-        (PointsMissing(3), "store_failed", True),
-        (DimensionMismatch("here", 3, 4), "store_mismatch", False),
-        (StoreError("x"), "store_failed", False),
-        (ParsePoolBroken("x"), "parsing_failed", True),
-        (TimeoutError(), "timed_out", False),
-        (OSError(errno.ENOSPC, "full"), "disk_full", True),
-    ],
-)
+@pytest.mark.parametrize(("error", "code", "transient"), CLASSED)
 def test_a_failure_is_a_sentence_with_a_code(error: Exception, code: str, transient: bool) -> None:
     problem = problem_of(error)
     assert problem is not None
@@ -57,8 +80,32 @@ def test_a_failure_is_a_sentence_with_a_code(error: Exception, code: str, transi
     assert len(problem.sentence) > 0
 
 
+def derived(kind: type[Exception]) -> Iterator[type[Exception]]:
+    for each in kind.__subclasses__():
+        yield each
+        yield from derived(each)
+
+
+def test_every_row_and_every_error_of_the_fetch_and_of_the_store_is_tested_above() -> None:
+    tested = {type(error) for error, _, _ in CLASSED}
+    fetching = {each for each in derived(FetchError) if each.__module__ == FetchError.__module__}
+    assert tested >= {*TABLE, *fetching, *derived(StoreError)}
+
+
+def test_a_stage_that_took_too_long_is_named_with_its_limit() -> None:
+    problem = problem_of(StageTimedOut(Stage.PARSE, 1800))
+    assert problem is not None
+    assert problem.sentence == "Its stage 'parse' took longer than the 1800 seconds that it may take"
+
+
 @pytest.mark.parametrize(
-    "error", [OSError(errno.EIO, "secret detail"), ValueError("secret detail"), KeyError("secret detail")]
+    "error",
+    [
+        OSError(errno.EIO, "secret detail"),
+        ValueError("secret detail"),
+        KeyError("secret detail"),
+        TimeoutError(),
+    ],
 )
 def test_what_nobody_expects_is_not_taken_for_a_known_failure(error: Exception) -> None:
     assert problem_of(error) is None

@@ -9,10 +9,10 @@ import torch
 from numpy.typing import NDArray
 
 from pharos_embedder import training
+from pharos_embedder.ports import Stopped
 from pharos_embedder.training import (
     WALKS_MAX,
     Node2VecConfig,
-    TrainingStopped,
     WalkGraph,
     batch_size,
     plan,
@@ -194,12 +194,13 @@ def test_weights_that_are_not_above_zero_are_no_edges() -> None:
 def test_a_stop_ends_the_training() -> None:
     asked: list[int] = []
 
-    def stop() -> bool:
+    def check() -> None:
         asked.append(1)
-        return len(asked) > 3
+        if len(asked) > 3:
+            raise Stopped
 
-    with pytest.raises(TrainingStopped):
-        train(two_cliques(12), 24, QUICK, should_stop=stop)
+    with pytest.raises(Stopped):
+        train(two_cliques(12), 24, QUICK, check=check)
     assert len(asked) == 4
 
 

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, as_stored, vector_key
+from pharos_embedder.vector_cache import (
+    LIMIT_BYTES_MIN,
+    VectorCache,
+    as_stored,
+    label_of,
+    parse_label,
+    vector_key,
+)
 
 LIMIT_BYTES = LIMIT_BYTES_MIN
 DIMENSIONS = 384
@@ -260,3 +267,64 @@ def test_two_processes_share_one_cache(path: Path, warnings: list[str]) -> None:
         for process in (one, other):
             process.kill()
     assert warnings == []
+
+
+def test_what_was_stored_for_a_job_is_forgotten_with_it_and_nothing_else(cache: VectorCache) -> None:
+    cache.put_many({key(n): vector(n) for n in range(10)}, job="job-1.acme")
+    cache.put_many({key(n): vector(n) for n in range(10, 15)}, job="job-1.acme")
+    cache.put_many({key(n): vector(n) for n in range(20, 25)}, job="job-10.acme")
+    cache.put_many({key(n): vector(n) for n in range(30, 35)})
+    assert cache.jobs() == ["job-1.acme", "job-10.acme"]
+    assert cache.forget("job-1.acme") == 15
+    assert cache.forget("job-1.acme") == 0
+    assert set(cache.get_many([key(n) for n in range(40)])) == {
+        key(n) for n in (*range(20, 25), *range(30, 35))
+    }
+    assert cache.jobs() == ["job-10.acme"]
+
+
+def test_what_a_job_published_is_kept(cache: VectorCache) -> None:
+    cache.put_many({key(n): vector(n) for n in range(10)}, job="job-1.acme")
+    cache.keep("job-1.acme")
+    assert cache.jobs() == []
+    assert cache.forget("job-1.acme") == 0
+    assert len(cache.get_many([key(n) for n in range(10)])) == 10
+
+
+def test_an_entry_that_was_copied_to_the_young_segment_is_forgotten_in_both(cache: VectorCache) -> None:
+    cache.put_many({key(1): vector(1)}, job="job-1.acme")
+    before = 0
+    for start in range(1000, 9000, 50):  # until the segments change places, and what is asked for is copied
+        cache.put_many({key(n): vector(n) for n in range(start, start + 50)})
+        held = cache.count()
+        assert len(cache.get_many([key(1)])) == 1
+        if cache.count() > held:
+            break
+        assert held > before
+        before = held
+    else:
+        raise AssertionError("nothing was copied")
+    assert cache.forget("job-1.acme") == 1
+    assert cache.get_many([key(1)]) == {}
+
+
+def test_a_cache_that_was_closed_still_knows_for_whom_it_holds_what(path: Path, warnings: list[str]) -> None:
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as first:
+        first.put_many({key(n): vector(n) for n in range(10)}, job="job-1.acme")
+    with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append) as second:
+        assert second.jobs() == ["job-1.acme"]
+        assert second.forget("job-1.acme") == 10
+    assert warnings == []
+
+
+def test_the_keys_by_job_are_bounded_and_the_oldest_jobs_go_first(cache: VectorCache) -> None:
+    for number in range(60):
+        keys = range(number * 40, number * 40 + 40)
+        cache.put_many({key(n): vector(n) for n in keys}, job=f"job-{number:03}.acme")
+    held = cache.jobs()
+    assert held == [f"job-{number:03}.acme" for number in range(60 - len(held), 60)]
+    assert 0 < len(held) < 60
+
+
+def test_a_label_says_whose_job_it_is() -> None:
+    assert parse_label(label_of("0199a3c4-6c00", "acme")) == ("0199a3c4-6c00", "acme")

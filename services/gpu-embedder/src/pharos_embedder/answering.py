@@ -1,4 +1,4 @@
-"""``rpc.search``: a question of the bus becomes a query, its answer a message."""
+"""``rpc.search`` and ``rpc.store``: a question of the bus becomes a query, its answer a message."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Final
 import anyio.to_thread
 import structlog
 
+from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
@@ -18,13 +19,33 @@ from pharos_embedder import search
 from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
 from pharos_embedder.encoding import EncoderBusy
 from pharos_embedder.fusion import Reason
-from pharos_embedder.vectors import DatasetKey, Filters, Searched, Selection, StoreError
+from pharos_embedder.vectors import DatasetKey, Filters, Searched, Selection, StoreError, VectorStore
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddress, parse_repository_url
 
 log = structlog.get_logger()
 
 STARTING_SECONDS_MAX: Final = 4.0
+
+
+async def describe(store: VectorStore, _question: DescribeStore) -> Message:
+    """``rpc.store``: everything that *store* holds, by dataset and generation."""
+    try:
+        held = await anyio.to_thread.run_sync(store.contents)
+    except StoreError as error:
+        return Refused(code="store_unavailable", detail=str(error), status=503)
+    return StoreContents(
+        generations=tuple(
+            StoredGeneration(
+                tenant=each.dataset.tenant,
+                project=each.dataset.project,
+                dataset=each.dataset.dataset,
+                generation=each.number,
+                points=each.points,
+            )
+            for each in held
+        )
+    )
 
 
 class Answers:

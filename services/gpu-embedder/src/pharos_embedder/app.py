@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import socket
 import sys
+from collections.abc import Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from typing import Final
 from uuid import uuid4
@@ -16,21 +19,25 @@ import anyio
 import anyio.to_thread
 import structlog
 
+from pharos_contracts.control.v1 import DescribeStore
 from pharos_contracts.identity import as_token
-from pharos_contracts.rpc import SEARCH
+from pharos_contracts.rpc import SEARCH, STORE
 from pharos_contracts.search.v1 import Search
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
-from pharos_embedder.answering import Answers
+from pharos_embedder.answering import Answers, describe
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, probe
+from pharos_embedder.control import Control
+from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
+from pharos_embedder.draining import Drain, drain_when_asked
 from pharos_embedder.encoding import EncoderService
+from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
 from pharos_embedder.model import EncoderUnavailable, load_encoder
 from pharos_embedder.parse_pool import ParsePool
-from pharos_embedder.presence import Presence
+from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
@@ -38,7 +45,7 @@ from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, VectorStore
-from pharos_embedder.worker import Worker, WorkerConfig
+from pharos_embedder.worker import Worker
 from pharos_service.bus import Bus
 from pharos_service.health import probes
 from pharos_service.rpc import answer, make_broker
@@ -87,16 +94,22 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     broker = make_broker(settings, "pharos-embedder")
     bus = Bus(await broker.connect())
     catalogue = Catalogue(bus)
+    answer(broker, STORE, DescribeStore, partial(describe, store), workers=1)
     if role in ("all", "search"):
         engine = SearchEngine(store, encoder.encode_query)
         answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+
+    async def watch_readiness() -> None:
+        while True:
+            waiting_for[:] = [] if bus.connected else ["the bus"]
+            await anyio.sleep(READY_POLL_SECONDS)
+
     try:
         await broker.start()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(catalogue.follow)
+            tasks.start_soon(watch_readiness)
             if role in ("all", "worker") and settings.worker_slots > 0:
-                presence = Presence(bus, _view(settings, choice, encoder), utc_now)
-                tasks.start_soon(presence.beat)
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -104,44 +117,62 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                     now=utc_now,
                     on_change=catalogue.note,
                 )
-                for worker in _workers(
-                    settings, allowed_hosts, bus, presence, publisher, store, encoder, opened
-                ):
-                    tasks.start_soon(worker.serve)
-            while True:
-                waiting_for[:] = [] if bus.connected else ["the bus"]
-                await anyio.sleep(READY_POLL_SECONDS)
+                presence = Presence(
+                    bus, _view(settings, choice, encoder), utc_now, lambda: Memory(*memory_of(choice.device))
+                )
+                cache = _cache(settings, opened)
+                works = _works(settings, allowed_hosts, publisher, store, encoder, cache, opened)
+                await _work(bus, settings, presence, cache, works)
+                tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
             await broker.stop()
 
 
-def _workers(
-    settings: Settings,
-    allowed_hosts: AllowedHosts,
-    bus: Bus,
-    presence: Presence,
-    publisher: Publisher,
-    store: VectorStore,
-    encoder: EncoderService,
-    opened: ExitStack,
-) -> list[Worker]:
-    home = settings.home_path
+async def _work(
+    bus: Bus, settings: Settings, presence: Presence, cache: VectorCache, works: Sequence[Indexing]
+) -> None:
+    """Take and do items, until the process was asked to stop and every slot has drained."""
+    control, drain = Control(bus), Drain()
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(presence.beat)
+        tasks.start_soon(control.follow)
+        tasks.start_soon(drain_when_asked, drain, presence, settings.drain_seconds)
+        tasks.start_soon(forget_cancelled, bus, cache)
+        async with anyio.create_task_group() as slots:
+            for work in works:
+                slots.start_soon(Worker(bus, work, presence, control, drain, now=utc_now).serve)
+        tasks.cancel_scope.cancel()
+
+
+def _cache(settings: Settings, opened: ExitStack) -> VectorCache:
     cache = VectorCache(
-        home / "vectors",
+        settings.home_path / "vectors",
         limit_bytes=settings.vector_cache_max_mb * MiB,
         warn=lambda text: log.warning("vector_cache", detail=text),
     )
     opened.callback(cache.close)
+    return cache
+
+
+def _works(
+    settings: Settings,
+    allowed_hosts: AllowedHosts,
+    publisher: Publisher,
+    store: VectorStore,
+    encoder: EncoderService,
+    cache: VectorCache,
+    opened: ExitStack,
+) -> list[Indexing]:
+    """The work of each slot."""
     # What a killed process left behind belongs to nobody: one home has one embedder.
-    workspaces = home / "workspaces"
+    workspaces = settings.home_path / "workspaces"
     remove_tree(workspaces)
     workspaces.mkdir(parents=True, mode=0o700)
-    config = WorkerConfig(
+    config = IndexingConfig(
         workspaces=workspaces,
         allowed_hosts=allowed_hosts,
         github_token=Secret(settings.github_token.reveal()) if settings.github_token else None,
-        job_timeout_seconds=settings.job_timeout_seconds,
         limits=_limits(settings),
     )
     found = []
@@ -149,7 +180,7 @@ def _workers(
         pool = ParsePool(PARSE_WORKERS, settings.parse_timeout_seconds)
         opened.callback(pool.close)
         tools = Tools(store=store, encoder=encoder, cache=cache, parse_pool=pool)
-        found.append(Worker(bus, tools, publisher, presence, config, now=utc_now))
+        found.append(Indexing(tools, publisher, config))
     return found
 
 
@@ -204,7 +235,10 @@ def _allowed_hosts(settings: Settings) -> AllowedHosts:
 def _limits(settings: Settings) -> Limits:
     file_bytes = settings.max_file_size_mb * MiB
     return Limits(
-        fetch=FetchLimits(bytes_max=settings.repository_max_mb * MiB),
+        fetch=FetchLimits(
+            seconds=math.inf,  # the stage has a limit of its own
+            bytes_max=settings.repository_max_mb * MiB,
+        ),
         discovery=DiscoveryLimits(
             file_bytes_max=min(file_bytes, settings.source_file_max_mb * MiB),
             total_bytes_max=settings.repository_max_mb * MiB,
@@ -217,6 +251,7 @@ def _limits(settings: Settings) -> Limits:
         batch_tokens=None
         if settings.embedding_batch_tokens == "auto"
         else int(settings.embedding_batch_tokens),
+        job_seconds=settings.job_timeout_seconds,
     )
 
 

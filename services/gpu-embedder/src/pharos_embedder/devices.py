@@ -142,6 +142,15 @@ def _read(path: Path) -> str:
         return ""
 
 
+def memory_of(device: str) -> tuple[int, int]:
+    """(used, total) bytes of *device*: of the GPU, or of the machine where the two share it."""
+    if device.startswith("cuda"):
+        free, total = torch.cuda.mem_get_info(device)
+        return int(total - free), int(total)
+    memory = psutil.virtual_memory()
+    return int(memory.total - memory.available), int(memory.total)
+
+
 def free_bytes(device: str) -> int:
     """Memory that is free on *device* now: of the GPU, or of the machine where the two share it."""
     if device.startswith("cuda"):

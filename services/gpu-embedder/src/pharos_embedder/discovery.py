@@ -21,6 +21,7 @@ import msgspec
 from pharos_embedder.file_rules import folder_reason, head_reason, name_reason
 from pharos_embedder.git_patterns import PATTERN_FILE_BYTES_MAX, AttributeRules, IgnoreRules
 from pharos_embedder.languages import DATA_LANGUAGES, TEXT, language_of
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.reading import read_regular
 from pharos_embedder.text_encoding import decode
 
@@ -82,12 +83,14 @@ def discover(
     limits: DiscoveryLimits | None = None,
     *,
     clock: Callable[[], float] = time.monotonic,
+    check: Check = unchecked,
 ) -> Discovery:
     """Every file under *root* that is to be indexed, sorted by path, and what was left out.
 
-    Raises OSError if *root* itself cannot be listed; a folder or file further down that cannot is left out.
+    *check* is called before each entry; what it raises ends the walk. Raises OSError if *root* itself cannot
+    be listed; a folder or file further down that cannot is left out.
     """
-    return _Walk(root, limits or DiscoveryLimits(), clock).run()
+    return _Walk(root, limits or DiscoveryLimits(), clock, check).run()
 
 
 def read_configs(root: Path, files: tuple[SourceFile, ...]) -> dict[str, str]:
@@ -112,8 +115,9 @@ def _is_config(name: str) -> bool:
 class _Walk:
     """One discovery: the stack of what is still to be looked at, and the account."""
 
-    def __init__(self, root: Path, limits: DiscoveryLimits, clock: Callable[[], float]) -> None:
+    def __init__(self, root: Path, limits: DiscoveryLimits, clock: Callable[[], float], check: Check) -> None:
         self._root = root
+        self._check = check
         self._limits = limits
         self._clock = clock
         self._ends_at = clock() + limits.seconds_max
@@ -131,6 +135,7 @@ class _Walk:
         self._submodules = frozenset(_submodule_paths((decode(modules) or "") if modules else ""))
         stack = list(self._list("", 0, None))[::-1]
         while stack:
+            self._check()
             entry = stack.pop()
             self._entries += 1
             late = self._clock() > self._ends_at

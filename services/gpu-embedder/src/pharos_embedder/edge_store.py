@@ -30,6 +30,7 @@ from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     ALIVE,
     STRUCTURE_DIMENSIONS,
+    VALUES_MAX,
     AllOf,
     AnyOf,
     Condition,
@@ -60,7 +61,7 @@ OPTIMIZE_SECONDS_MAX: Final = 1_800.0
 OPTIMIZE_WRITES_MIN: Final = 1_000  # fewer changed points since the last time are not worth a copy
 _POLL_SECONDS: Final = 0.05
 
-_KEYWORDS: Final = ("key", "kind", "path", "directories", "language", "repository", "symbol_kind")
+_KEYWORDS: Final = ("key", "kind", "path", "directories", "language", "repository", "symbol_kind", "job")
 _INTEGERS: Final = ("from", "until")
 
 
@@ -231,6 +232,11 @@ class EdgeEngine:
     def count(self, condition: Condition) -> int:
         with self._read() as shard:
             return int(shard.count(edge.CountRequest(exact=True, filter=_filter(condition))))
+
+    def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
+        request = edge.FacetRequest(field, limit=VALUES_MAX, exact=True, filter=_filter(condition))
+        with self._read() as shard:
+            return {hit.value: hit.count for hit in shard.facet(request)}
 
     def nearest(
         self, name: VectorName, vector: Floats | SparseVector, condition: Condition, limit: int

@@ -18,16 +18,16 @@ import torch
 from numpy.typing import NDArray
 
 from pharos_embedder.model import Encoder
+from pharos_embedder.ports import Check, unchecked
 
 Progress = Callable[[int, int], None]
 """Called with (done, total) texts after each batch; done never falls and ends at total."""
 
+OnBatch = Callable[[Sequence[int], NDArray[np.float32]], None]
+"""Called after each batch with the indexes of its texts and their vectors."""
+
 WINDOW_TEXTS: Final = 4_096
 """Texts tokenized and sorted at a time: enough for full batches of equal length, about 30 MB of token ids."""
-
-
-class EncodingStopped(Exception):
-    """`should_stop` answered yes; nothing of this call is kept."""
 
 
 class EncodingOutOfMemory(Exception):
@@ -52,36 +52,42 @@ def encode(
     *,
     token_budget: int | None = None,
     on_progress: Progress | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    on_batch: OnBatch | None = None,
+    on_budget: Callable[[int], None] | None = None,
+    check: Check = unchecked,
 ) -> NDArray[np.float32]:
     """(N, D) float32 unit vectors, in the order of *texts*.
 
     *token_budget* bounds the padded tokens of a batch (the encoder's own by default). When the device runs
-    out of memory the budget is halved for the rest of the call. Raises EncodingStopped before a batch once
-    *should_stop* says so, and EncodingOutOfMemory when a single text does not fit.
+    out of memory the budget is halved for the rest of the call, and *on_budget* hears of it. *check* is
+    called before each batch; what it raises ends the call. Raises EncodingOutOfMemory when a single text
+    does not fit.
     """
     total = len(texts)
     vectors = np.empty((total, encoder.dimensions), dtype=np.float32)
     budget = max(1, encoder.token_budget if token_budget is None else token_budget)
     done = 0
     for start in range(0, total, WINDOW_TEXTS):
-        _stop_when_asked(should_stop)
+        check()
         window = texts[start : start + WINDOW_TEXTS]
         prompt = encoder.document_prompt
         ids = encoder.tokenize([prompt + text for text in window] if prompt else window)
         lengths = [len(one) for one in ids]
         waiting = deque(batches(lengths, budget))
         while waiting:
-            _stop_when_asked(should_stop)
+            check()
             batch = waiting.popleft()
+            places = [start + index for index in batch]
             try:
-                vectors[[start + index for index in batch]] = encoder.forward([ids[index] for index in batch])
+                vectors[places] = encoder.forward([ids[index] for index in batch])
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 failed = error
             else:
                 done += len(batch)
+                if on_batch is not None:
+                    on_batch(places, vectors[places])
                 if on_progress is not None:
                     on_progress(done, total)
                 continue
@@ -92,6 +98,8 @@ def encode(
             del failed
             _release_memory()
             budget = max(1, min(budget, widest * len(batch)) // 2)
+            if on_budget is not None:
+                on_budget(budget)
             left = batch + [index for later in waiting for index in later]
             waiting = deque([left[i] for i in part] for part in batches([lengths[i] for i in left], budget))
     return vectors
@@ -127,11 +135,6 @@ def _release_memory() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-def _stop_when_asked(should_stop: Callable[[], bool] | None) -> None:
-    if should_stop is not None and should_stop():
-        raise EncodingStopped
 
 
 class Priority(IntEnum):
@@ -222,6 +225,7 @@ class EncoderService:
         self._query_wait_seconds = query_wait_seconds
         self.version: Final = encoder.version
         self.dimensions: Final = encoder.dimensions
+        self.token_budget: Final = encoder.token_budget
 
     def encode_documents(
         self,
@@ -230,14 +234,22 @@ class EncoderService:
         priority: Priority = Priority.REPOSITORY,
         token_budget: int | None = None,
         on_progress: Progress | None = None,
-        should_stop: Callable[[], bool] | None = None,
+        on_batch: OnBatch | None = None,
+        on_budget: Callable[[int], None] | None = None,
+        check: Check = unchecked,
     ) -> NDArray[np.float32]:
         """As `encode`, giving way to whoever goes first before each batch. Blocks; raises EncoderBusy as
         well.
         """
         shared = _SharedEncoder(self._encoder, self._turnstile, priority)
         return encode(
-            texts, shared, token_budget=token_budget, on_progress=on_progress, should_stop=should_stop
+            texts,
+            shared,
+            token_budget=token_budget,
+            on_progress=on_progress,
+            on_batch=on_batch,
+            on_budget=on_budget,
+            check=check,
         )
 
     def encode_query(self, text: str) -> NDArray[np.float32]:

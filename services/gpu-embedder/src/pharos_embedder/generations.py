@@ -10,6 +10,7 @@ import msgspec
 import numpy as np
 
 from pharos_embedder.bm25 import EMPTY_LEXICON, Lexicon, SparseVector
+from pharos_embedder.ports import Check
 from pharos_embedder.vectors import (
     ALIVE,
     HITS_MAX,
@@ -18,6 +19,7 @@ from pharos_embedder.vectors import (
     Condition,
     DatasetKey,
     Floats,
+    Generation,
     Hit,
     Ids,
     Kind,
@@ -68,6 +70,9 @@ class Engine(Protocol):
         """The `structure` vectors of the points, those that have one."""
 
     def count(self, condition: Condition) -> int: ...
+    def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
+        """How many of the points there are by each value of *field*."""
+
     def nearest(
         self, name: VectorName, vector: Floats | SparseVector, condition: Condition, limit: int
     ) -> list[Hit]: ...
@@ -91,6 +96,9 @@ class GenerationStore:
 
     def optimize(self) -> bool:
         return self._engine.optimize()
+
+    def guarded(self, check: Check) -> "GenerationStore":
+        return GenerationStore(GuardedEngine(self._engine, check), dimensions=self._dimensions)
 
     # Writing
 
@@ -121,10 +129,15 @@ class GenerationStore:
 
     def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
         self._delete(AllOf((of_dataset(dataset), Range(field="from", above=live))))
-        retired = AllOf((of_dataset(dataset), Range(field="until", above=live, at_most=ALIVE - 1)))
-        # A page whose points live again no longer meets the condition: the first page is always the next.
-        while page := self._engine.ids(retired, after=None, limit=PAGE)[0]:
-            self._set_until(page, ALIVE)
+        self._let_live(AllOf((of_dataset(dataset), Range(field="until", above=live, at_most=ALIVE - 1))))
+
+    def undo(self, dataset: DatasetKey, job: str, attempts: int, live: int) -> int:
+        # In this order a repeat, after a crash in between, finds again which generations these were.
+        for generation in self._engine.counts("from", _written(job, attempts, of_dataset(dataset))):
+            if int(generation) > live:
+                at = Range(field="until", above=int(generation) - 1, at_most=int(generation))
+                self._let_live(AllOf((of_dataset(dataset), at)))
+        return self._delete(_written(job, attempts, of_dataset(dataset), Range(field="from", above=live)))
 
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         return self._delete(AllOf((of_dataset(dataset), Range(field="until", at_most=oldest_kept))))
@@ -134,7 +147,9 @@ class GenerationStore:
         self._delete(of_dataset(dataset))
         return chunks
 
-    def put_lexicon(self, dataset: DatasetKey, generation: int, lexicon: Lexicon) -> None:
+    def put_lexicon(
+        self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
+    ) -> None:
         earlier = AllOf(
             (
                 of_dataset(dataset),
@@ -153,7 +168,7 @@ class GenerationStore:
                 )
             )
         )
-        for shard in _lexicon_points(dataset, generation, lexicon):
+        for shard in _lexicon_points(dataset, generation, lexicon, job, attempt):
             self._engine.put([shard])
         found, _ = self._engine.ids(earlier, after=None, limit=PAGE)
         self._set_until(found, generation)
@@ -169,6 +184,26 @@ class GenerationStore:
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
         return self._engine.count(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)))))
+
+    def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
+        return {
+            DatasetKey.of(str(key)): frozenset(
+                int(number)
+                for number in self._engine.counts(
+                    "from", _written(job, attempts, of_dataset(DatasetKey.of(str(key))))
+                )
+            )
+            for key in self._engine.counts("key", _written(job, attempts))
+        }
+
+    def contents(self) -> list[Generation]:
+        told = (Match("kind", ("chunk", "file")), Range(field="until", above=ALIVE - 1))
+        found = []
+        for key in self._engine.counts("key", AllOf(told)):
+            dataset = DatasetKey.of(str(key))
+            numbers = self._engine.counts("from", AllOf((of_dataset(dataset), *told)))
+            found += [Generation(dataset, int(number), points) for number, points in numbers.items()]
+        return sorted(found)
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
         shards = self._engine.payloads(
@@ -222,6 +257,11 @@ class GenerationStore:
             deleted += len(page)
         return deleted
 
+    def _let_live(self, retired: Condition) -> None:
+        # A page whose points live again no longer meets the condition: the first page is always the next.
+        while page := self._engine.ids(retired, after=None, limit=PAGE)[0]:
+            self._set_until(page, ALIVE)
+
     def _set_until(self, ids: Sequence[str], generation: int) -> None:
         if ids:
             self._engine.set_until(ids, generation)
@@ -242,6 +282,74 @@ class GenerationStore:
             raise ValueError(f"a {name} vector holds NaN or infinity")
 
 
+class GuardedEngine:
+    """An engine whose every use is preceded by a check. Who opened it closes it."""
+
+    def __init__(self, engine: Engine, check: Check) -> None:
+        self._engine = engine
+        self._check = check
+
+    def open(self) -> None:
+        raise NotImplementedError("a guarded store belongs to who opened it")
+
+    def close(self) -> None:
+        raise NotImplementedError("a guarded store belongs to who opened it")
+
+    def flush(self) -> None:
+        self._check()
+        self._engine.flush()
+
+    def optimize(self) -> bool:
+        self._check()
+        return self._engine.optimize()
+
+    def put(self, points: Sequence[Point]) -> None:
+        self._check()
+        self._engine.put(points)
+
+    def set_text(self, ids: Sequence[str], vectors: Floats) -> None:
+        self._check()
+        self._engine.set_text(ids, vectors)
+
+    def set_until(self, ids: Sequence[str], generation: int) -> None:
+        self._check()
+        self._engine.set_until(ids, generation)
+
+    def delete(self, ids: Sequence[str]) -> None:
+        self._check()
+        self._engine.delete(ids)
+
+    def ids(self, condition: Condition, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
+        self._check()
+        return self._engine.ids(condition, after=after, limit=limit)
+
+    def payloads(self, condition: Condition, *, limit: int) -> list[Payload]:
+        self._check()
+        return self._engine.payloads(condition, limit=limit)
+
+    def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
+        self._check()
+        return self._engine.structures(condition, limit=limit)
+
+    def count(self, condition: Condition) -> int:
+        self._check()
+        return self._engine.count(condition)
+
+    def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
+        self._check()
+        return self._engine.counts(field, condition)
+
+    def nearest(
+        self, name: VectorName, vector: Floats | SparseVector, condition: Condition, limit: int
+    ) -> list[Hit]:
+        self._check()
+        return self._engine.nearest(name, vector, condition, limit)
+
+
+def _written(job: str, attempts: int, *conditions: Condition) -> AllOf:
+    return AllOf((Match("job", (job,)), Range(field="attempt", at_most=attempts), *conditions))
+
+
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
@@ -257,7 +365,9 @@ class _Shard(msgspec.Struct, frozen=True, kw_only=True):
     counts: str
 
 
-def _lexicon_points(dataset: DatasetKey, generation: int, lexicon: Lexicon) -> Iterator[Point]:
+def _lexicon_points(
+    dataset: DatasetKey, generation: int, lexicon: Lexicon, job: str, attempt: int
+) -> Iterator[Point]:
     for number, start in enumerate(range(0, max(1, len(lexicon.terms)), LEXICON_SHARD_TERMS)):
         part = slice(start, start + LEXICON_SHARD_TERMS)
         shard = _Shard(
@@ -274,7 +384,15 @@ def _lexicon_points(dataset: DatasetKey, generation: int, lexicon: Lexicon) -> I
         text = msgspec.json.encode(shard).decode()
         yield Point(
             id=name,
-            payload=Payload(dataset=dataset, kind="lexicon", generation=generation, path=path, text=text),
+            payload=Payload(
+                dataset=dataset,
+                kind="lexicon",
+                generation=generation,
+                path=path,
+                text=text,
+                job=job,
+                attempt=attempt,
+            ),
         )
 
 

@@ -15,6 +15,7 @@ from typing import Final, Literal
 
 import msgspec
 
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.resolution import Resolver, resolvers
 from pharos_embedder.syntax import ParsedFile
@@ -75,16 +76,18 @@ class FileGraph(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-def link(files: Sequence[ParsedFile], configs: RepositoryConfigs | None = None) -> FileGraph:
+def link(
+    files: Sequence[ParsedFile], configs: RepositoryConfigs | None = None, check: Check = unchecked
+) -> FileGraph:
     """The file graph of *files*; *configs* are the repository's manifests. The order of *files* does not
-    matter.
+    matter. *check* is called before each file; what it raises ends the linking.
     """
     files = sorted(files, key=lambda file: file.path)
     numbers = {file.path: number for number, file in enumerate(files)}
     assert len(numbers) == len(files), "a path is parsed once"
     by_language = resolvers(files, configs or RepositoryConfigs())
-    imports, stats = _imports(files, by_language, numbers)
-    references = _references(files, by_language, numbers, imports)
+    imports, stats = _imports(files, by_language, numbers, check)
+    references = _references(files, by_language, numbers, imports, check)
     edges = [*_finished(imports, "imports"), *_finished(references, "references")]
     return FileGraph(paths=tuple(numbers), edges=tuple(sorted(edges)), stats=stats)
 
@@ -94,11 +97,15 @@ Weights = list[dict[int, float]]
 
 
 def _imports(
-    files: Sequence[ParsedFile], by_language: Mapping[str, Resolver], numbers: Mapping[str, int]
+    files: Sequence[ParsedFile],
+    by_language: Mapping[str, Resolver],
+    numbers: Mapping[str, int],
+    check: Check,
 ) -> tuple[Weights, LinkStats]:
     weights: Weights = [{} for _ in files]
     resolved = external = missing = 0
     for number, file in enumerate(files):
+        check()
         resolver = by_language.get(file.language)
         if resolver is None:
             continue
@@ -124,10 +131,12 @@ def _references(
     by_language: Mapping[str, Resolver],
     numbers: Mapping[str, int],
     imports: Weights,
+    check: Check,
 ) -> Weights:
     defined: dict[tuple[str, str], set[int]] = {}
     users: dict[tuple[str, str], int] = {}
     for number, file in enumerate(files):
+        check()
         family = _family(file)
         for name in {one.name for one in file.definitions}:
             defined.setdefault((family, name), set()).add(number)
@@ -136,6 +145,7 @@ def _references(
     users_max = max(_UNIQUE_USERS_MAX, int(_UNIQUE_USERS_SHARE_MAX * len(files)))
     weights: Weights = [{} for _ in files]
     for number, file in enumerate(files):
+        check()
         family = _family(file)
         resolver = by_language.get(file.language)
         near = _near(number, files, imports)

@@ -30,6 +30,7 @@ import msgspec
 
 from pharos_embedder.discovery import SourceFile
 from pharos_embedder.parse_protocol import Batch, FrameTooLarge, Parsed, Ready, Task, frame, take_answers
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.syntax import ParsedFile, ParseFailure, ParseOptions
 
 _BATCH_MAX: Final = 16
@@ -150,17 +151,19 @@ class ParsePool:
         files: Sequence[SourceFile],
         options: ParseOptions | None = None,
         on_file: Callable[[Outcome], None] | None = None,
+        check: Check = unchecked,
     ) -> Iterator[Outcome]:
         """Every file of *files*, parsed, in their order.
 
-        *on_file* hears of each as soon as it is done, in any order. Leaving the iterator early ends the
-        workers that are busy. One iteration at a time: a second one raises RuntimeError. Raises
-        ParseCancelled after `close`, and ParsePoolBroken if no worker can be started.
+        *on_file* hears of each as soon as it is done, in any order. *check* is called twice a second at
+        least; what it raises ends the iteration. Leaving the iterator early ends the workers that are busy.
+        One iteration at a time: a second one raises RuntimeError. Raises ParseCancelled after `close`, and
+        ParsePoolBroken if no worker can be started.
         """
         if not self._in_use.acquire(blocking=False):
             raise RuntimeError("this pool is parsing another tree already")
         try:
-            run = _Run(self, root, files, options or ParseOptions(), on_file)
+            run = _Run(self, root, files, options or ParseOptions(), on_file, check)
             try:
                 yield from run.outcomes()
             finally:
@@ -193,8 +196,10 @@ class _Run:
         files: Sequence[SourceFile],
         options: ParseOptions,
         on_file: Callable[[Outcome], None] | None,
+        check: Check,
     ) -> None:
         self._pool = pool
+        self._check = check
         self._root = str(root)
         self._files = files
         self._options = options
@@ -213,6 +218,7 @@ class _Run:
                 self._watch(worker)
             while self._next < len(self._files):
                 self._pool._check_open()
+                self._check()
                 if self._next in self._done:
                     outcome = self._done.pop(self._next)
                     self._bytes_held -= self._files[self._next].size

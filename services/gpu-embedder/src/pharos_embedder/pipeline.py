@@ -8,29 +8,30 @@ only tells their order. Everything is written beside the live index, and nobody 
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TypeVar
+from typing import Final
 
 import anyio
-import anyio.to_thread
 import msgspec
 
 from pharos_contracts.jobs.v1 import IndexResult, Job, Stage
 from pharos_embedder import stages
 from pharos_embedder.discovery import discover
 from pharos_embedder.points import Origin
-from pharos_embedder.stages import Limits, Live, Report, Tools
+from pharos_embedder.ports import Held
+from pharos_embedder.stages import Limits, Live, StageTimedOut, Tools
+from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey
 from pharos_sources.git import fetch
 from pharos_sources.repository_url import RepositoryAddress
 from pharos_sources.secret import Secret
 
-T = TypeVar("T")
+OUT_OF_MEMORY: Final = "out_of_memory"
+BATCH_TOKENS_MIN: Final = 64
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +56,7 @@ class Unchanged(Exception):
 
 
 async def index(
-    job: Job,
+    held: Held,
     address: RepositoryAddress,
     workspace: Path,
     *,
@@ -63,82 +64,90 @@ async def index(
     limits: Limits,
     token: Secret | None,
     lookup: Lookup,
-    report: Report,
     on_lexical_ready: OnLexicalReady,
 ) -> IndexResult:
     """Everything but the publishing. *workspace* does not exist yet, and is the caller's to remove.
 
-    Raises Unchanged, and the errors of ``pharos_sources.git_errors``, of the store and of the encoder.
-    Cancelling it ends the work of its threads at their next step.
+    Raises Unchanged, StageTimedOut, Stopped, and the errors of ``pharos_sources.git_errors``, of the store
+    and of the encoder. Cancelled, it returns when its threads and processes have ended.
     """
-    timer = _Timer()
-    stop = threading.Event()
-    try:
-        with timer.of(Stage.FETCH):
-            report(Stage.FETCH, 0, 0)
-            checkout = await fetch(
-                address,
-                workspace,
-                ref=job.source.branch,
-                sha=job.source.sha,
-                limits=limits.fetch,
-                token=token,
-                on_progress=lambda phase, done, total: report(Stage.FETCH, done, total, detail=phase),
-            )
-        branch = checkout.branch or job.source.branch
-        name = job.dataset or address.dataset_name(branch or checkout.commit[:12])
-        target = await lookup(name)
-        if not job.force and is_current(target.live, checkout.commit, tools.encoder.version, limits.chunker):
-            raise Unchanged(checkout.commit)
-        with timer.of(Stage.DISCOVER):
-            report(Stage.DISCOVER, 0, 0)
-            found = await _in_thread(partial(discover, checkout.root, limits.discovery))
-        with timer.of(Stage.PARSE):
-            files, failures = await _in_thread(
-                partial(stages.parse_stage, checkout.root, found, tools, limits, report)
-            )
-        with timer.of(Stage.LINK):
-            report(Stage.LINK, 0, len(files))
-            graph = await _in_thread(partial(stages.link_stage, checkout.root, found, files))
-        with timer.of(Stage.TRAIN):
-            training = await _in_thread(partial(stages.train_stage, graph, report, stop))
+    job, report = held.job, held.report
+    within = _Stages(limits.stage_seconds)
+    with within(Stage.FETCH):
+        report(Stage.FETCH, 0, 0)
+        checkout = await fetch(
+            address,
+            workspace,
+            ref=job.source.branch,
+            sha=job.source.sha,
+            limits=limits.fetch,
+            token=token,
+            on_progress=lambda phase, done, total: report(Stage.FETCH, done, total, detail=phase),
+        )
+    branch = checkout.branch or job.source.branch
+    name = job.dataset or address.dataset_name(branch or checkout.commit[:12])
+    target = await lookup(name)
+    if not job.force and is_current(target.live, checkout.commit, tools.encoder.version, limits.chunker):
+        raise Unchanged(checkout.commit)
+    with within(Stage.DISCOVER):
+        report(Stage.DISCOVER, 0, 0)
+        found = await in_thread(
+            lambda check: discover(checkout.root, limits.discovery, check=check), held.check
+        )
+    with within(Stage.PARSE):
+        files, failures = await in_thread(
+            partial(stages.parse_stage, checkout.root, found, tools, limits, report), held.check
+        )
+    with within(Stage.LINK):
+        report(Stage.LINK, 0, len(files))
+        graph = await in_thread(partial(stages.link_stage, checkout.root, found, files), held.check)
+    with within(Stage.TRAIN):
+        training = await in_thread(partial(stages.train_stage, graph, report), held.check)
 
-        origin = Origin(
-            dataset=target.dataset,
-            # Seconds, so that a number is never used again for other content after a dataset was deleted.
-            generation=max(target.live.generation + 1, int(time.time())),
-            scope=job.scope,
-            repository=job.source.identity,
-            encoder=tools.encoder.version,
+    origin = Origin(
+        dataset=target.dataset,
+        # Seconds, so that a number is never used again for other content after a dataset was deleted.
+        generation=max(target.live.generation + 1, int(time.time())),
+        scope=job.scope,
+        repository=job.source.identity,
+        encoder=tools.encoder.version,
+        job=job.job_id,
+        attempt=held.attempt,
+    )
+    with within(Stage.STORE):
+        chunks = await in_thread(
+            partial(
+                stages.store_stage, files, graph, training.vectors, target.live, origin, tools.store, report
+            ),
+            held.check,
         )
-        with timer.of(Stage.STORE):
-            chunks = await _in_thread(
-                partial(
-                    stages.store_stage,
-                    files,
-                    graph,
-                    training.vectors,
-                    target.live,
-                    origin,
-                    tools.store,
-                    report,
-                )
-            )
-        result = stages.result_of(
-            name, origin, target.live, checkout, found, files, failures, graph, training, len(chunks)
+    result = stages.result_of(
+        name, origin, target.live, checkout, found, files, failures, graph, training, len(chunks)
+    )
+    if not target.live.full and chunks:
+        await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(within.seconds)))
+    with within(Stage.ENCODE):
+        encoded, reused = await in_thread(
+            partial(
+                stages.encode_stage,
+                chunks,
+                origin,
+                tools,
+                batch_tokens(job, held.attempt, limits.batch_tokens or tools.encoder.token_budget),
+                report,
+            ),
+            held.check,
         )
-        if not target.live.full and chunks:
-            await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(timer.seconds)))
-        with timer.of(Stage.ENCODE):
-            encoded, reused = await _in_thread(
-                partial(stages.encode_stage, chunks, origin, job.tenant, tools, limits, report, stop)
-            )
-        await _in_thread(tools.store.flush)
-        return msgspec.structs.replace(
-            result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=dict(timer.seconds)
-        )
-    finally:
-        stop.set()
+    with within(Stage.PUBLISH):
+        await in_thread(partial(stages.seal_stage, len(chunks), len(files), origin, tools.store), held.check)
+    return msgspec.structs.replace(
+        result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=dict(within.seconds)
+    )
+
+
+def batch_tokens(job: Job, attempt: int, usual: int) -> int:
+    """Padded tokens of the first batch; each attempt begins with half, once one of them ran out of memory."""
+    return max(BATCH_TOKENS_MIN, usual >> (attempt - 1)) if job.code == OUT_OF_MEMORY else usual
 
 
 def is_current(live: Live, commit: str, encoder: str, chunker: str) -> bool:
@@ -146,21 +155,20 @@ def is_current(live: Live, commit: str, encoder: str, chunker: str) -> bool:
     return live.full and (live.commit, live.encoder, live.chunker) == (commit, encoder, chunker)
 
 
-class _Timer:
-    """Seconds by stage."""
+class _Stages:
+    """Seconds by stage, and the end of a stage that takes more than it may."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: Mapping[Stage, float]) -> None:
         self.seconds: dict[str, float] = {}
+        self._limits = limits
 
     @contextmanager
-    def of(self, stage: Stage) -> Iterator[None]:
+    def __call__(self, stage: Stage) -> Iterator[None]:
         began = time.perf_counter()
         try:
-            yield
+            with anyio.move_on_after(self._limits[stage]) as scope:
+                yield
         finally:
-            self.seconds[stage] = round(time.perf_counter() - began + self.seconds.get(stage, 0.0), 3)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    # Abandoned on cancel: the thread sees the stop flag at its next step, and nobody waits for it.
-    return await anyio.to_thread.run_sync(work, abandon_on_cancel=True)
+            self.seconds[stage] = round(time.perf_counter() - began, 3)
+        if scope.cancelled_caught:
+            raise StageTimedOut(stage, self._limits[stage])

@@ -28,6 +28,8 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     repository: str
     encoder: str
+    job: str = ""
+    attempt: int = 0
 
 
 def chunk_id(chunk: Chunk, origin: Origin) -> str:
@@ -73,6 +75,8 @@ def chunk_points(
                 docstring=chunk.docstring[:DOCSTRING_CHARACTERS_MAX],
                 repository=origin.repository,
                 content_hash=chunk.content_hash,
+                job=origin.job,
+                attempt=origin.attempt,
             ),
             code_bm25=document_vector(terms, lexicon.average_length),
         )
@@ -120,6 +124,8 @@ def file_points(
                 repository=origin.repository,
                 content_hash=file.content_hash,
                 links=links,
+                job=origin.job,
+                attempt=origin.attempt,
             ),
             structure=vector,
         )

@@ -6,14 +6,15 @@ import asyncio
 import time
 from collections.abc import Callable
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
+import anyio
 import structlog
 from msgspec.structs import replace
 
 from pharos_contracts import streams
 from pharos_contracts.jobs.v1 import Job, Progress, Stage
-from pharos_contracts.message import encode
+from pharos_contracts.message import UnreadableMessage, decode, encode
 from pharos_contracts.subjects import ITEM_REPOSITORY, progress_subject
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_embedder.progress import Gauge
@@ -23,21 +24,51 @@ from pharos_service.bus import TROUBLE, Bus
 log = structlog.get_logger()
 
 HEARTBEAT_SECONDS: Final = 3.0
+GATHER_SECONDS: Final = 0.1  # between two writes, so that jobs of a moment cost few
 PROGRESS_SECONDS: Final = 0.25  # four times a second, whatever happens in between
+
+
+class Memory(NamedTuple):
+    """Bytes; both 0 where they cannot be told."""
+
+    used: int
+    total: int
+
+
+def no_memory() -> Memory:
+    return Memory(0, 0)
 
 
 class Presence:
     """The worker's entry in the bucket ``workers``, renewed often enough that silence means death."""
 
-    def __init__(self, bus: Bus, worker: Worker, now: Callable[[], datetime]) -> None:
+    def __init__(
+        self,
+        bus: Bus,
+        worker: Worker,
+        now: Callable[[], datetime],
+        memory: Callable[[], Memory] = no_memory,
+    ) -> None:
         self._bucket = Bucket(bus, streams.KV_WORKERS, Worker)
         self._worker = worker
         self._now = now
+        self._memory = memory
+        self._draining = False
         self._changed = asyncio.Event()
+        self._urgent = asyncio.Event()
 
     @property
     def name(self) -> str:
         return self._worker.name
+
+    @property
+    def instance(self) -> str:
+        return self._worker.instance
+
+    @property
+    def working(self) -> bool:
+        """Whether any slot has a job."""
+        return bool(self._worker.job_ids)
 
     def busy(self, job: Job) -> None:
         self._set(
@@ -67,8 +98,16 @@ class Presence:
         if self._worker.stage != stage:
             self._set(stage=stage.value)
 
+    def draining(self) -> None:
+        """No more jobs, from now on; told at once."""
+        self._draining = True
+        self._set(since=self._now())
+        self._urgent.set()
+
     def _set(self, **changes: object) -> None:
         self._worker = replace(self._worker, **changes)
+        if self._draining:
+            self._worker = replace(self._worker, state=WorkerState.DRAINING)
         self._changed.set()
 
     async def beat(self) -> None:
@@ -77,15 +116,21 @@ class Presence:
             while True:
                 self._changed.clear()
                 try:
-                    await self._bucket.put(self._worker.name, replace(self._worker, seen_at=self._now()))
+                    await self._bucket.put(self._worker.name, self._entry())
                 except TROUBLE as error:
                     log.debug("heartbeat_failed", reason=repr(error))
-                try:
-                    await asyncio.wait_for(self._changed.wait(), HEARTBEAT_SECONDS)
-                except TimeoutError:
-                    continue
+                with anyio.move_on_after(GATHER_SECONDS):
+                    await self._urgent.wait()
+                self._urgent.clear()
+                with anyio.move_on_after(HEARTBEAT_SECONDS - GATHER_SECONDS):
+                    await self._changed.wait()
         finally:
-            await asyncio.shield(self._leave())
+            with anyio.CancelScope(shield=True):
+                await self._leave()
+
+    def _entry(self) -> Worker:
+        memory = self._memory()
+        return replace(self._worker, seen_at=self._now(), memory_used=memory.used, memory_total=memory.total)
 
     async def _leave(self) -> None:
         """Gone at once, rather than after the bucket has forgotten it."""
@@ -112,6 +157,23 @@ class ProgressFeed:
         self._gauge = Gauge()
         self._latest: Progress | None = None
         self._sent: Progress | None = None
+
+    async def take_up(self) -> None:
+        """Begin where a worker that let go of this very attempt was: what is told of it never goes back.
+
+        Best effort: progress is kept in the server's memory alone.
+        """
+        self.report(Stage.FETCH, 0, 0)
+        assert self._latest is not None, "it was just reported"
+        subject, self._latest = progress_subject(self._latest), None
+        try:
+            found = await self._bus.last(streams.PROGRESS, subject)
+            told: Progress | None = decode(found.data, Progress) if found is not None else None
+        except (*TROUBLE, UnreadableMessage) as error:
+            log.debug("progress_unknown", reason=repr(error))
+            return
+        if told is not None and told.attempt == self._attempt:
+            self._gauge = Gauge(told.percent)
 
     def report(
         self,

@@ -1,15 +1,28 @@
-"""What can go wrong with a job: a sentence for its owner, and whether trying again may help."""
+"""What can go wrong with a job, as one table: a code, whether to try again, a sentence for its owner.
+
+A row stands for an error and for those derived from it that have no row of their own.
+"""
 
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Mapping
+from typing import Any, Final, NamedTuple
 
-import msgspec
-
-from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
+from pharos_contracts.jobs.v1 import Stage
+from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory, is_out_of_memory
 from pharos_embedder.parse_pool import ParsePoolBroken
+from pharos_embedder.pipeline import OUT_OF_MEMORY
+from pharos_embedder.ports import Problem
 from pharos_embedder.publishing import PublishConflict
-from pharos_embedder.vectors import DimensionMismatch, PointsMissing, StoreError, StoreUnavailable
+from pharos_embedder.stages import IndexIncomplete, StageTimedOut
+from pharos_embedder.vectors import (
+    DimensionMismatch,
+    PointsMissing,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+)
 from pharos_sources.git_errors import (
     FetchError,
     RefNotFound,
@@ -19,68 +32,67 @@ from pharos_sources.git_errors import (
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
 
-CODES: dict[type[Exception], str] = {
-    RepositoryNotFound: "repository_not_found",
-    RefNotFound: "ref_not_found",
-    RepositoryEmpty: "repository_empty",
-    RepositoryTooLarge: "repository_too_large",
-    FetchError: "fetch_failed",
-    InvalidRepositoryUrl: "invalid_repository_url",
-    PublishConflict: "publish_conflict",
-    EncodingOutOfMemory: "out_of_memory",
-    EncoderBusy: "encoder_busy",
-    DimensionMismatch: "store_mismatch",
-    StoreError: "store_failed",
-    ParsePoolBroken: "parsing_failed",
-    TimeoutError: "timed_out",
-}
 
+class Row(NamedTuple):
+    """``transient`` and ``sentence`` may depend on the error."""
 
-class Problem(msgspec.Struct, frozen=True, kw_only=True):
-    """A failure with its sentence. ``diagnostic`` is for the log alone."""
-
-    sentence: str
     code: str
-    transient: bool = False
-    diagnostic: str = ""
+    transient: bool | Callable[[Any], bool]
+    sentence: str | Callable[[Any], str] = str
+
+
+DISK_FULL: Final = Row(
+    "disk_full", True, "The worker's disk is full; it is tried again when some space may be free"
+)
+MEMORY: Final = Row(
+    OUT_OF_MEMORY, True, "The worker ran out of memory; it is tried again with smaller batches"
+)
+
+TABLE: Final[Mapping[type[Exception], Row]] = {
+    RepositoryNotFound: Row("repository_not_found", False),
+    RefNotFound: Row("ref_not_found", False),
+    RepositoryEmpty: Row("repository_empty", False),
+    RepositoryTooLarge: Row("repository_too_large", False),
+    FetchError: Row("fetch_failed", lambda error: error.transient),
+    InvalidRepositoryUrl: Row(
+        "invalid_repository_url", False, lambda error: f"This repository may not be fetched: {error.reason}"
+    ),
+    PublishConflict: Row("publish_conflict", True),
+    IndexIncomplete: Row("publish_conflict", True),
+    EncoderBusy: Row("encoder_busy", True),
+    EncodingOutOfMemory: MEMORY,
+    MemoryError: MEMORY,
+    StoreUnavailable: Row("store_unavailable", True),
+    PointsMissing: Row("store_changed", True),
+    StoreFull: DISK_FULL,
+    DimensionMismatch: Row("store_mismatch", False),
+    StoreError: Row("store_failed", False),
+    ParsePoolBroken: Row("parsing_failed", True),
+    # A slow network may be faster next time; a stage that computes takes as long again.
+    StageTimedOut: Row("timed_out", lambda error: error.stage is Stage.FETCH),
+}
+NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def problem_of(error: Exception) -> Problem | None:
     """The problem that *error* stands for; None where it is not one that a job is expected to have."""
-    match error:
-        case FetchError():
-            return Problem(
-                sentence=str(error),
-                code=_code(error),
-                transient=error.transient,
-                diagnostic=error.diagnostic,
-            )
-        case InvalidRepositoryUrl():
-            return Problem(sentence=f"This repository may not be fetched: {error.reason}", code=_code(error))
-        case PublishConflict() | EncoderBusy() | StoreUnavailable() | PointsMissing() | ParsePoolBroken():
-            return Problem(sentence=str(error), code=_code(error), transient=True)
-        case EncodingOutOfMemory() | StoreError():
-            return Problem(sentence=str(error), code=_code(error))
-        case TimeoutError():
-            return Problem(
-                sentence="It took longer than a job may (PHAROS_JOB_TIMEOUT_SECONDS)", code="timed_out"
-            )
-        case OSError() if error.errno == errno.ENOSPC:
-            return Problem(
-                sentence="The worker's disk is full; free some space and try again",
-                code="disk_full",
-                transient=True,
-            )
-    return None
-
-
-def unexpected(error: Exception) -> Problem:
-    """A bug of ours: the job fails with a sentence rather than come back for ever; the log has the rest."""
+    row = _row_of(error)
+    if row is None:
+        return None
     return Problem(
-        sentence=f"Something unexpected went wrong ({type(error).__name__}); the worker's log says what",
-        code="internal_error",
+        sentence=row.sentence if isinstance(row.sentence, str) else row.sentence(error),
+        code=row.code,
+        transient=row.transient if isinstance(row.transient, bool) else row.transient(error),
+        diagnostic=error.diagnostic if isinstance(error, FetchError) else "",
     )
 
 
-def _code(error: Exception) -> str:
-    return next(CODES[kind] for kind in type(error).__mro__ if kind in CODES)
+def _row_of(error: Exception) -> Row | None:
+    for kind in type(error).__mro__:
+        if issubclass(kind, Exception) and kind in TABLE:
+            return TABLE[kind]
+    if isinstance(error, OSError) and error.errno in NO_SPACE:
+        return DISK_FULL
+    if is_out_of_memory(error) or (isinstance(error, OSError) and error.errno == errno.ENOMEM):
+        return MEMORY
+    return None

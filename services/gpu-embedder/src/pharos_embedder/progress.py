@@ -39,10 +39,10 @@ class Position(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gauge:
-    """The positions of one attempt."""
+    """The positions of one attempt; *percent* is how far it was when another worker let go of it."""
 
-    def __init__(self) -> None:
-        self._percent = 0.0
+    def __init__(self, percent: float = 0.0) -> None:
+        self._percent = percent
         self._encode_began: tuple[float, int] | None = None
 
     def read(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from datetime import datetime
 
 import structlog
@@ -119,15 +119,22 @@ class Publisher:
         self._on_change(key, record)
         log.info("dataset_published", dataset=result.dataset, generation=result.generation, stage=stage)
 
-    async def withdraw(self, job: Job, name: str) -> bool:
-        """Take back what *job* showed before its vectors were in; whether there was anything."""
+    async def withdraw(self, job: Job, name: str, generations: Collection[int]) -> int:
+        """Take back what *job* showed of *generations* before its vectors were in; what is live then.
+
+        0 is nothing. PublishConflict where somebody else published meanwhile.
+        """
         entry = await self._entry(job, name)
-        if entry is None or entry.value.job_id != job.job_id or entry.value.stage is IndexStage.FULL:
-            return False
-        deleted = await self._bucket.delete(entry.key, entry.revision)
-        if deleted:
-            self._on_change(entry.key, None)
-        return deleted
+        if entry is None:
+            return 0
+        record = entry.value
+        shown = record.job_id == job.job_id and record.stage is IndexStage.LEXICAL
+        if not shown or record.generation not in generations:
+            return record.generation
+        if not await self._bucket.delete(entry.key, entry.revision):
+            raise PublishConflict(name)
+        self._on_change(entry.key, None)
+        return 0
 
     async def _entry(self, job: Job, name: str) -> Entry[Dataset] | None:
         return await self._bucket.get(dataset_key(job.tenant, job.project, name))

@@ -15,6 +15,7 @@ from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     ALIVE,
     STRUCTURE_DIMENSIONS,
+    VALUES_MAX,
     AllOf,
     AnyOf,
     Condition,
@@ -41,7 +42,7 @@ T = TypeVar("T")
 COLLECTION: Final = "pharos"
 REQUEST_SECONDS_MAX: Final = 30
 
-_KEYWORDS: Final = ("kind", "path", "directories", "language", "repository", "symbol_kind")
+_KEYWORDS: Final = ("kind", "path", "directories", "language", "repository", "symbol_kind", "job")
 _INTEGERS: Final = ("from", "until")
 
 
@@ -215,6 +216,14 @@ class QdrantEngine:
         return self._call(
             lambda client: client.count(self._collection, count_filter=_filter(condition), exact=True).count
         )
+
+    def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
+        response = self._call(
+            lambda client: client.facet(
+                self._collection, key=field, facet_filter=_filter(condition), limit=VALUES_MAX, exact=True
+            )
+        )
+        return {hit.value: hit.count for hit in response.hits}
 
     def nearest(
         self, name: VectorName, vector: Floats | SparseVector, condition: Condition, limit: int

@@ -70,6 +70,16 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     job_timeout_seconds: Annotated[
         int, Meta(description="A repository job that takes longer fails.", ge=10, le=86_400)
     ] = 3600
+    drain_seconds: Annotated[
+        float,
+        Meta(
+            description="After SIGTERM a worker takes no more jobs and has this many seconds to finish the "
+            "one that it runs; then, or at a second SIGTERM, it hands the job back. What ends the process "
+            "must wait for a few seconds more.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 25.0
     repository_max_mb: Annotated[
         int, Meta(description="A repository whose files take more than this many MiB is refused.", ge=1)
     ] = 2048

@@ -1,17 +1,17 @@
 """The stages as the pipeline calls them: values in, values out, with reports of how far each one is.
 
-All of them block and run in a thread. What a stage does is in the module of its name; here is what joins
-them: which points are new, which are retired, which vectors are known by their content.
+All of them block and run in a thread, and call the check that they are given at each of their steps. What a
+stage does is in the module of its name; here is what joins them: which points are new, which are retired,
+which vectors are known by their content.
 """
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -25,10 +25,11 @@ from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileGraph, link
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
+from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseFailure, ParseOptions
 from pharos_embedder.training import Training, train
-from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored, label_of, vector_key
 from pharos_embedder.vectors import Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
@@ -38,18 +39,19 @@ ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs
 NOTICES_MAX: Final = 20
 
 
-class Report(Protocol):
-    """Tells how far a stage is; callable from any thread."""
-
-    def __call__(
-        self,
-        stage: Stage,
-        done: int,
-        total: int,
-        *,
-        current_file: str | None = None,
-        detail: str | None = None,
-    ) -> None: ...
+STAGE_SECONDS: Final[Mapping[Stage, float]] = {
+    Stage.FETCH: 900,
+    Stage.DISCOVER: 600,
+    Stage.PARSE: 1800,
+    Stage.LINK: 600,
+    Stage.TRAIN: 900,
+    Stage.STORE: 1200,
+    Stage.ENCODE: 6 * 3600,
+    Stage.PUBLISH: 300,
+}
+"""What each stage may take, far above what it takes: longer is a stage that does not end. The whole job has a
+limit of its own.
+"""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,6 +61,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     discovery: DiscoveryLimits
     parsing: ParseOptions
     batch_tokens: int | None
+    job_seconds: float = 3600
+    stage_seconds: Mapping[Stage, float] = msgspec.field(default_factory=lambda: STAGE_SECONDS)
 
     @property
     def chunker(self) -> str:
@@ -85,14 +89,30 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     chunker: str = ""
 
 
+class StageTimedOut(Exception):
+    """A stage took longer than it may; None: the whole job did."""
+
+    def __init__(self, stage: Stage | None, seconds: float) -> None:
+        what = "It" if stage is None else f"Its stage {stage.value!r}"
+        super().__init__(f"{what} took longer than the {seconds:g} seconds that it may take")
+        self.stage = stage
+
+
+class IndexIncomplete(Exception):
+    """What was stored is not what is to be published, since somebody else wrote to the same dataset."""
+
+    def __init__(self, dataset: str) -> None:
+        super().__init__(f"The new index of {dataset} was disturbed by another job on the same dataset")
+
+
 def parse_stage(
-    root: Path, found: Discovery, tools: Tools, limits: Limits, report: Report
+    root: Path, found: Discovery, tools: Tools, limits: Limits, report: Report, check: Check
 ) -> tuple[list[ParsedFile], list[ParseFailure]]:
     total = len(found.files)
     report(Stage.PARSE, 0, total)
     files: list[ParsedFile] = []
     failures: list[ParseFailure] = []
-    outcomes = tools.parse_pool.parse_files(root, found.files, limits.parsing)
+    outcomes = tools.parse_pool.parse_files(root, found.files, limits.parsing, check=check)
     for done, outcome in enumerate(outcomes, 1):
         if isinstance(outcome, ParsedFile):
             files.append(outcome)
@@ -102,11 +122,12 @@ def parse_stage(
     return files, failures
 
 
-def link_stage(root: Path, found: Discovery, files: Sequence[ParsedFile]) -> FileGraph:
-    return link(files, RepositoryConfigs.read(read_configs(root, found.files)))
+def link_stage(root: Path, found: Discovery, files: Sequence[ParsedFile], check: Check) -> FileGraph:
+    return link(files, RepositoryConfigs.read(read_configs(root, found.files)), check)
 
 
-def train_stage(graph: FileGraph, report: Report, stop: threading.Event) -> Training:
+def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
+    report(Stage.TRAIN, 0, 0)
     edges = (
         np.array([edge.source for edge in graph.edges], dtype=np.int64),
         np.array([edge.target for edge in graph.edges], dtype=np.int64),
@@ -117,7 +138,7 @@ def train_stage(graph: FileGraph, report: Report, stop: threading.Event) -> Trai
         len(graph.paths),
         directories=[path.rpartition("/")[0] for path in graph.paths],
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
-        should_stop=stop.is_set,
+        check=check,
     )
     log.info(
         "graph_trained",
@@ -138,11 +159,16 @@ def store_stage(
     origin: Origin,
     store: VectorStore,
     report: Report,
+    check: Check,
 ) -> dict[str, Chunk]:
     """Write everything but the dense vectors, beside the live generation; the chunks of the new one by id."""
+    store = store.guarded(check)
     store.discard_unpublished(origin.dataset, live.generation)
     chunks = {chunk_id(chunk, origin): chunk for file in files for chunk in file.chunks}
-    terms = {identifier: terms_of(chunk) for identifier, chunk in chunks.items()}
+    terms: dict[str, Counter[int]] = {}
+    for identifier, chunk in chunks.items():
+        check()
+        terms[identifier] = terms_of(chunk)
     lexicon = Lexicon.of(terms.values())
     alive = store.live_ids(origin.dataset, live.generation, "chunk") if live.generation else set()
     missing = [identifier for identifier in chunks if identifier not in alive]
@@ -155,8 +181,9 @@ def store_stage(
     points = {point.id: point for point in file_points(files, graph, structure, origin)}
     alive_files = store.live_ids(origin.dataset, live.generation, "file") if live.generation else set()
     store.upsert(point for identifier, point in points.items() if identifier not in alive_files)
+    # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
+    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
     store.retire(origin.dataset, (alive - chunks.keys()) | (alive_files - points.keys()), origin.generation)
-    store.put_lexicon(origin.dataset, origin.generation, lexicon)
     store.flush()
     return chunks
 
@@ -164,56 +191,93 @@ def store_stage(
 def encode_stage(
     chunks: dict[str, Chunk],
     origin: Origin,
-    tenant: str,
     tools: Tools,
-    limits: Limits,
+    batch_tokens: int,
     report: Report,
-    stop: threading.Event,
+    check: Check,
 ) -> tuple[int, int]:
-    """Give every chunk its dense vector; how many were encoded, and how many were known by their content."""
-    waiting = tools.store.ids_without_text(origin.dataset, origin.generation) & chunks.keys()
+    """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
+
+    However it ends, the vectors of the batches that were finished are in the cache.
+    """
+    store = tools.store.guarded(check)
+    waiting = store.ids_without_text(origin.dataset, origin.generation) & chunks.keys()
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
     ordered = sorted(chunks, key=lambda each: (-len(chunks[each].encoded_text), each))
     total, done, encoded = len(chunks), len(chunks) - len(waiting), 0
+    budget = _Budget(batch_tokens)
     report(Stage.ENCODE, done, total)
     for start in range(0, len(ordered), ENCODE_WINDOW):
         window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
         if not window:
             continue
-        keys = {
-            each: vector_key(
-                tenant=tenant,
-                content=chunks[each].content_hash,
-                chunker=CHUNKER_VERSION,
-                encoder=origin.encoder,
-            )
-            for each in window
-        }
+        check()
+        keys = {each: _key_of(chunks[each], origin) for each in window}
         known = tools.cache.get_many(list(keys.values()))
-        new = list(dict.fromkeys(each for each in window if keys[each] not in known))
+        new = {keys[each]: chunks[each] for each in window if keys[each] not in known}
         if new:
             base = done + len(window) - len(new)
-            fresh = as_stored(
+            made: dict[bytes, Floats] = {}
+            try:
                 tools.encoder.encode_documents(
-                    [chunks[each].encoded_text for each in new],
-                    token_budget=limits.batch_tokens,
-                    on_progress=partial(_report_encoded, report, base, total, chunks[new[0]].path),
-                    should_stop=stop.is_set,
+                    [chunk.encoded_text for chunk in new.values()],
+                    token_budget=budget.tokens,
+                    on_progress=partial(_report_encoded, report, base, total, chunks[window[0]].path),
+                    on_batch=partial(_gather, made, list(new)),
+                    on_budget=budget.shrink,
+                    check=check,
                 )
-            )
-            made = {keys[each]: vector for each, vector in zip(new, fresh, strict=True)}
-            tools.cache.put_many(made)
+            finally:
+                tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
             known = {**known, **made}
             encoded += len(new)
-        tools.store.add_text_vectors(window, np.stack([known[keys[each]] for each in window]))
+        store.add_text_vectors(window, np.stack([known[keys[each]] for each in window]))
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, len(chunks) - encoded
 
 
+class _Budget:
+    """Padded tokens of a batch, for one run: once the memory did not suffice, it stays smaller."""
+
+    def __init__(self, tokens: int) -> None:
+        self.tokens = tokens
+
+    def shrink(self, tokens: int) -> None:
+        self.tokens = tokens
+
+
+def _key_of(chunk: Chunk, origin: Origin) -> bytes:
+    return vector_key(
+        tenant=origin.dataset.tenant,
+        content=chunk.content_hash,
+        chunker=CHUNKER_VERSION,
+        encoder=origin.encoder,
+    )
+
+
+def _gather(made: dict[bytes, Floats], keys: Sequence[bytes], places: Sequence[int], vectors: Floats) -> None:
+    for place, vector in zip(places, as_stored(vectors), strict=True):
+        made[keys[place]] = vector
+
+
 def _report_encoded(report: Report, base: int, total: int, path: str, done: int, _window: int) -> None:
     report(Stage.ENCODE, base + done, total, current_file=path)
+
+
+def seal_stage(chunks: int, files: int, origin: Origin, store: VectorStore, check: Check) -> None:
+    """Make what was stored survive a power loss, and look whether it is whole before anybody is shown it.
+
+    Raises IndexIncomplete. Nothing but one job at a time keeps two from writing to one dataset, and a name
+    that one job gives to a dataset may be the one that another job finds out for itself.
+    """
+    store = store.guarded(check)
+    store.flush()
+    generation = origin.generation
+    stored = tuple(store.count(origin.dataset, generation, kind) for kind in ("chunk", "file"))
+    if stored != (chunks, files) or store.ids_without_text(origin.dataset, generation):
+        raise IndexIncomplete(origin.dataset.dataset)
 
 
 def result_of(

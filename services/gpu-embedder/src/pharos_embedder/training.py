@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from torch.nn import functional
 from torch_geometric.utils import to_undirected
 
+from pharos_embedder.ports import Check, unchecked
+
 WALKS_MAX: Final = 5_000_000
 """Walks of one training, about four minutes on two cores. A larger graph gets fewer epochs, then fewer
 walks.
@@ -70,10 +72,6 @@ class Training:
     note: str = ""  # why it was less than configured, "" when it was not
 
 
-class TrainingStopped(Exception):
-    """`should_stop` answered yes; nothing is kept."""
-
-
 BATCH_WALKS_MAX: Final = 512
 
 _BETAS: Final = (0.9, 0.999)
@@ -89,7 +87,7 @@ def train(
     *,
     directories: Sequence[str] | None = None,
     on_epoch: Callable[[int, int, float], None] | None = None,
-    should_stop: Callable[[], bool] | None = None,
+    check: Check = unchecked,
 ) -> Training:
     """One vector for each of *nodes* nodes, from *edges* (source, target, weight), each (E,), taken as
     undirected.
@@ -97,7 +95,7 @@ def train(
     *directories* holds the folder of each file ("src/api", "" for the root): a file without edges is tied
     weakly to its neighbours there. Without it, such a file gets a direction of its own, near nothing. The
     same arguments give the same vectors. `on_epoch(epoch, epochs, loss)` counts from 1. Raises ValueError
-    for edges outside of the nodes, and TrainingStopped before a batch once *should_stop* says so.
+    for edges outside of the nodes. *check* is called before each batch; what it raises ends the training.
     """
     config = config or Node2VecConfig()
     began = time.perf_counter()
@@ -133,8 +131,7 @@ def train(
         order = order[torch.randperm(len(order), generator=generator)]
         total, pairs = 0.0, 0
         for start in range(0, len(order), size):
-            if should_stop is not None and should_stop():
-                raise TrainingStopped
+            check()
             batch = order[start : start + size]
             walks = graph.walk(batch, config, generator)  # (W, T)
             negatives = graph.negatives(SHARED_NEGATIVES, generator)  # (K,)

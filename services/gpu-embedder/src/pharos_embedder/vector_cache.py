@@ -4,6 +4,9 @@ One LMDB file a machine, shared by its processes, with two segments. Writes go t
 full the old one is emptied and the two change places; what is still asked for is copied from the old one to
 the young one. So the file never exceeds its limit, and what was used lately survives. A lost cache costs
 time only: whatever goes wrong here is a warning and a miss, never an error.
+
+Until a job has published, the cache remembers which vectors are only here because of it, so that nothing is
+left on this disk of a job that was cancelled.
 """
 
 import fcntl
@@ -35,10 +38,12 @@ _READ_KEYS: Final = (
     4_096  # keys looked up in one read transaction: a long one would keep freed pages from reuse
 )
 _WRITE_SHARE: Final = 64  # a write transaction stores at most limit / this
+_JOBS_SHARE: Final = 64  # the keys by job take at most limit / this; those of the oldest jobs go first
 _CHECKSUM_BYTES: Final = 4
 _KEY_BYTES: Final = 32
 
 _STATE: Final = b"state"
+_JOBS: Final = b"jobs"
 _YOUNG: Final = b"young"
 _SEGMENTS: Final = (b"segment-0", b"segment-1")
 
@@ -55,6 +60,17 @@ def vector_key(*, tenant: str, content: str, chunker: str, encoder: str) -> byte
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return digest.digest()
+
+
+def label_of(job_id: str, tenant: str) -> str:
+    """What the cache calls a job; labels are in the order in which jobs were made."""
+    return f"{job_id}.{tenant}"
+
+
+def parse_label(label: str) -> tuple[str, str]:
+    """(job id, tenant), from what ``label_of`` made."""
+    job_id, _, tenant = label.partition(".")
+    return job_id, tenant
 
 
 def as_stored(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -117,10 +133,28 @@ class VectorCache:
                     self._guarded("write", partial(self._write, promoted))
         return found
 
-    def put_many(self, vectors: Mapping[bytes, NDArray[np.float32]]) -> None:
-        """Stores (D,) vectors by key, at float16. After a crash each is there whole or not at all."""
+    def put_many(self, vectors: Mapping[bytes, NDArray[np.float32]], *, job: str = "") -> None:
+        """Stores (D,) vectors by key, at float16. After a crash each is there whole or not at all.
+
+        *job*: for whom, until `keep` or `forget` is called for that job.
+        """
         with self._lock:
-            self._guarded("write", lambda: self._write({key: _encode(v) for key, v in vectors.items()}))
+            self._guarded("write", lambda: self._write({key: _encode(v) for key, v in vectors.items()}, job))
+
+    def keep(self, job: str) -> None:
+        """What was stored for *job* is like any other entry from now on."""
+        with self._lock:
+            self._guarded("write", lambda: self._let_go(job, remove=False))
+
+    def forget(self, job: str) -> int:
+        """Removes what was stored for *job*, though others may use it as well; how many entries."""
+        with self._lock:
+            return self._guarded("write", lambda: self._let_go(job, remove=True)) or 0
+
+    def jobs(self) -> list[str]:
+        """For whom something is stored that is neither kept nor forgotten."""
+        with self._lock:
+            return self._guarded("read", self._list_jobs) or []
 
     def count(self) -> int:
         """Entries in both segments, those that were copied twice; for metrics."""
@@ -183,7 +217,7 @@ class VectorCache:
         self._environment = lmdb.open(
             str(self._path),
             map_size=self._limit_bytes,
-            max_dbs=len(_SEGMENTS) + 1,
+            max_dbs=len(_SEGMENTS) + 2,
             max_readers=512,
             metasync=False,  # one sync a commit: the last commit may be lost with the power, nothing else
             readahead=False,
@@ -198,7 +232,7 @@ class VectorCache:
             raise lmdb.CorruptedError("the file is shorter than it says")
         if size > self._limit_bytes:  # an installation that lowered its limit: it cannot shrink in place
             raise lmdb.InvalidError("the file is over its limit")
-        self._segments = tuple(self._environment.open_db(name) for name in (*_SEGMENTS, _STATE))
+        self._segments = tuple(self._environment.open_db(name) for name in (*_SEGMENTS, _STATE, _JOBS))
         self._environment.reader_check()  # slots of processes that were killed
         self._inode = self._inode_at_path()
 
@@ -252,7 +286,7 @@ class VectorCache:
                     values[key] = value
         return values, old
 
-    def _write(self, values: Mapping[bytes, bytes]) -> None:
+    def _write(self, values: Mapping[bytes, bytes], job: str = "") -> None:
         if not values:
             return
         largest = _KEY_BYTES + max(len(value) for value in values.values())
@@ -263,8 +297,46 @@ class VectorCache:
             self._make_room(2 * sum(_KEY_BYTES + len(values[key]) for key in part))
             with self._environment.begin(write=True) as transaction:
                 segment = self._segments[self._young(transaction)]
+                if job:  # in the same transaction: no entry is ever without its job
+                    transaction.put(_record(job, part[0]), b"".join(part), db=self._segments[3])
                 for key in part:
                     transaction.put(key, values[key], db=segment)
+            if job:
+                self._bound_jobs()
+
+    def _list_jobs(self) -> list[str]:
+        with self._environment.begin() as transaction, transaction.cursor(db=self._segments[3]) as cursor:
+            records = cursor.iternext(keys=True, values=False)
+            return list(dict.fromkeys(record.partition(b"\0")[0].decode() for record in records))
+
+    def _let_go(self, job: str, *, remove: bool) -> int:
+        """Remember no more what was stored for *job*, and *remove* it; how many entries were removed.
+
+        A transaction for each write that there was: one for all could need more pages than are free.
+        """
+        prefix = _record(job, b"")
+        removed = 0
+        while True:
+            with (
+                self._environment.begin(write=True) as transaction,
+                transaction.cursor(db=self._segments[3]) as cursor,
+            ):
+                if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
+                    return removed
+                keys = cursor.value()
+                cursor.delete()
+                for at in range(0, len(keys) if remove else 0, _KEY_BYTES):
+                    key = keys[at : at + _KEY_BYTES]
+                    gone = [transaction.delete(key, db=segment) for segment in self._segments[:2]]
+                    removed += any(gone)
+
+    def _bound_jobs(self) -> None:
+        with self._environment.begin(write=True) as transaction:
+            while self._used_bytes(transaction, 3) > self._limit_bytes // _JOBS_SHARE:
+                with transaction.cursor(db=self._segments[3]) as cursor:
+                    if not cursor.first():
+                        return
+                    cursor.delete()
 
     def _make_room(self, more_bytes: int) -> None:
         """Empties the old segment and makes it the young one, when the young one has no room for
@@ -286,6 +358,11 @@ class VectorCache:
     def _count(self) -> int:
         with self._environment.begin() as transaction:
             return sum(int(transaction.stat(segment)["entries"]) for segment in self._segments[:2])
+
+
+def _record(job: str, first: bytes) -> bytes:
+    """Where the keys of one write are; those of a job lie together, and jobs in the order of their ids."""
+    return job.encode() + b"\0" + first
 
 
 def _encode(vector: NDArray[np.float32]) -> bytes:

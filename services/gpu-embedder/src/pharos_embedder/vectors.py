@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pharos_embedder.bm25 import Lexicon, SparseVector
+from pharos_embedder.ports import Check
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["chunk", "file", "lexicon"]
@@ -28,6 +29,7 @@ SELECTION_DATASETS_MAX: Final = 256  # in one query; each adds a clause to its f
 FILTER_VALUES_MAX: Final = 64
 DIRECTORY_DEPTH_MAX: Final = 64  # path prefixes of a point; a deeper file is found by its first 64
 HITS_MAX: Final = 1_000
+VALUES_MAX: Final = 100_000  # of a field that are told apart in one count
 
 _NAMESPACE: Final = UUID("5b0e4c0a-8f0b-5d3e-9a57-6f1d2c7e9b41")
 _SEPARATOR: Final = "\x1f"
@@ -89,6 +91,11 @@ class DatasetKey(msgspec.Struct, frozen=True, order=True):
         """One string for one dataset, unambiguous whatever slashes the names hold."""
         return _SEPARATOR.join((self.tenant, self.project, self.dataset))
 
+    @classmethod
+    def of(cls, joined: str) -> Self:
+        """The inverse of `joined`."""
+        return cls(*joined.split(_SEPARATOR))
+
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """What a point says about itself besides its vectors. Lines count from 1 and are inclusive."""
@@ -109,6 +116,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     repository: str = ""
     content_hash: str = ""
     links: tuple[str, ...] = ()  # of a file: the files that it imports or uses names of, strongest first
+    job: str = ""  # who wrote it, and in which attempt
+    attempt: int = 0
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -119,6 +128,14 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     code_bm25: SparseVector | None = None
     text_vector: Floats | None = None  # (D,)
     structure: Floats | None = None  # (64,), on points of kind "file"
+
+
+class Generation(msgspec.Struct, frozen=True, order=True):
+    """A generation of a dataset that came with points, and how many of them no run has retired."""
+
+    dataset: DatasetKey
+    number: int
+    points: int
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -246,8 +263,28 @@ class VectorStore(VectorReader, Protocol):
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int: ...
 
-    def put_lexicon(self, dataset: DatasetKey, generation: int, lexicon: Lexicon) -> None:
+    def put_lexicon(
+        self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
+    ) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
+
+    def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
+        """Where points are that the first *attempts* attempts at *job* wrote: the generations by dataset."""
+
+    def undo(self, dataset: DatasetKey, job: str, attempts: int, live: int) -> int:
+        """Delete what those attempts wrote above generation *live*, and let live on what they retired.
+
+        *live* is 0 where nothing is. How many points there were. Repeatable; points of others stay.
+        """
+
+    def contents(self) -> list[Generation]:
+        """Every generation of every dataset that has chunks or files which no run has retired."""
+
+    def guarded(self, check: Check) -> "VectorStore":
+        """This store, with *check* called before each of the small steps that its methods consist of.
+
+        What *check* raises ends the method there: so a run that must stop writes no more.
+        """
 
 
 def point_id(

@@ -1,74 +1,100 @@
-"""The worker: takes an item, holds it, says what became of it.
+"""The worker: takes an item, holds it, says what became of it. What is done with it is ``ports.Work``.
 
 An item is delivered at least once. Who takes it says ``started`` behind whatever was said last; that
-compare-and-set is what makes a second holder impossible. A worker that dies leaves the item to the bus,
-which hands it to another after ``ack_wait``; what was stored by content is found again.
+compare-and-set is what makes a second holder impossible. While it works it tells the queue so, and stops by
+itself where the queue has not answered for as long as it takes to give the item to another. A worker that
+dies leaves the item to the queue, and what it stored by content is found again.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
-from collections.abc import Awaitable, Callable, Sequence
+import os
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from datetime import datetime
-from pathlib import Path
-from typing import Final
+from functools import partial
+from typing import Final, TypeVar
 
 import anyio
-import anyio.to_thread
 import msgspec
 import structlog
 from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from pharos_contracts import streams
-from pharos_contracts.datasets.v1 import IndexStage
+from pharos_contracts.control.v1 import DeadLetter, DeadLetterKind
+from pharos_contracts.identity import TENANT_DEFAULT, InvalidName, token
 from pharos_contracts.jobs.v1 import (
     IndexResult,
+    ItemCancelled,
     ItemCommitting,
     ItemCompleted,
     ItemFailed,
     ItemLexicalReady,
+    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
+    Purpose,
     Stage,
     WorkItem,
 )
+from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_contracts.subjects import work_message_id, work_subject
-from pharos_embedder.items import ItemLog
-from pharos_embedder.pipeline import Target, Unchanged, index
+from pharos_contracts.subjects import dead_letter_subject, work_message_id, work_subject
+from pharos_contracts.workers.v1 import Worker as WorkerView
+from pharos_embedder.control import Control
+from pharos_embedder.draining import Drain
+from pharos_embedder.holding import Ending, Hold, clock
+from pharos_embedder.items import ItemLog, last_fact
+from pharos_embedder.ports import Failed, NothingToDo, Problem, Report, Stopped, Work, unexpected
 from pharos_embedder.presence import Presence, ProgressFeed
-from pharos_embedder.problems import Problem, problem_of, unexpected
-from pharos_embedder.publishing import Publisher
-from pharos_embedder.stages import Limits, Tools
-from pharos_embedder.vectors import DatasetKey
-from pharos_service.bus import TROUBLE, Bus
+from pharos_embedder.taking import DEATHS_MAX, Drop, Expire, Finish, Poisoned, Start, decide, holder
+from pharos_service.buckets import Bucket, Entry, Gone
+from pharos_service.bus import TROUBLE, Bus, WrongLastSequence
 from pharos_service.journal import Superseded
+from pharos_service.lease import Lease, term_of
 from pharos_service.pull import durable
-from pharos_sources.hosts import AllowedHosts
-from pharos_sources.removal import remove_tree
-from pharos_sources.repository_url import parse_repository_url
-from pharos_sources.secret import Secret
 
 log = structlog.get_logger()
 
-HOLD_SECONDS: Final = streams.WORK_ACK_WAIT_SECONDS / 4
+T = TypeVar("T")
+
 EXPIRED: Final = "Task exceeded TTL"
-GITHUB: Final = "github.com"
-ACK_TRIES: Final = 20
+POISON: Final = Problem(
+    sentence=f"Its worker died {DEATHS_MAX} times while it worked on this job, so it is not tried again",
+    code="poison",
+)
+LEASE_KEY: Final = "scheduler"
+POLL_SECONDS: Final = 0.1
+ASK_SECONDS: Final = 1.0
+SETTLE_TRIES: Final = 20
+SETTLE_RETRY_SECONDS: Final = 0.5
+PUT_OFF_SECONDS: Final = 1.0
+CLEAR_RETRY_SECONDS: Final = 2.0
+FAREWELL_SECONDS: Final = 3.0
+HOLDERS_SECONDS_MAX: Final = 2 * streams.WORKER_TTL_SECONDS
+EXIT_STUCK: Final = 70  # EX_SOFTWARE of sysexits.h: a supervisor starts it again
 
 
 class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What does not change between jobs. Times are seconds."""
+    """Times are seconds.
 
-    workspaces: Path
-    allowed_hosts: AllowedHosts
-    github_token: Secret | None
-    job_timeout_seconds: float
-    limits: Limits
+    ``hold``: between two messages that say that the item is being worked on. ``lapse``: without an answer to
+    one of them, the item may be another's. ``stop``: what work may take to stop before the process ends
+    itself. ``adoption``: what a new leader may take to look through what the one before handed out.
+    """
+
+    hold: float = streams.WORK_ACK_WAIT_SECONDS / 4
+    lapse: float = streams.WORK_ACK_WAIT_SECONDS
+    stop: float = 30.0
+    adoption: float = 5.0
+
+
+def end_process() -> None:
+    """At once: what would be waited for is what does not end."""
+    os._exit(EXIT_STUCK)
 
 
 class Worker:
@@ -77,214 +103,446 @@ class Worker:
     def __init__(
         self,
         bus: Bus,
-        tools: Tools,
-        publisher: Publisher,
+        work: Work,
         presence: Presence,
-        config: WorkerConfig,
+        control: Control,
+        drain: Drain,
         *,
         now: Callable[[], datetime],
+        config: WorkerConfig | None = None,
+        die: Callable[[], None] = end_process,
     ) -> None:
         self._bus = bus
-        self._tools = tools
-        self._publisher = publisher
+        self._work = work
         self._presence = presence
-        self._config = config
+        self._control = control
+        self._drain = drain
         self._now = now
+        self._config = config or WorkerConfig()
+        self._die = die
+        self._lease = Bucket(bus, streams.KV_LEASE, Lease)
+        self._workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
 
     async def serve(self) -> None:
-        """Take items, one after the other, until cancelled."""
+        """Take items, one after the other, until drained; cancelled, it hands back what it has."""
         async with aclosing(durable(self._bus, streams.WORK, streams.WORKERS, batch=1)) as messages:
-            async for message in messages:
-                try:
-                    item: WorkItem = decode(message.data, WorkItem)
-                except UnreadableMessage as error:
-                    log.error("item_unreadable", subject=message.subject, error=error.reason)
-                    await message.term()
-                    continue
-                with structlog.contextvars.bound_contextvars(job_id=item.job.job_id):
-                    try:
-                        await self._take(item, message)
-                    except asyncio.CancelledError:
-                        await asyncio.shield(self._hand_back(item, message))
-                        raise
+            # Who drains does not even ask: what is handed to it now would be lost for a while.
+            while not self._drain.begun.is_set() and (message := await self._next(messages)) is not None:
+                await self._take(message)
 
-    async def _take(self, item: WorkItem, message: Msg) -> None:
-        attempt = _attempt(item, message)
+    async def _next(self, messages: AsyncGenerator[Msg, None]) -> Msg | None:
+        """The next message; None once there is to be none."""
+        found: list[Msg] = []
+        async with anyio.create_task_group() as tasks:
+
+            async def leave() -> None:
+                await self._drain.begun.wait()
+                tasks.cancel_scope.cancel()
+
+            tasks.start_soon(leave)
+            found.append(await anext(messages))
+            tasks.cancel_scope.cancel()
+        if found and self._drain.begun.is_set():
+            await found[0].nak()  # it came while this worker was asked to leave
+            return None
+        return found[0] if found else None
+
+    # One item
+
+    async def _take(self, message: Msg) -> None:
+        try:
+            item: WorkItem = decode(message.data, WorkItem)
+        except UnreadableMessage as error:
+            await self._bury(message, error.reason)
+            return
+        with structlog.contextvars.bound_contextvars(job_id=item.job.job_id):
+            try:
+                if item.purpose is Purpose.CLEAR:
+                    await self._clear(item, message)
+                else:
+                    await self._do(item, message)
+            except Superseded:
+                log.warning("item_lost")  # whoever has it now will settle it
+            except UnreadableMessage as error:
+                # A newer release said something of it: let one of its workers have it.
+                log.error("item_put_off", reason=error.reason)
+                await message.nak(delay=PUT_OFF_SECONDS)
+            except TROUBLE as error:
+                # Nothing is settled: the bus delivers the item again, and what was done is found by content.
+                log.warning("item_interrupted", reason=repr(error))
+            except asyncio.CancelledError:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_SECONDS):
+                    await self._hand_back(item, message)
+                raise
+
+    async def _do(self, item: WorkItem, message: Msg) -> None:
+        job = item.job
+        last, late = await asyncio.gather(
+            last_fact(self._bus, job.tenant, job.job_id, item.item_id), self._came_late(item, message)
+        )
+        if late is None:
+            log.warning("item_put_off", reason="the new leader has not looked at what was handed out yet")
+            await message.nak(delay=PUT_OFF_SECONDS)
+            return
+        if late:
+            log.warning("item_dropped", reason="the leader that handed it out had lost its lease")
+            await _settle(message)
+            return
+        before = holder(item, last)
+        died = before is not None and await self._is_gone(*before)
+        take = decide(item, last, died=died, now=self._now())
+        if isinstance(take, Drop):
+            log.info("item_dropped", reason=take.why)
+            await _settle(message)
+            return
         items = ItemLog(
             self._bus,
             item,
-            attempt=min(attempt, item.job.max_attempts),
+            last,
+            attempt=take.attempt,
+            deaths=take.deaths,
             worker=self._presence.name,
+            instance=self._presence.instance,
             now=self._now,
         )
+        hold = Hold(self._config.lapse)
+        keeping = asyncio.create_task(self._keep(message, hold, items))
         try:
-            async with anyio.create_task_group() as tasks:
-                tasks.start_soon(self._hold, message)
-                await self._handle(item, attempt, items)
-                tasks.cancel_scope.cancel()
-            await _settle(message)
-        except* Superseded:
-            log.warning("item_lost", attempt=attempt)  # whoever has it now will settle it
-        except* TROUBLE as errors:
-            # Nothing is settled: the bus delivers the item again, and what was done is found by content.
-            log.warning("item_interrupted", attempt=attempt, reason=repr(errors.exceptions[0]))
+            ending = await self._carry_out(item, take, items, hold)
+        finally:
+            keeping.cancel()
+        match ending:
+            case None | Ending.CANCELLED | Ending.PAUSED:
+                await _settle(message)
+            case Ending.HANDED_BACK:
+                await self._hand_back(item, message)
+            case Ending.TAKEN | Ending.LAPSED:
+                pass  # it is another's, or will be
 
-    async def _hold(self, message: Msg) -> None:
-        while True:
-            await asyncio.sleep(HOLD_SECONDS)
-            try:
-                await message.in_progress()
-            except TROUBLE as error:
-                log.debug("hold_failed", reason=repr(error))
+    async def _carry_out(
+        self, item: WorkItem, take: Start | Finish | Expire | Poisoned, items: ItemLog, hold: Hold
+    ) -> Ending | None:
+        """Do what was decided and say what becomes of it; why that ended before it was done, if it did."""
+        match take:
+            case Expire():
+                await items.say(ItemSkipped, reason=EXPIRED)
+            case Poisoned():
+                await self._fail(item.job, POISON, take.attempt, items)
+            case Finish():
+                await self._trying(
+                    item.job, items, take.attempt, partial(self._publish, item.job, take.result, items)
+                )
+            case Start():
+                with self._control.watching(item, hold) as watched:
+                    await items.say(ItemStarted)
+                    watched.began(items.sequence)
+                    return await self._trying(
+                        item.job, items, take.attempt, partial(self._run, item.job, take, items, hold)
+                    )
+        return None
 
-    async def _handle(self, item: WorkItem, attempt: int, items: ItemLog) -> None:
-        job = item.job
-        last = await items.last()
-        if isinstance(last, ItemCompleted | ItemFailed | ItemSkipped) and last.attempt >= item.attempt:
-            return  # it ended, and its worker died before saying so to the queue
-        if isinstance(last, ItemCommitting):
-            await self._try(job, items, [last.result.dataset], lambda: self._finish(job, last.result, items))
-            return
-        if attempt > job.max_attempts:
-            if isinstance(last, ItemLexicalReady):
-                await self._withdraw(job, last.dataset)
-            await items.say(
-                ItemFailed,
-                error=worker_lost(job),
-                code="worker_lost",
-            )
-            return
-        # The time to live ends at the first start: an item that was begun once is finished.
-        if last is None and (self._now() - job.submitted_at).total_seconds() > job.ttl_seconds:
-            await items.say(ItemSkipped, reason=EXPIRED)
-            return
-        await items.say(ItemStarted)
-        # The datasets that this job may have shown before it was done: their names are known late.
-        begun = [last.dataset] if isinstance(last, ItemLexicalReady) else []
-        await self._try(job, items, begun, lambda: self._run(job, attempt, items, begun))
-
-    async def _try(
-        self, job: Job, items: ItemLog, begun: list[str], work: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Do *work*, and say so where it fails; what is wrong with the bus, or lost to another, is raised."""
+    async def _trying(
+        self, job: Job, items: ItemLog, attempt: int, work: Callable[[], Awaitable[T]]
+    ) -> T | None:
+        """What *work* returns; where it fails, that is said. What is wrong with the bus is raised."""
         self._presence.busy(job)
         error: str | None = None
         try:
-            await work()
+            return await work()
         except Superseded:
             raise
-        except Unchanged as unchanged:
-            await items.say(ItemSkipped, reason=str(unchanged))
-        except Exception as raised:
-            problem = problem_of(raised)
-            if problem is None and isinstance(raised, TROUBLE):
-                raise
-            if problem is None:
-                log.exception("item_failed_unexpectedly")
-                problem = unexpected(raised)
+        except NothingToDo as nothing:
+            await items.say(ItemSkipped, reason=str(nothing))
+        except Failed as failed:
+            error = failed.problem.sentence
+            await self._fail(job, failed.problem, attempt, items)
+        except TROUBLE:
+            raise
+        except Exception as bug:
+            log.exception("item_failed_unexpectedly")
+            problem = unexpected(bug)
             error = problem.sentence
-            await self._fail(job, problem, begun, items)
+            await self._fail(job, problem, attempt, items)
         finally:
             self._presence.done(job, error)
+        return None
 
-    async def _run(self, job: Job, attempt: int, items: ItemLog, begun: list[str]) -> None:
-        feed = ProgressFeed(self._bus, job, attempt, self._presence, self._now)
-        workspace = self._config.workspaces / f"{job.job_id}-{secrets.token_hex(4)}"
-        address = parse_repository_url(job.source.clone_url, allowed_hosts=self._config.allowed_hosts)
-
-        async def lookup(name: str) -> Target:
-            begun.append(name)
-            return await self._publisher.target(job, name)
-
-        async def lexical_ready(result: IndexResult) -> None:
-            await self._publisher.publish(job, result, IndexStage.LEXICAL)
-            await items.say(
-                ItemLexicalReady, dataset=result.dataset, files=result.files_processed, chunks=result.chunks
-            )
-
+    async def _run(self, job: Job, take: Start, items: ItemLog, hold: Hold) -> Ending | None:
+        feed = ProgressFeed(self._bus, job, take.attempt, self._presence, self._now)
+        if take.again:
+            await feed.take_up()
         sending = asyncio.create_task(feed.send())
         try:
-            async with asyncio.timeout(self._config.job_timeout_seconds):
-                result = await index(
-                    job,
-                    address,
-                    workspace,
-                    tools=self._tools,
-                    limits=self._config.limits,
-                    token=self._config.github_token
-                    if job.tenant == "default" and address.host == GITHUB
-                    else None,
-                    lookup=lookup,
-                    report=feed.report,
-                    on_lexical_ready=lexical_ready,
-                )
+            try:
+                held = _InHand(job, take.attempt, feed.report, items, hold)
+                result = await self._until_ended(hold, partial(self._work.run, held))
+                if result is not None:
+                    await items.say(ItemCommitting, result=result)
+            except Superseded:
+                other = await items.said_by_another()
+                hold.end(_ending(other.event) if other is not None else Ending.TAKEN)
+                result = None
+            if result is None:
+                assert hold.ending is not None, "work that returns nothing was ended"
+                log.info("item_let_go", reason=hold.ending)
+                if hold.ending is Ending.CANCELLED:
+                    await self._remove(job, take.attempt, forget=True)
+                return hold.ending
             feed.report(Stage.PUBLISH, 0, 1)
-            await items.say(ItemCommitting, result=result)
-            await self._finish(job, result, items)
+            await self._publish(job, result, items)
             feed.report(Stage.PUBLISH, 1, 1)
+            return None
         finally:
             sending.cancel()
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_clear, workspace)
 
-    async def _finish(self, job: Job, result: IndexResult, items: ItemLog) -> None:
+    async def _until_ended(self, hold: Hold, work: Callable[[], Awaitable[T]]) -> T | None:
+        """What *work* returns or raises; None where the hold ended first. Either way it goes on no more."""
+        results: list[T] = []
+        errors: list[Exception] = []
+        stopped = anyio.Event()
+
+        async def body() -> None:
+            try:
+                with hold.scope:
+                    results.append(await work())
+            except Exception as error:
+                errors.append(error)
+            finally:
+                stopped.set()
+
+        async def hurry() -> None:
+            await self._drain.hurried.wait()
+            hold.end(Ending.HANDED_BACK)
+
+        async def see_it_stop() -> None:
+            try:
+                await hold.ended.wait()
+            finally:
+                with anyio.CancelScope(shield=True), anyio.move_on_after(self._config.stop):
+                    await stopped.wait()
+                if not stopped.is_set():
+                    log.critical("work_does_not_stop", seconds=self._config.stop, reason=hold.ending)
+                    self._die()
+
+        # A task of its own: whatever cancels this one, threads of the work are waited for.
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(body)
+            tasks.start_soon(hurry)
+            tasks.start_soon(see_it_stop)
+            await stopped.wait()
+            tasks.cancel_scope.cancel()
+        if results:
+            return results[0]
+        if errors and isinstance(errors[0], Stopped):
+            hold.end(Ending.LAPSED)
+        if errors and hold.ending is None:
+            raise errors[0]
+        return None
+
+    async def _publish(self, job: Job, result: IndexResult, items: ItemLog) -> None:
         """Publish what is stored; also when an earlier worker died on the way."""
-        await self._publisher.publish(job, result, IndexStage.FULL)
+        try:
+            await self._work.finish(job, result)
+        except Failed as failed:
+            # From here no way leads back to another attempt.
+            raise Failed(replace(failed.problem, transient=False)) from failed
         await items.say(ItemCompleted, result=result)
-        key = DatasetKey(job.tenant, job.project, result.dataset)
-        # Readers that began before the publishing still see the generation before: it is kept until the next.
-        await anyio.to_thread.run_sync(self._tools.store.collect, key, result.built_on)
+        try:
+            await self._work.tidy(job, result)
+        except Exception:
+            log.exception("not_tidied")
 
-    async def _fail(self, job: Job, problem: Problem, begun: Sequence[str], items: ItemLog) -> None:
+    async def _fail(self, job: Job, problem: Problem, attempt: int, items: ItemLog) -> None:
         log.warning("item_failed", code=problem.code, error=problem.sentence, diagnostic=problem.diagnostic)
-        if not problem.transient:
-            for name in dict.fromkeys(begun):
-                await self._withdraw(job, name)
-        await items.say(ItemFailed, error=problem.sentence, code=problem.code, transient=problem.transient)
+        for_good = not problem.transient or attempt >= job.max_attempts
+        cleared = for_good and await self._remove(job, attempt, forget=False)
+        await items.say(
+            ItemFailed,
+            error=problem.sentence,
+            code=problem.code,
+            transient=problem.transient,
+            cleared=cleared,
+        )
+
+    async def _remove(self, job: Job, attempt: int, *, forget: bool) -> bool:
+        """Whether nothing is left of the job; else the scheduler has it cleared away later."""
+        try:
+            await self._work.clear(job, attempt, forget=forget)
+        except Exception:
+            log.exception("not_cleared")
+            return False
+        return True
+
+    # What a cancelled job left
+
+    async def _clear(self, item: WorkItem, message: Msg) -> None:
+        """No attempt at the job: nothing is said of it, and it comes again until it is done."""
+        keeping = asyncio.create_task(self._renew(message))
+        try:
+            await self._until_nobody_has(item.job)
+            await self._work.clear(item.job, item.attempt, forget=item.job.state is not JobState.FAILED)
+        except Exception:
+            log.exception("clearing_put_off")
+            if message.metadata.num_delivered < streams.WORK_DELIVERIES_MAX - 1:
+                await message.nak(delay=CLEAR_RETRY_SECONDS)
+            else:
+                await self._hand_back(item, message)
+            return
+        finally:
+            keeping.cancel()
+        log.info("job_cleared")
+        await _settle(message)
+
+    async def _until_nobody_has(self, job: Job) -> None:
+        """Wait for who was told to stop: it may be writing still. One that is gone writes no more."""
+        busy: set[str] = set()
+        caught_up = False
+        with anyio.move_on_after(HOLDERS_SECONDS_MAX):
+            async with aclosing(self._workers.watch()) as changes:
+                async for change in changes:
+                    match change:
+                        case Entry(value=worker) if job.job_id in worker.job_ids:
+                            busy.add(change.key)
+                        case Entry() | Gone():
+                            busy.discard(change.key)
+                        case _:
+                            caught_up = True
+                    if caught_up and not busy:
+                        return
+
+    # Holding, and letting go
+
+    async def _keep(self, message: Msg, hold: Hold, items: ItemLog) -> None:
+        """Tell the queue that the item is being worked on, and find out whether it still is this worker's."""
+        await asyncio.sleep(self._config.hold)
+        while True:
+            asked_at = clock()
+            try:
+                async with asyncio.timeout(2 * ASK_SECONDS):
+                    await self._bus.request(message.reply, Msg.Ack.Progress, ASK_SECONDS)
+                    other = await items.said_by_another()
+            except TROUBLE as error:
+                log.debug("hold_not_confirmed", reason=repr(error))
+                if hold.lapsed:
+                    hold.end(Ending.LAPSED)
+                await asyncio.sleep(min(ASK_SECONDS, self._config.hold))
+                continue
+            if other is not None:
+                hold.end(_ending(other.event))
+            hold.confirm(asked_at)
+            await asyncio.sleep(self._config.hold)
+
+    async def _renew(self, message: Msg) -> None:
+        while True:
+            await asyncio.sleep(self._config.hold)
+            try:
+                await message.in_progress()
+            except TROUBLE as error:
+                log.debug("renewal_failed", reason=repr(error))
 
     async def _hand_back(self, item: WorkItem, message: Msg) -> None:
         """Hand the item out again: the same attempt, since it did not fail, as a new dispatch."""
-        again = replace(item, attempt=_attempt(item, message), dispatch=item.dispatch + 1)
+        again = replace(item, dispatch=item.dispatch + 1, term=0)  # no leader's: it is not fenced like one
         try:
-            await self._bus.publish(work_subject(again), again, message_id=work_message_id(again))
-            await message.ack()
-            log.info("item_handed_back", attempt=again.attempt)
+            await self._bus.publish(
+                work_subject(again),
+                again,
+                message_id=work_message_id(again),
+                # Not where its owner took it out of the queue meanwhile.
+                expect_last=message.metadata.sequence.stream,
+            )
+            await _settle(message)
+            log.info("item_handed_back", attempt=item.attempt)
+        except WrongLastSequence:
+            log.info("item_not_handed_back", reason="it is in the queue no more")
         except TROUBLE as error:
             log.warning("item_not_handed_back", reason=repr(error))
 
-    async def _withdraw(self, job: Job, name: str) -> None:
-        """A first index that failed after its words were searchable leaves nothing behind."""
-        if await self._publisher.withdraw(job, name):
-            key = DatasetKey(job.tenant, job.project, name)
-            await anyio.to_thread.run_sync(self._tools.store.drop, key)
+    # Who else
+
+    async def _came_late(self, item: WorkItem, message: Msg) -> bool | None:
+        """Whether a leader handed *item* out after it lost its lease; None where that is not known yet."""
+        deadline = clock() + self._config.adoption
+        while item.term:
+            entry = await self._lease.get(LEASE_KEY)
+            if entry is None or item.term >= term_of(entry):
+                return False
+            if entry.value.adopted is not None:
+                return bool(message.metadata.sequence.stream > entry.value.adopted)
+            if clock() >= deadline:
+                return None
+            await asyncio.sleep(POLL_SECONDS)
+        return False
+
+    async def _is_gone(self, worker: str, instance: str) -> bool:
+        """Whether that process has died: a live one is in the bucket, under its name."""
+        if instance == self._presence.instance:
+            return False
+        if worker == self._presence.name:
+            return True  # this process has its name now, whatever the bucket still says
+        entry = await self._workers.get(worker)
+        return entry is None or (bool(instance) and entry.value.instance != instance)
+
+    async def _bury(self, message: Msg, reason: str) -> None:
+        """What nobody can read is kept where an operator finds it, and never delivered again."""
+        log.error("item_unreadable", subject=message.subject, error=reason)
+        letter = DeadLetter(
+            letter_id=f"{streams.WORK}-{message.metadata.sequence.stream}",
+            kind=DeadLetterKind.MESSAGE,
+            tenant=_tenant_in(message.data),
+            at=self._now(),
+            reason=f"The message could not be read: {reason}",
+            code="unreadable_message",
+            stream=streams.WORK,
+            subject=message.subject,
+            payload=message.data,
+        )
+        try:
+            await self._bus.publish(dead_letter_subject(letter), letter, message_id=letter.letter_id)
+            await message.term()
+        except TROUBLE as error:
+            log.warning("dead_letter_not_written", reason=repr(error))  # the message comes again
 
 
-def _clear(workspace: Path) -> None:
-    """Remove what a job fetched; what cannot be removed now is tried again when the process starts."""
+class _InHand:
+    """The ``ports.Held`` of one try."""
+
+    def __init__(self, job: Job, attempt: int, report: Report, items: ItemLog, hold: Hold) -> None:
+        self.job: Final = job
+        self.attempt: Final = attempt
+        self.report: Final = report
+        self.check: Final = hold.check
+        self._items = items
+
+    async def lexical_ready(self, dataset: str, files: int, chunks: int) -> None:
+        await self._items.say(ItemLexicalReady, dataset=dataset, files=files, chunks=chunks)
+
+
+def _ending(event: object) -> Ending:
+    """What it means for a worker that *event* was said behind its last word."""
+    match event:
+        case ItemCancelled():
+            return Ending.CANCELLED
+        case ItemPaused():
+            return Ending.PAUSED
+        case _:
+            return Ending.TAKEN
+
+
+def _tenant_in(payload: bytes) -> str:
+    """Whose a message is that cannot be read, as far as that can be told."""
     try:
-        remove_tree(workspace)
-    except OSError as error:
-        log.warning("workspace_not_removed", reason=str(error))
-
-
-def _attempt(item: WorkItem, message: Msg) -> int:
-    """Each delivery after the first means that the worker before died."""
-    return item.attempt + message.metadata.num_delivered - 1
-
-
-def worker_lost(job: Job) -> str:
-    """Why a job ends whose last worker died; *job* is as it was handed out, with what failed before."""
-    if job.error:
-        return f"Its worker died during the last of {job.max_attempts} attempts; before that: {job.error}"
-    return f"It was tried {job.max_attempts} times, and its worker died each time"
+        return token(str(msgspec.json.decode(payload)["job"]["tenant"]))
+    except (msgspec.DecodeError, KeyError, TypeError, InvalidName):
+        return TENANT_DEFAULT
 
 
 async def _settle(message: Msg) -> None:
     """Tell the queue, over a bus that may be away for a moment; if it stays away, the item comes again."""
-    for _ in range(ACK_TRIES):
+    for _ in range(SETTLE_TRIES):
         try:
-            await message.ack_sync(timeout=1)
+            await message.ack_sync(timeout=ASK_SECONDS)
             return
         except TROUBLE as error:
             log.debug("settling_retried", reason=repr(error))
-        await asyncio.sleep(0.5)
+        await asyncio.sleep(SETTLE_RETRY_SECONDS)

@@ -1,0 +1,214 @@
+"""What joins the stages: what is encoded and what is known, and whether what was stored is whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
+from pharos_contracts.lifecycle import JobState
+from pharos_embedder import stages
+from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.encoding import EncoderService
+from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
+from pharos_embedder.points import Origin, chunk_id, chunk_points, terms_of
+from pharos_embedder.ports import Stopped, unchecked
+from pharos_embedder.qdrant_store import local_mode_store
+from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
+from pharos_embedder.syntax import Chunk
+from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, label_of
+from pharos_embedder.vectors import DatasetKey, VectorStore
+
+DIMENSIONS = 4
+ORIGIN = Origin(
+    dataset=DatasetKey("acme", "default", "d"),
+    generation=5,
+    scope="project",
+    repository="h/o/r",
+    encoder="fake@1",
+    job="job-1",
+    attempt=1,
+)
+
+
+class FakeEncoder:
+    """One token a character; remembers its batches; runs out of memory beyond *memory* padded tokens."""
+
+    version = "fake@1"
+    dimensions = DIMENSIONS
+    max_tokens = 100
+    token_budget = 40
+    query_prompt = ""
+    document_prompt = ""
+
+    def __init__(self) -> None:
+        self.batches: list[list[int]] = []
+        self.memory = 10_000
+
+    def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+        return [[ord(character) for character in text[: self.max_tokens]] for text in texts]
+
+    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        if max(len(ids) for ids in batch) * len(batch) > self.memory:
+            raise MemoryError
+        self.batches.append([len(ids) for ids in batch])
+        made = np.array([[sum(ids), len(ids), 1, 1] for ids in batch], dtype=np.float32)
+        unit: NDArray[np.float32] = made / np.linalg.norm(made, axis=1, keepdims=True)
+        return unit
+
+
+def chunk(text: str, path: str) -> Chunk:
+    return Chunk(
+        path=path,
+        ordinal=0,
+        start_line=1,
+        end_line=2,
+        text=text,
+        context="",
+        content_hash=text,
+        language="python",
+    )
+
+
+@pytest.fixture
+def store() -> Iterator[VectorStore]:
+    found = local_mode_store(None, dimensions=DIMENSIONS)
+    found.open()
+    yield found
+    found.close()
+
+
+@pytest.fixture
+def cache(tmp_path: Path) -> Iterator[VectorCache]:
+    with VectorCache(tmp_path / "vectors", limit_bytes=LIMIT_BYTES_MIN, warn=pytest.fail) as found:
+        yield found
+
+
+@pytest.fixture
+def encoder() -> FakeEncoder:
+    return FakeEncoder()
+
+
+def stored(store: VectorStore, texts: Sequence[str]) -> dict[str, Chunk]:
+    """*texts* as chunks in the store, without their vectors; by id."""
+    chunks = [chunk(text, f"{number}.py") for number, text in enumerate(texts)]
+    found = {chunk_id(each, ORIGIN): each for each in chunks}
+    lexicon = Lexicon.of([{1: 1}])
+    store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), lexicon, ORIGIN))
+    return found
+
+
+def encode(
+    chunks: dict[str, Chunk],
+    store: VectorStore,
+    cache: VectorCache,
+    encoder: FakeEncoder,
+    *,
+    budget: int = 40,
+    check: Callable[[], None] = unchecked,
+) -> tuple[int, int]:
+    nothing: Any = None
+    tools = Tools(store=store, encoder=EncoderService(encoder), cache=cache, parse_pool=nothing)
+
+    def silent(*_: Any, **__: Any) -> None:
+        """Nobody asked."""
+
+    return encode_stage(chunks, ORIGIN, tools, budget, silent, check)
+
+
+def test_what_is_the_same_in_two_places_is_encoded_once(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    chunks = stored(store, ["same", "same", "other"])
+    assert encode(chunks, store, cache, encoder) == (2, 1)
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
+    again = stored(store, ["same", "same", "other"])
+    assert encode(again, store, cache, encoder) == (0, 3)
+
+
+def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stages, "ENCODE_WINDOW", 4)
+    encoder.memory = 10
+    chunks = stored(store, [f"{number:05}" for number in range(12)])
+    failures = 0
+    forward = encoder.forward
+
+    def counting(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+        nonlocal failures
+        failures += max(len(ids) for ids in batch) * len(batch) > encoder.memory
+        return forward(batch)
+
+    monkeypatch.setattr(encoder, "forward", counting)
+    assert encode(chunks, store, cache, encoder, budget=20) == (12, 0)
+    assert failures == 1
+    assert encoder.batches == [[5, 5]] * 6
+
+
+def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    chunks = stored(store, [f"{number:010}" for number in range(20)])
+
+    def check() -> None:
+        if len(encoder.batches) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        encode(chunks, store, cache, encoder, check=check)
+    assert cache.count() == 8
+    assert cache.jobs() == [label_of("job-1", "acme")]
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set(chunks)
+    assert encode(chunks, store, cache, encoder) == (12, 8)
+
+
+def test_an_index_that_is_whole_may_be_published(store: VectorStore, cache: VectorCache) -> None:
+    chunks = stored(store, ["a", "b"])
+    encode(chunks, store, cache, FakeEncoder())
+    seal_stage(2, 0, ORIGIN, store, unchecked)
+
+
+@pytest.mark.parametrize("disturbance", ["removed", "retired", "added", "without a vector"])
+def test_an_index_that_another_job_disturbed_is_not_published(
+    disturbance: str, store: VectorStore, cache: VectorCache
+) -> None:
+    chunks = stored(store, ["a", "b"])
+    if disturbance != "without a vector":
+        encode(chunks, store, cache, FakeEncoder())
+    match disturbance:
+        case "removed":
+            store.discard_unpublished(ORIGIN.dataset, 0)
+        case "retired":
+            store.retire(ORIGIN.dataset, list(chunks)[:1], 5)
+        case "added":
+            stored(store, ["a", "b", "c"])
+    with pytest.raises(IndexIncomplete):
+        seal_stage(2, 0, ORIGIN, store, unchecked)
+
+
+def test_an_attempt_after_one_that_ran_out_of_memory_begins_with_smaller_batches() -> None:
+    job = Job(
+        job_id="j",
+        number=1,
+        tenant="acme",
+        key="k",
+        kind=JobKind.REPOSITORY,
+        state=JobState.QUEUED,
+        source=RepositorySource(identity="h/o/r", clone_url="https://h/o/r"),
+        project="default",
+        submitted_at=datetime(2026, 1, 15, tzinfo=UTC),
+        submitted_by="u",
+        ttl_seconds=60,
+    )
+    assert batch_tokens(job, 3, 4096) == 4096
+    failed = replace(job, code=OUT_OF_MEMORY)
+    assert [batch_tokens(failed, attempt, 4096) for attempt in (2, 3, 4)] == [2048, 1024, 512]
+    assert batch_tokens(failed, 30, 4096) == BATCH_TOKENS_MIN
