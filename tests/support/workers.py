@@ -46,6 +46,7 @@ from pharos_embedder.generations import Engine, GenerationStore
 from pharos_embedder.indexing import Indexing, IndexingConfig
 from pharos_embedder.items import last_fact
 from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.presence import Presence
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
@@ -240,7 +241,7 @@ class CountingEncoder:
         digests = [hashlib.blake2b(text.encode(), digest_size=6).digest() for text in texts]
         return [[int.from_bytes(each, "big"), *([1] * (TOKENS_MAX - 1))] for each in digests]
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
         self.gate()
         if self.fails_with is not None:
             raise self.fails_with()

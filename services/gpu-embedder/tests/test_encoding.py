@@ -22,7 +22,7 @@ from pharos_embedder.encoding import (
     encode,
     is_out_of_memory,
 )
-from pharos_embedder.ports import Stopped
+from pharos_embedder.ports import Check, Stopped, unchecked
 
 DEADLINE_SECONDS = 10.0
 
@@ -45,7 +45,7 @@ class FakeEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [[1] * max(1, len(text[: self.max_tokens])) for text in texts]
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
         width = max(len(ids) for ids in batch)
         self.shapes.append((len(batch), width))
         if self.memory is not None and width * len(batch) > self.memory:
@@ -175,7 +175,7 @@ class HeldEncoder(FakeEncoder):
         self.overlapping = 0
         self._inside = threading.Lock()
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
         if not self._inside.acquire(blocking=False):
             self.overlapping += 1
             raise AssertionError("two passes at once")

@@ -23,6 +23,7 @@ from pharos_embedder.model import (
     gpu_token_budget,
     load_encoder,
 )
+from pharos_embedder.ports import Stopped, unchecked
 
 EXACT = DeviceChoice(device="cpu", dtype="float32", why="tests", threads=2)
 HALF = msgspec.structs.replace(EXACT, dtype="bfloat16")
@@ -54,6 +55,24 @@ def test_the_shipped_limits_of_its_tokenizer_are_lifted(packaged: TransformerEnc
     assert lengths[-1] == 256  # the shipped file says 128
     assert max(lengths[:-1]) < 20  # and pads to it
     assert lengths[3] == 2
+
+
+def test_a_pass_can_be_ended_between_two_layers_and_the_next_one_is_whole(
+    packaged: TransformerEncoder,
+) -> None:
+    layers: list[int] = []
+
+    def midway() -> None:
+        layers.append(1)
+        if len(layers) == 3:
+            raise Stopped
+
+    batch = packaged.tokenize(TEXTS)
+    with pytest.raises(Stopped):
+        packaged.forward(batch, midway)
+    assert len(layers) == 3
+    assert np.array_equal(packaged.forward(batch), packaged.forward(batch, unchecked))
+    assert len(layers) == 3
 
 
 def test_a_batch_does_not_change_its_vectors(packaged: TransformerEncoder) -> None:

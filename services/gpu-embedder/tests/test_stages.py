@@ -19,7 +19,7 @@ from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
 from pharos_embedder.points import Origin, chunk_id, chunk_points, terms_of
-from pharos_embedder.ports import Stopped, unchecked
+from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
 from pharos_embedder.syntax import Chunk
@@ -55,7 +55,7 @@ class FakeEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(character) for character in text[: self.max_tokens]] for text in texts]
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
         if max(len(ids) for ids in batch) * len(batch) > self.memory:
             raise MemoryError
         self.batches.append([len(ids) for ids in batch])
@@ -120,7 +120,7 @@ def encode(
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
 
-    return encode_stage(chunks, ORIGIN, tools, budget, silent, check)
+    return encode_stage(chunks, ORIGIN, tools, budget, silent, unchecked, check)
 
 
 def test_what_is_the_same_in_two_places_is_encoded_once(
@@ -142,10 +142,10 @@ def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(
     failures = 0
     forward = encoder.forward
 
-    def counting(batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def counting(batch: Sequence[Sequence[int]], midway: Check) -> NDArray[np.float32]:
         nonlocal failures
         failures += max(len(ids) for ids in batch) * len(batch) > encoder.memory
-        return forward(batch)
+        return forward(batch, midway)
 
     monkeypatch.setattr(encoder, "forward", counting)
     assert encode(chunks, store, cache, encoder, budget=20) == (12, 0)

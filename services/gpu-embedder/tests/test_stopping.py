@@ -87,6 +87,18 @@ async def test_the_first_reason_to_end_a_hold_counts() -> None:
         hold.check()
 
 
+@pytest.mark.parametrize("ending", Ending)
+async def test_only_a_pause_waits_for_what_is_under_way(ending: Ending) -> None:
+    hold = Hold(30)
+    hold.check_midway()
+    hold.end(ending)
+    if ending is Ending.PAUSED:
+        hold.check_midway()
+    else:
+        with pytest.raises(Stopped):
+            hold.check_midway()
+
+
 @pytest.mark.parametrize(
     ("action", "ending"), [(Action.CANCEL, Ending.CANCELLED), (Action.PAUSE, Ending.PAUSED)]
 )

@@ -55,13 +55,14 @@ def encode(
     on_batch: OnBatch | None = None,
     on_budget: Callable[[int], None] | None = None,
     check: Check = unchecked,
+    midway: Check = unchecked,
 ) -> NDArray[np.float32]:
     """(N, D) float32 unit vectors, in the order of *texts*.
 
     *token_budget* bounds the padded tokens of a batch (the encoder's own by default). When the device runs
     out of memory the budget is halved for the rest of the call, and *on_budget* hears of it. *check* is
-    called before each batch; what it raises ends the call. Raises EncodingOutOfMemory when a single text
-    does not fit.
+    called before each batch, *midway* also within one; what they raise ends the call. Raises
+    EncodingOutOfMemory when a single text does not fit.
     """
     total = len(texts)
     vectors = np.empty((total, encoder.dimensions), dtype=np.float32)
@@ -79,7 +80,7 @@ def encode(
             batch = waiting.popleft()
             places = [start + index for index in batch]
             try:
-                vectors[places] = encoder.forward([ids[index] for index in batch])
+                vectors[places] = encoder.forward([ids[index] for index in batch], midway)
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
@@ -237,6 +238,7 @@ class EncoderService:
         on_batch: OnBatch | None = None,
         on_budget: Callable[[int], None] | None = None,
         check: Check = unchecked,
+        midway: Check = unchecked,
     ) -> NDArray[np.float32]:
         """As `encode`, giving way to whoever goes first before each batch. Blocks; raises EncoderBusy as
         well.
@@ -250,6 +252,7 @@ class EncoderService:
             on_batch=on_batch,
             on_budget=on_budget,
             check=check,
+            midway=midway,
         )
 
     def encode_query(self, text: str) -> NDArray[np.float32]:
@@ -281,6 +284,6 @@ class _SharedEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._encoder.tokenize(texts)  # the tokenizer is safe to share and needs no turn
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
         with self._turnstile.turn(self._priority):
-            return self._encoder.forward(batch)
+            return self._encoder.forward(batch, midway)

@@ -58,6 +58,11 @@ class Hold:
             self.ended.set()
             self.scope.cancel()
 
+    def check_midway(self) -> None:
+        """Stopped where what is under way is not worth its end; safe to call from any thread."""
+        if self.ending not in (None, Ending.PAUSED) or self.lapsed:
+            raise Stopped(self.ending or Ending.LAPSED)
+
     def check(self) -> None:
         """Stopped where the hold has ended or lapsed; safe to call from any thread."""
         if self.ending is not None or self.lapsed:

@@ -25,6 +25,7 @@ from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_f
 from transformers.masking_utils import eager_mask
 
 from pharos_embedder.devices import DeviceChoice, free_bytes
+from pharos_embedder.ports import Check, unchecked
 
 PACKAGED_MODEL: Final = "all-MiniLM-L6-v2"
 """The encoder that is installed with Pharos and needs no network."""
@@ -100,8 +101,11 @@ class Encoder(Protocol):
         """Token ids of each text, special tokens included, cut at `max_tokens`, not padded."""
         ...
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(B, D) unit vectors for B sequences of token ids."""
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+        """(B, D) unit vectors for B sequences of token ids.
+
+        *midway* is called now and then on the way; what it raises ends the pass.
+        """
         ...
 
 
@@ -139,6 +143,11 @@ class TransformerEncoder:
         self.document_prompt = settings.document_prompt
         self.choice = choice
         self._model = model
+        self._midway: Check = unchecked
+        for stack in model.modules():
+            if isinstance(stack, torch.nn.ModuleList):
+                for layer in stack:
+                    layer.register_forward_pre_hook(self._look)
         self._tokenizer = tokenizer
         self._settings = settings
         self._pad_id = pad_id
@@ -151,8 +160,21 @@ class TransformerEncoder:
             cut = [text.lower() for text in cut]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cut)]
 
-    def forward(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        """(B, D) unit vectors for B sequences of token ids, padded here to the longest of them."""
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+        """(B, D) unit vectors for B sequences of token ids, padded here to the longest of them.
+
+        *midway* is called before each layer: on a slow or busy machine a batch takes seconds.
+        """
+        self._midway = midway
+        try:
+            return self._pass(batch)
+        finally:
+            self._midway = unchecked
+
+    def _look(self, *_: object) -> None:
+        self._midway()
+
+    def _pass(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
         device = self.choice.device
         lengths = np.fromiter((len(ids) for ids in batch), dtype=np.int64, count=len(batch))
         width = int(lengths.max())

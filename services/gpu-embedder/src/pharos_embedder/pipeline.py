@@ -135,6 +135,7 @@ async def index(
                 tools,
                 batch_tokens(job, held.attempt, limits.batch_tokens or tools.encoder.token_budget),
                 report,
+                held.check_midway,
             ),
             held.check,
         )

@@ -83,6 +83,9 @@ class Held(Protocol):
     def check(self) -> None:
         """Call it before each write that others see; raises Stopped. See ``Check``."""
 
+    def check_midway(self) -> None:
+        """Stopped where not even what is under way is to be finished; only a pause waits for that."""
+
     async def lexical_ready(self, dataset: str, files: int, chunks: int) -> None:
         """Say that the first index of *dataset* answers by words. Superseded where the item was lost."""
 

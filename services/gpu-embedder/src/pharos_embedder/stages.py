@@ -194,6 +194,7 @@ def encode_stage(
     tools: Tools,
     batch_tokens: int,
     report: Report,
+    midway: Check,
     check: Check,
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
@@ -227,6 +228,7 @@ def encode_stage(
                     on_batch=partial(_gather, made, list(new)),
                     on_budget=budget.shrink,
                     check=check,
+                    midway=midway,
                 )
             finally:
                 tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))

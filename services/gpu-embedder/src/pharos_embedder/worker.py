@@ -86,8 +86,9 @@ class WorkerConfig(msgspec.Struct, frozen=True, kw_only=True):
     itself. ``adoption``: what a new leader may take to look through what the one before handed out.
     """
 
-    hold: float = streams.WORK_ACK_WAIT_SECONDS / 4
-    lapse: float = streams.WORK_ACK_WAIT_SECONDS
+    hold: float = 3.0
+    # Well before the bucket forgets a worker that is cut off: one that is gone from there writes no more.
+    lapse: float = streams.WORKER_TTL_SECONDS - 5.0
     stop: float = 30.0
     adoption: float = 5.0
 
@@ -205,6 +206,8 @@ class Worker:
             instance=self._presence.instance,
             now=self._now,
         )
+        if isinstance(take, Start) and last is not None:
+            await self._wait_for_its_turn(job, message)
         hold = Hold(self._config.lapse)
         keeping = asyncio.create_task(self._keep(message, hold, items))
         try:
@@ -393,6 +396,14 @@ class Worker:
         log.info("job_cleared")
         await _settle(message)
 
+    async def _wait_for_its_turn(self, job: Job, message: Msg) -> None:
+        """Nobody starts a job that a live worker says it has: it may not have heard yet that it lost it."""
+        keeping = asyncio.create_task(self._renew(message))
+        try:
+            await self._until_nobody_has(job)
+        finally:
+            keeping.cancel()
+
     async def _until_nobody_has(self, job: Job) -> None:
         """Wait for who was told to stop: it may be writing still. One that is gone writes no more."""
         busy: set[str] = set()
@@ -512,6 +523,7 @@ class _InHand:
         self.attempt: Final = attempt
         self.report: Final = report
         self.check: Final = hold.check
+        self.check_midway: Final = hold.check_midway
         self._items = items
 
     async def lexical_ready(self, dataset: str, files: int, chunks: int) -> None:
