@@ -42,7 +42,7 @@ from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.draining import Drain
 from pharos_embedder.indexing import Indexing, IndexingConfig
 from pharos_embedder.items import ItemLog, last_fact
-from pharos_embedder.presence import Presence
+from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.stages import Limits, Tools
@@ -372,3 +372,53 @@ async def test_who_searches_in_the_same_process_hears_of_a_publishing_and_a_with
     await publisher.publish(job(), RESULT, IndexStage.LEXICAL)  # a repeat changes nothing
     assert await publisher.withdraw(job(), DATASET, {RESULT.generation}) == 0
     assert heard[1:] == [None]
+
+
+async def test_a_heartbeat_tells_of_the_memory_and_a_leaving_worker_is_gone_at_once(bus: Bus) -> None:
+    view = WorkerView(
+        name="w3",
+        instance=INSTANCE,
+        pool="default",
+        state=WorkerState.IDLE,
+        device="cpu",
+        slots=2,
+        since=now(),
+        seen_at=now(),
+    )
+    presence = Presence(bus, view, now, lambda: Memory(3, 8))
+    workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
+    beating = asyncio.create_task(presence.beat())
+    async with asyncio.timeout(5):
+        while (entry := await workers.get("w3")) is None:
+            await asyncio.sleep(0.01)
+    assert (entry.value.memory_used, entry.value.memory_total, entry.value.slots) == (3, 8, 2)
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    assert await workers.get("w3") is None
+
+
+async def test_jobs_of_a_moment_cost_few_heartbeats_and_the_last_state_is_told(bus: Bus) -> None:
+    view = WorkerView(
+        name="w3",
+        instance=INSTANCE,
+        pool="default",
+        state=WorkerState.IDLE,
+        device="cpu",
+        slots=1,
+        since=now(),
+        seen_at=now(),
+    )
+    presence = Presence(bus, view, now)
+    beating = asyncio.create_task(presence.beat())
+    for number in range(100):
+        presence.busy(job())
+        presence.done(job(), f"error {number}")
+        await asyncio.sleep(0.002)
+    async with asyncio.timeout(5):
+        workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
+        while (entry := await workers.get("w3")) is None or entry.value.error != "error 99":
+            await asyncio.sleep(0.01)
+    beating.cancel()
+    await asyncio.gather(beating, return_exceptions=True)
+    written = (await bus.api("STREAM.INFO.KV_workers"))["state"]["last_seq"]
+    assert written < 50
