@@ -36,14 +36,16 @@ from pharos_contracts.jobs.v1 import (
     Job,
     Progress,
     Stage,
+    WorkItem,
 )
 from pharos_contracts.message import decode
-from pharos_contracts.subjects import dead_letters
+from pharos_contracts.subjects import ITEM_REPOSITORY, dead_letters
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder import stages
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.indexing import forget_cancelled
+from pharos_embedder.items import ItemLog
 from pharos_embedder.ports import Check
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.vector_cache import label_of
@@ -490,6 +492,37 @@ async def test_clearing_waits_for_the_worker_that_still_has_the_job(bus: Bus, ma
     assert machine.holds_nothing_of(wanted)
 
 
+async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
+    bus: Bus, git: GitServer, machine: Machine
+) -> None:
+    wanted = new_job(git.url("o/silent"))
+    dying = WorkerView(
+        name="w1",
+        instance="i1",
+        pool="default",
+        state=WorkerState.BUSY,
+        device="cpu",
+        slots=1,
+        job_ids=(wanted.job_id,),
+        since=now(),
+        seen_at=now(),
+    )
+    workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
+    revision = await workers.put("w1", dying)
+    item = WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1)
+    its_log = ItemLog(bus, item, None, attempt=1, deaths=0, worker="w1", instance="i1", now=now)
+    await its_log.say(ItemStarted)
+    await hand_out(bus, wanted)
+    async with working(bus, machine, allowed_hosts=git.allowed_hosts):
+        await asyncio.sleep(0.7)
+        assert len(await said(bus, wanted)) == 1
+        await workers.delete("w1", revision)
+        async with asyncio.timeout(20):
+            while len(events := await said(bus, wanted)) < 2:
+                await asyncio.sleep(0.05)
+    assert (events[1].attempt, events[1].deaths) == (2, 1)
+
+
 async def test_a_machine_that_was_away_forgets_the_vectors_of_cancelled_jobs_when_it_starts(
     bus: Bus, machine: Machine
 ) -> None:
@@ -651,6 +684,21 @@ async def test_a_message_that_nobody_can_read_is_kept_as_a_dead_letter(
     assert letter.payload == payload
 
 
+async def test_an_item_of_which_a_newer_release_spoke_is_left_to_its_workers(
+    bus: Bus, machine: Machine
+) -> None:
+    wanted = new_job("http://127.0.0.1:9/o/r")
+    subject = f"events.item.default.{wanted.job_id}.0.started"
+    await bus.publish(subject, b'{"type": "items.event.v9.started"}')
+    await hand_out(bus, wanted)
+    async with working(bus, machine) as running:
+        async with asyncio.timeout(20):
+            consumer = f"CONSUMER.INFO.{streams.WORK}.{streams.WORKERS}"
+            while (await bus.api(consumer))["delivered"]["consumer_seq"] < 2:
+                await asyncio.sleep(0.05)
+        assert not running.serving.done()
+
+
 # Holding
 
 
@@ -731,7 +779,10 @@ async def test_a_worker_that_is_hurried_hands_its_job_back_and_the_next_encodes_
         async with asyncio.timeout(10):
             await running.serving
     async with working(bus, machine, allowed_hosts=git.allowed_hosts):
-        done = await until_said(bus, job, ItemCompleted, seconds=10)
+        async with asyncio.timeout(10):  # nobody waits for it to be missed
+            while (await said(bus, job))[-1].dispatch != 2:
+                await asyncio.sleep(0.05)
+        done = await until_said(bus, job, ItemCompleted)
         await until_settled(bus)
     assert (done.attempt, done.dispatch, done.deaths) == (1, 2, 0)
     assert len(machine.encoder.given) == len(set(machine.encoder.given)) == done.result.chunks

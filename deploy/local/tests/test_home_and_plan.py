@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pharos_local import nats_server, ports, programs
+from pharos_local.bus_command import port_of
 from pharos_local.home import Home, HomeUnusable
+from pharos_local.nats_server import configuration
 from pharos_local.reporting import FILES_KEPT, LogFile, Reporter
 from pharos_local.settings import LocalSettings
 from pharos_local.stack import Plan, next_command
@@ -201,3 +203,9 @@ def test_a_terminal_that_is_gone_does_not_stop_the_stack(tmp_path: Path) -> None
         for number in range(10):
             reporter.say(f"line {number}")
     assert "line 9" in (tmp_path / "pharos.log").read_text()
+
+
+def test_the_port_of_the_bus_is_found_in_what_was_written_for_it(tmp_path: Path) -> None:
+    text = configuration(store=tmp_path, port=4711, password="x")
+    assert port_of(text) == 4711
+    assert port_of("listen: 0.0.0.0") is None

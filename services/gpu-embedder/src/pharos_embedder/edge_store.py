@@ -109,6 +109,7 @@ class EdgeEngine:
             with self._told():
                 self._manifest = self._load_or_create()
                 self._shard = edge.EdgeShard.load(str(self._folder / self._manifest.shard))
+                _index_payload(self._shard)  # an earlier release knew fewer fields
                 self._writes = self._shard.info().points_count  # written who knows when: optimize may look
         except BaseException:
             self._release()
@@ -143,10 +144,7 @@ class EdgeEngine:
             shard="shard-0",
         )
         shard = edge.EdgeShard.create(str(self._folder / manifest.shard), _config(self._dimensions))
-        for field in _KEYWORDS:
-            shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Keyword))
-        for field in _INTEGERS:
-            shard.update(edge.UpdateOperation.create_field_index(field, edge.PayloadSchemaType.Integer))
+        _index_payload(shard)
         shard.flush()
         shard.close()
         _write_manifest(self._folder, manifest)
@@ -368,6 +366,18 @@ def _opened(shard: Any) -> Any:
     if shard is None:
         raise StoreClosed("the index is not open")
     return shard
+
+
+def _index_payload(shard: Any) -> None:
+    """Index the fields that filters ask for, where that was not done yet."""
+    done = shard.info().payload_schema
+    for fields, kind in (
+        (_KEYWORDS, edge.PayloadSchemaType.Keyword),
+        (_INTEGERS, edge.PayloadSchemaType.Integer),
+    ):
+        for field in fields:
+            if field not in done:
+                shard.update(edge.UpdateOperation.create_field_index(field, kind))
 
 
 def _config(dimensions: int) -> Any:

@@ -189,9 +189,13 @@ class Worker:
             log.warning("item_dropped", reason="the leader that handed it out had lost its lease")
             await _settle(message)
             return
-        before = holder(item, last)
-        died = before is not None and await self._is_gone(*before)
-        take = decide(item, last, died=died, now=self._now())
+        take = decide(item, last, died=False, now=self._now())
+        if isinstance(take, Start) and last is not None:
+            await self._wait_for_its_turn(job, message)
+            # Only now: who was there when this one came may have been dying.
+            before = holder(item, last)
+            if before is not None and await self._is_gone(*before):
+                take = decide(item, last, died=True, now=self._now())
         if isinstance(take, Drop):
             log.info("item_dropped", reason=take.why)
             await _settle(message)
@@ -206,8 +210,6 @@ class Worker:
             instance=self._presence.instance,
             now=self._now,
         )
-        if isinstance(take, Start) and last is not None:
-            await self._wait_for_its_turn(job, message)
         hold = Hold(self._config.lapse)
         keeping = asyncio.create_task(self._keep(message, hold, items))
         try:

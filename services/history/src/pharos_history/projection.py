@@ -6,6 +6,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Final, assert_never
 
 import msgspec
+from msgspec.structs import replace
 
 from pharos_contracts.history.v1 import ItemView
 from pharos_contracts.jobs.v1 import (
@@ -61,7 +62,7 @@ def project(view: View | None, place: int, event: AnyJobEvent) -> View:
     if view is not None and place <= view.last:
         return view
     return View(
-        job=event.job,
+        job=replace(event.job, callback_url=None),  # nobody reads it here, and it may carry a secret
         first=place if view is None else view.first,
         last=place,
         changed_us=microseconds(event.at),

@@ -223,9 +223,9 @@ def waited_seconds(wake_up: WakeUp, now: datetime) -> float:
 
 
 def has_room(size: int, capacity: int) -> bool:
-    """Whether a queue of *size* takes a scheduled job: a tenth of *capacity*, and one place at least, stays
-    free for people who wait. A queue of one place has none to keep; one below 1 has no cap."""
-    kept = min(max(1, math.ceil(capacity / 10)), capacity - 1)
+    """Whether a queue of *size* takes a scheduled job: half of *capacity* stays free for people who wait, of
+    however many tenants. A queue of one place has none to keep; one below 1 has no cap."""
+    kept = min(math.ceil(capacity / 2), capacity - 1)
     return capacity < 1 or size < capacity - kept
 
 
