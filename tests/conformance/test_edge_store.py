@@ -12,8 +12,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from pharos_embedder import edge_store as edge_module
 from pharos_embedder.bm25 import SparseVector
-from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, edge_store, worth_optimizing
+from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, EdgeEngine, edge_store, worth_optimizing
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     DatasetKey,
@@ -23,6 +24,7 @@ from pharos_embedder.vectors import (
     Selection,
     StoreError,
     StoreLocked,
+    of_dataset,
     point_id,
 )
 
@@ -113,6 +115,23 @@ def test_the_same_process_is_refused_a_second_open(tmp_path: Path, store: Genera
         store.open()
     with pytest.raises(StoreLocked, match=f"open in process {os.getpid()}"):
         edge_store(tmp_path / "index", dimensions=4).open()
+
+
+def test_an_index_of_an_earlier_release_gets_the_fields_that_it_lacks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    today = edge_module._KEYWORDS
+    monkeypatch.setattr(edge_module, "_KEYWORDS", tuple(field for field in today if field != "job"))
+    old = edge_store(tmp_path / "index", dimensions=4)
+    old.open()
+    old.upsert(points(1, 3))
+    old.close()
+    monkeypatch.setattr(edge_module, "_KEYWORDS", today)
+    engine = EdgeEngine(tmp_path / "index", dimensions=4)
+    engine.open()
+    assert set(today) <= set(engine._shard.info().payload_schema)
+    assert engine.counts("kind", of_dataset(DATASET)) == {"chunk": 3}
+    engine.close()
 
 
 def test_an_index_of_another_format_is_refused_and_kept(tmp_path: Path, store: GenerationStore) -> None:

@@ -53,7 +53,7 @@ class Network:
         await asyncio.gather(*left, return_exceptions=True)
 
     def call(self, coroutine: Coroutine[Any, Any, T], seconds: float = CALL_SECONDS) -> T:
-        """The result of *coroutine*, for any other thread. TimeoutError after *seconds*, and no more of it."""
+        """The result of *coroutine*, for any other thread; TimeoutError after *seconds*, which ends it."""
         future = asyncio.run_coroutine_threadsafe(coroutine, self.loop)
         try:
             return future.result(seconds)

@@ -166,7 +166,7 @@ def names(events: Sequence[AnyItemEvent]) -> list[str]:
     return [type(event).__name__.removeprefix("Item") for event in events]
 
 
-async def until_said(bus: Bus, job: Job, kind: type[ItemEvent], *, seconds: float = 20) -> Any:
+async def until_said(bus: Bus, job: Job, kind: type[ItemEvent], *, seconds: float = 40) -> Any:
     async with asyncio.timeout(seconds):
         while True:
             events = await said(bus, job)
@@ -175,14 +175,14 @@ async def until_said(bus: Bus, job: Job, kind: type[ItemEvent], *, seconds: floa
             await asyncio.sleep(0.02)
 
 
-async def until_settled(bus: Bus, *, seconds: float = 20) -> None:
+async def until_settled(bus: Bus, *, seconds: float = 40) -> None:
     """Until nothing is in WORK."""
     async with asyncio.timeout(seconds):
         while (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"]:
             await asyncio.sleep(0.02)
 
 
-async def until(read: Callable[[], Any], *, seconds: float = 20) -> None:
+async def until(read: Callable[[], Any], *, seconds: float = 40) -> None:
     async with asyncio.timeout(seconds):
         while not read():
             await asyncio.sleep(0.01)

@@ -1,4 +1,4 @@
-"""``python -m pharos_local.bus_command``: ``pharos-bus`` for the stack of this home, on the port that it has."""
+"""``python -m pharos_local.bus_command``: ``pharos-bus`` for the stack of this home, at its port."""
 
 from __future__ import annotations
 
