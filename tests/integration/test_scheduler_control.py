@@ -623,6 +623,23 @@ async def test_what_a_failed_job_left_is_cleared_away_where_its_worker_could_not
         await message.ack()
 
 
+async def test_a_lane_is_not_used_while_something_is_cleared_away_in_it(bus: Bus) -> None:
+    first, second = command(1), command(2)
+    second = replace(second, source=first.source)
+    async with leading(bus):
+        _, message, _ = await running(bus, first)
+        await control(bus, first.job_id, Action.CANCEL)
+        await message.ack()
+        clear, message = await take(bus)
+        assert clear.purpose is Purpose.CLEAR
+        await submit(bus, second)
+        with pytest.raises(nats.errors.TimeoutError):  # the leader has looked at the queue twice meanwhile
+            await take(bus, seconds=2.5)
+        await message.ack()
+        item, _ = await take(bus)
+        assert item.job.job_id == second.job_id
+
+
 # Backoff
 
 

@@ -120,7 +120,7 @@ class Scheduler:
                 self._unread.add(job.job_id)
             if job.state is JobState.RETRYING:
                 await self._backoffs.put(job)
-        await self._note_clearing(handed)
+        await self._note_clearing(handed, frozenset())
         await self.take_over_commands()
         log.info("jobs_recovered", open=len(self.book), with_workers=len(self._in_flight))
         self.changed.set()
@@ -409,8 +409,9 @@ class Scheduler:
     async def sweep(self) -> None:
         """Look for what no message will tell: ages, backoffs that nobody ended, what was lost."""
         now = self._now()
+        clearing = frozenset(self._clearing)
         handed = await self._dispatcher.handed()
-        await self._note_clearing(handed)
+        await self._note_clearing(handed, clearing)
         for job in [job for job in self.book if self._needs_a_look(job, now, handed.jobs)]:
             async with self.book.deciding(job.job_id):
                 current = self.book.get(job.job_id)
@@ -468,14 +469,14 @@ class Scheduler:
         since = self._lost_since.setdefault(job.job_id, now)
         return (now - since).total_seconds() >= LOST_SECONDS
 
-    async def _note_clearing(self, handed: Handed) -> None:
-        """Lanes in which something is being cleared away are not used."""
+    async def _note_clearing(self, handed: Handed, known: frozenset[str]) -> None:
+        """Lanes in which something is cleared away are not used; *known* is what was, when it was asked."""
         for job_id in handed.clearing - self._clearing.keys():
             tracked = await self._store.load(None, job_id)
             if tracked is not None:
                 self._clearing[job_id] = tracked.job
-        for job_id in self._clearing.keys() - handed.clearing:
-            del self._clearing[job_id]
+        for job_id in known - handed.clearing:
+            self._clearing.pop(job_id, None)
             self.changed.set()
 
     async def _requeue(self, tracked: Tracked, attempt: int) -> None:
