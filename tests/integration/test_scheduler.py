@@ -164,6 +164,20 @@ async def test_the_next_leader_takes_up_where_the_last_one_stopped(bus: Bus, sto
     await until_holds(bus, streams.WORK, 0)
 
 
+async def test_the_claim_of_a_job_that_lapsed_is_not_let_go_before_its_end_is_told(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The marker of its command was delivered to a leader that no longer hears it."""
+    monkeypatch.setattr("pharos_scheduler.app.ORPHANS_SECONDS", 0.2)
+    wanted = command(1, ttl_seconds=1, age_seconds=60)
+    await submit(bus, wanted)
+    await until_holds(bus, streams.Q, 0)
+    await bus.api(f"CONSUMER.PAUSE.{streams.TIMERS}.{streams.SCHEDULER_EXPIRY}", {"pause_until": FAR_AWAY})
+    async with leading(bus):
+        assert (await job_when(bus, wanted, ended)).state is JobState.SKIPPED
+        await is_released(bus, wanted)
+
+
 async def test_a_claim_that_no_submit_followed_is_let_go(bus: Bus, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pharos_scheduler.app.ORPHANS_SECONDS", 0.2)
     orphan, waiting = command(1, age_seconds=60), command(2, age_seconds=60)

@@ -307,6 +307,20 @@ async def test_a_job_that_ended_without_a_result_can_be_tried_again(bus: Bus, ho
         assert (done.error, done.attempt) == (None, 2)
 
 
+async def test_a_job_that_was_cancelled_before_it_started_is_handed_out_again_at_once(bus: Bus) -> None:
+    """Its first hand-out and the one after the retry are told apart, although no attempt came in between."""
+    wanted = command(1)
+    async with leading(bus):
+        await announce(bus)
+        await submit(bus, wanted)
+        await until_holds(bus, streams.WORK, 1)
+        await control(bus, wanted.job_id, Action.CANCEL)
+        await is_released(bus, wanted)
+        assert (await control(bus, wanted.job_id, Action.RETRY)).job.state is JobState.QUEUED
+        item, _ = await take(bus, seconds=5)
+        assert (item.job.job_id, item.attempt) == (wanted.job_id, 1)
+
+
 async def test_a_retry_is_refused_while_another_job_does_the_same(bus: Bus) -> None:
     wanted = command(1)
     async with leading(bus):

@@ -82,7 +82,9 @@ def work_item(job_id: str, item_id: str) -> str:
 
 def work_message_id(item: WorkItem) -> str:
     """What makes one handing-out of one try by one leader unique within WORK's duplicate window."""
-    return f"{item.job.job_id}.{item.item_id}:{item.attempt}:{item.dispatch}:{item.term}"
+    return (
+        f"{item.job.job_id}.{item.item_id}:{item.attempt}:{item.dispatch}:{item.term}:{item.job.facts_after}"
+    )
 
 
 def control_subject(command: AnyCommand) -> str:

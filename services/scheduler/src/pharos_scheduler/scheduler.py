@@ -435,6 +435,9 @@ class Scheduler:
                 if known is not None and known.job.state in TERMINAL:
                     await self._store.release(known.job)
                 elif known is None and await self._dispatcher.queued(command.job_id) is None:
+                    timer = await self._dispatcher.lapsed(command.job_id)
+                    if timer is not None and await self.lapsed(timer) is not None:
+                        continue  # it was accepted, and its time passed: that it is told of comes first
                     log.info("claim_abandoned", job_id=command.job_id)
                     await self._store.abandon(claim)
 
@@ -488,6 +491,9 @@ class Scheduler:
         )
 
     async def _expire(self, tracked: Tracked) -> Tracked:
+        last = await self._items.last(tracked.job)
+        if last is not None and last.sequence > tracked.job.facts_after:
+            return await self.follow_up(tracked, last.event)  # a worker has begun it already
         now = self._now()
         expired = await self.book.write_over(
             tracked, lambda job: deciding.expired(job, now) if job.state is JobState.QUEUED else None
