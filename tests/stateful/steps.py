@@ -234,7 +234,7 @@ def _submits() -> st.SearchStrategy[Step]:
         priority=some(Priority),
         ttl_seconds=some((60, 60, 60, 1)),
         key=some((None, None, 0, 1)),
-        days=st.lists(some(Day), max_size=3).map(tuple),
+        days=st.lists(some((*Day, Day.LONG, Day.LONG, Day.LONG)), max_size=3).map(tuple),
     )
 
 
