@@ -292,4 +292,5 @@ def _rivals(draw: st.DrawFn) -> Steps:
     other = Submit(
         tenant=tenant, repository=repository, branch=True, priority=Priority.URGENT, days=(Day.LONG,)
     )
-    return known, kept, other, Wait(seconds=0.5)
+    moment = Wait(seconds=draw(st.sampled_from((0.0, 0.003, 0.006))))
+    return known, moment, kept, other, Wait(seconds=0.5)

@@ -58,11 +58,12 @@ from tests.stateful.steps import (
     Who,
 )
 from tests.support.nats_server import NatsServer
-from tests.support.proxy import Network
+from tests.support.proxy import Network, Proxy
 
 HISTORY: Final = "history"
 QUEUE_MAX: Final = 8
 SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
+LINES_MAX: Final = 20
 PACE_SECONDS: Final = 0.005
 REMEMBERED: Final = 4
 END_SECONDS: Final = 30.0
@@ -85,16 +86,16 @@ class World:
         self.shelf = Shelf()
         self.slots = workers
         self._server = server
-        self._gateway = network.proxy(server.port)
+        self._gateway = _line(network, server.port)
         self.members: dict[str, Member] = {
-            name: scheduler(name, network.proxy(server.port), logbook) for name in SCHEDULERS
+            name: scheduler(name, _line(network, server.port), logbook) for name in SCHEDULERS
         }
         for number in range(1, workers + 1):
             name = f"worker-{number}"
-            self.members[name] = worker(name, network.proxy(server.port), logbook, self.shelf, self._day)
+            self.members[name] = worker(name, _line(network, server.port), logbook, self.shelf, self._day)
         home = server.directory / "history"
         home.mkdir()
-        self.members[HISTORY] = history(HISTORY, network.proxy(server.port), logbook, home)
+        self.members[HISTORY] = history(HISTORY, _line(network, server.port), logbook, home)
         self.items: deque[tuple[str, bytes]] = deque(maxlen=REMEMBERED)
         self.troubles: list[Trouble] = []
         self.doubled: set[str] = set()
@@ -309,6 +310,16 @@ class World:
                         freed[job.job_id] = job.sequence
                         await self._ask(Action.CANCEL if number % 2 else Action.RESUME, job.job_id)
             await asyncio.sleep(POLL_SECONDS)
+
+
+def _line(network: Network, port: int) -> Proxy:
+    """A way to *port*; another test may take the port that was free a moment ago."""
+    for _ in range(LINES_MAX):
+        try:
+            return network.proxy(port)
+        except OSError:
+            continue
+    raise RuntimeError("no free port was found")
 
 
 def _job_of(subject: str) -> str:
