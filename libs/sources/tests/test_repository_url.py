@@ -94,7 +94,6 @@ ACCEPTED = [
     ("https://140.82.112.3/a/b", "140.82.112.3/a/b", "https://140.82.112.3/a/b", None),
     ("https://[2606:4700::6810:1]/a/b", "[2606:4700::6810:1]/a/b", "https://[2606:4700::6810:1]/a/b", None),
     ("https://[2606:4700:0::1]:8443/a/b", "[2606:4700::1]:8443/a/b", "https://[2606:4700::1]:8443/a/b", None),
-    ("https://[64:ff9b::8.8.8.8]/a/b", "[64:ff9b::808:808]/a/b", "https://[64:ff9b::808:808]/a/b", None),
 ]
 
 SCHEME = "only https URLs are accepted"
@@ -277,6 +276,7 @@ REFUSED = [
     ("https://[::ffff:7f00:1]/user/repo", NOT_PUBLIC),
     ("https://[::127.0.0.1]/user/repo", NOT_PUBLIC),
     ("https://[64:ff9b::7f00:1]/user/repo", NOT_PUBLIC),
+    ("https://[64:ff9b::8.8.8.8]/user/repo", NOT_PUBLIC),
     ("https://[64:ff9b:1::808:808]/user/repo", NOT_PUBLIC),
     ("https://[2002:7f00:1::]/user/repo", NOT_PUBLIC),
     ("https://[2001::1]/user/repo", NOT_PUBLIC),

@@ -1,1 +1,1 @@
-"""Where bytes come from: repository addresses, the guarded resolver, git."""
+"""Where bytes come from: repository addresses, the guarded transport, git, and sources of files."""

@@ -71,6 +71,11 @@ def is_public(address: str | IpAddress) -> bool:
     return address in _GLOBAL_UNICAST_V6 and not any(address in network for network in _NOT_PUBLIC_V6)
 
 
+def is_nat64(address: str) -> bool:
+    """True when the valid *address* stands for an IPv4 one behind a translator."""
+    return ip_address(address) in _NAT64
+
+
 def ends_in_a_number(host: str) -> bool:
     """True when the last label of *host* is numeric, so that a resolver may read it as an IPv4 address.
 

@@ -9,7 +9,7 @@ from typing import Final
 
 import idna
 
-from pharos_sources.addresses import ends_in_a_number, is_public, loose_ipv4
+from pharos_sources.addresses import ends_in_a_number, is_nat64, is_public, loose_ipv4
 
 DEFAULT_PORTS: Final = {"https": 443, "http": 80}
 HOST_LENGTH_MAX: Final = 253
@@ -103,7 +103,8 @@ def is_ip_literal(host: str) -> bool:
 def may_be_public(host: str) -> bool:
     """False when the normal *host* is known, without any look-up, not to be on the public internet."""
     if is_ip_literal(host):
-        return is_public(host)
+        # A name server may answer with NAT64, and is believed; nobody has a reason to write it.
+        return is_public(host) and not is_nat64(host)
     if "." not in host:
         return False  # resolved against the search domains of whoever looks it up
     return not any(host == suffix or host.endswith(f".{suffix}") for suffix in _LOCAL_SUFFIXES)

@@ -1,31 +1,20 @@
-"""A POST to somebody else's server, through the guard: what it connects to was looked up and judged.
-
-The look-up is made anew for each connection and the connection goes to an address that it returned, so that a
-name which changed its address since it was accepted is refused. No redirect is followed, no proxy is used.
-"""
+"""A POST to somebody else's server, through the guarded network: no redirect followed, no proxy used."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Iterable, Mapping
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
 import httpcore
 
 from pharos_gateway.callback_url import CallbackAddress
-from pharos_sources.guard import (
-    AddressRefused,
-    HostNotFound,
-    Resolver,
-    resolve,
-    resolve_public,
-    system_resolver,
-)
+from pharos_sources.guard import AddressRefused, HostNotFound, Resolver, system_resolver
+from pharos_sources.network import GuardedNetwork
 
 POST_SECONDS: Final = 10.0
 ANSWER_BYTES_MAX: Final = 64 * 1024
-ADDRESSES_TRIED_MAX: Final = 3
 
 
 class PostFailed(Exception):
@@ -56,7 +45,7 @@ class Poster:
             scheme=address.scheme, host=address.host, port=address.connect_port, target=address.target
         )
         sent = [("Host", address.authority), ("Connection", "close"), *headers.items()]
-        network = _Guarded(self._resolver, private_allowed=address.private_allowed)
+        network = GuardedNetwork(self._resolver, private_allowed=address.private_allowed)
         status: int | None = None
         try:
             async with (
@@ -102,33 +91,3 @@ async def _drain(response: httpcore.Response) -> None:
         read += len(chunk)
         if read >= ANSWER_BYTES_MAX:
             return
-
-
-class _Guarded(httpcore.AsyncNetworkBackend):
-    """Connects to addresses that the guard returns, never to a name."""
-
-    def __init__(self, resolver: Resolver, *, private_allowed: bool) -> None:
-        self._resolver = resolver
-        self._private_allowed = private_allowed
-        self._inner = httpcore.AnyIOBackend()
-
-    async def connect_tcp(
-        self,
-        host: str,
-        port: int,
-        timeout: float | None = None,
-        local_address: str | None = None,
-        socket_options: Iterable[Any] | None = None,
-    ) -> httpcore.AsyncNetworkStream:
-        look_up = resolve if self._private_allowed else resolve_public
-        addresses = await look_up(host, port, resolver=self._resolver)
-        *earlier, last = addresses[:ADDRESSES_TRIED_MAX]
-        for address in earlier:
-            try:
-                return await self._inner.connect_tcp(address, port, timeout, local_address, socket_options)
-            except (httpcore.ConnectError, httpcore.ConnectTimeout):
-                continue
-        return await self._inner.connect_tcp(last, port, timeout, local_address, socket_options)
-
-    async def sleep(self, seconds: float) -> None:
-        await self._inner.sleep(seconds)

@@ -1,0 +1,202 @@
+"""Access tokens of Google, from the key of a service account or from a refresh token of OAuth 2.
+
+Source: "Using OAuth 2.0 for Server to Server Applications" and "Using OAuth 2.0 for Web Server Applications"
+of Google Identity. The address to ask is the connection's, never that of the key file.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Annotated, Final, Protocol
+
+import anyio
+import httpx
+import jwt
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
+from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+from pharos_sources.asking import Patience, from_web, patiently, retry_after
+from pharos_sources.secret import Secret
+from pharos_sources.source import SourceRefused, SourceUnavailable
+from pharos_sources.transport import read_bounded
+from pharos_sources.web_errors import WebError
+
+SCOPE: Final = "https://www.googleapis.com/auth/drive.readonly"
+
+_ASSERTION_SECONDS: Final = 3_600
+_EARLY_SECONDS: Final = 60.0  # a token is renewed this long before it ends
+_ANSWER_BYTES_MAX: Final = 64 * 1024
+_KEY_LENGTH_MAX: Final = 16 * 1024
+_REFUSED: Final[Mapping[str, str]] = {
+    "invalid_client": "Google does not know the OAuth client, or its secret is wrong",
+    "deleted_client": "the OAuth client was deleted",
+    "unauthorized_client": "Google does not let this client act for the account",
+    "invalid_scope": "Google does not grant read access to Drive to these credentials",
+    "admin_policy_enforced": "the administrator of the Google account does not allow it",
+}
+
+
+class InvalidKeyFile(ValueError):
+    """The text is not the key of a service account; `reason` is a clause, with nothing of the key in it."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+class ServiceAccountKey(msgspec.Struct, frozen=True, tag_field="type", tag="service_account"):
+    """What is used of the JSON file that Google gives out for a service account."""
+
+    client_email: str
+    private_key: str
+    private_key_id: str | None = None
+
+    def __repr__(self) -> str:
+        return "ServiceAccountKey(***)"
+
+
+def parse_key_file(secret: Secret) -> tuple[ServiceAccountKey, RSAPrivateKey]:
+    """The account of a key file and its key, ready to sign. Raises `InvalidKeyFile`."""
+    text = secret.reveal()
+    if len(text) > _KEY_LENGTH_MAX:
+        raise InvalidKeyFile("it is too long for the key file of a service account")
+    try:
+        account = msgspec.json.decode(text, type=ServiceAccountKey)
+    except (msgspec.MsgspecError, UnicodeError):
+        raise InvalidKeyFile("it must be the JSON key file of a service account, whole") from None
+    try:
+        key = load_pem_private_key(account.private_key.encode(), password=None)
+    except (ValueError, TypeError, UnicodeError):
+        raise InvalidKeyFile("the private key in it cannot be read") from None
+    if not isinstance(key, RSAPrivateKey):
+        raise InvalidKeyFile("the private key in it is not an RSA key")
+    return account, key
+
+
+class Grant(Protocol):
+    """What a token is asked for with; never the same for two moments, if it is signed."""
+
+    def form(self, audience: str, now: float) -> Mapping[str, str]: ...
+
+    @property
+    def rejected(self) -> str:
+        """What `invalid_grant` means, as a clause."""
+        ...
+
+
+class ServiceAccountGrant:
+    """A service account, acting for itself or (domain-wide delegation) for the person *subject*."""
+
+    rejected = "Google does not accept the key of the service account, or the clock of this machine is wrong"
+
+    def __init__(self, secret: Secret, *, subject: str | None = None) -> None:
+        self._account, self._key = parse_key_file(secret)
+        self._subject = subject
+
+    def form(self, audience: str, now: float) -> Mapping[str, str]:
+        claims: dict[str, str | int] = {
+            "iss": self._account.client_email,
+            "scope": SCOPE,
+            "aud": audience,
+            "iat": int(now),
+            "exp": int(now) + _ASSERTION_SECONDS,
+        }
+        if self._subject is not None:
+            claims["sub"] = self._subject
+        headers = {"kid": self._account.private_key_id} if self._account.private_key_id else None
+        return {
+            "grant_type": "urn:ietf:params:oauth:grant-type:jwt-bearer",
+            "assertion": jwt.encode(claims, self._key, algorithm="RS256", headers=headers),
+        }
+
+
+class RefreshGrant:
+    """A person who once agreed: the refresh token that came of it."""
+
+    rejected = "the permission was withdrawn or has expired: connect the Google account again"
+
+    def __init__(self, *, client_id: str, client_secret: Secret, refresh_token: Secret) -> None:
+        self._client_id = client_id
+        self._client_secret = client_secret
+        self._refresh_token = refresh_token
+
+    def form(self, audience: str, now: float) -> Mapping[str, str]:
+        return {
+            "grant_type": "refresh_token",
+            "client_id": self._client_id,
+            "client_secret": self._client_secret.reveal(),
+            "refresh_token": self._refresh_token.reveal(),
+        }
+
+
+class _Granted(msgspec.Struct, frozen=True):
+    access_token: Annotated[str, msgspec.Meta(pattern=r"^[\x21-\x7e]+$", max_length=8_192)]
+    expires_in: float = 3_600.0
+
+
+class _Refused(msgspec.Struct, frozen=True):
+    error: str = ""
+
+
+class GoogleTokens:
+    """The access token of the moment; one is asked for at a time, and kept until shortly before its end."""
+
+    def __init__(
+        self,
+        client: httpx.AsyncClient,
+        grant: Grant,
+        *,
+        endpoint: str,
+        patience: Patience,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._client = client
+        self._grant = grant
+        self._endpoint = endpoint
+        self._patience = patience
+        self._clock = clock
+        self._asking = anyio.Lock()
+        self._token = Secret("")
+        self._until = 0.0
+
+    async def current(self) -> Secret:
+        """A token that is good for at least a minute. Raises `SourceError`."""
+        async with self._asking:
+            if self._clock() >= self._until - _EARLY_SECONDS:
+                granted = await patiently(self._ask, self._patience)
+                self._token = Secret(granted.access_token)
+                self._until = self._clock() + granted.expires_in
+            return self._token
+
+    def forget(self, token: Secret) -> None:
+        """*token* was not accepted: another one is asked for next time, unless that has happened."""
+        if token is self._token:
+            self._until = 0.0
+
+    async def _ask(self) -> _Granted:
+        form = self._grant.form(self._endpoint, self._clock())
+        try:
+            async with self._client.stream("POST", self._endpoint, data=dict(form)) as answer:
+                body = await read_bounded(answer, _ANSWER_BYTES_MAX)
+        except WebError as error:
+            raise from_web(error) from None
+        if answer.status_code == 200:
+            try:
+                return msgspec.json.decode(body, type=_Granted, strict=False)
+            except (msgspec.MsgspecError, UnicodeError):
+                raise SourceUnavailable("Google's answer about a token cannot be read") from None
+        if answer.status_code == 429 or answer.status_code >= 500:
+            wait = retry_after(answer.headers.get("Retry-After"))
+            raise SourceUnavailable("Google gives out no tokens now", retry_after_seconds=wait)
+        raise SourceRefused(self._why(body))
+
+    def _why(self, body: bytes) -> str:
+        try:
+            error = msgspec.json.decode(body, type=_Refused).error
+        except (msgspec.MsgspecError, UnicodeError):
+            error = ""
+        if error == "invalid_grant":
+            return self._grant.rejected
+        return _REFUSED.get(error, "Google gives out no token for these credentials")
