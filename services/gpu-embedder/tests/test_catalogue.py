@@ -64,6 +64,9 @@ ALL = [
         ({"project": "p", "repositories": ("o/ours",)}, ["ours"]),
         ({"project": "p", "repositories": ("https://github.com/O/Ours.git",)}, ["ours"]),
         ({"project": "p", "repositories": ("ours",)}, []),
+        ({"projects": ("q",)}, ["elsewhere", "everyones"]),
+        ({"project": "p", "projects": ("q",)}, ["everyones"]),
+        ({"projects": (), "include_global": False}, []),
         ({"tenant": "nobody"}, []),
     ],
 )

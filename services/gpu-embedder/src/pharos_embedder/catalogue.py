@@ -38,9 +38,15 @@ def _asked_for(question: Search, dataset: Dataset) -> bool:
         return False
     if question.repositories and not any(_is(dataset, name) for name in question.repositories):
         return False
-    if question.project is None or dataset.project == question.project:
+    if _of_the_project(question, dataset):
         return named or dataset.scope is not Scope.LOCAL
     return dataset.scope is Scope.GLOBAL and question.include_global
+
+
+def _of_the_project(question: Search, dataset: Dataset) -> bool:
+    if question.projects is not None and dataset.project not in question.projects:
+        return False
+    return question.project is None or dataset.project == question.project
 
 
 def _is(dataset: Dataset, name: str) -> bool:

@@ -2,12 +2,9 @@
 
 The text is first taken apart into *pieces*: a definition or statement that fits is one piece, a larger one
 is opened and its children are pieces, and what has no children left is taken by lines (and a line that is
-too long by characters). Then neighbouring pieces are put together again by the cheapest partition: every
-chunk costs something, a cut costs more the deeper in the tree it lies, uneven chunks and chunks that mix a
-part of one definition with its neighbours cost extra, and two definitions of some size are never joined. The
-last rule makes most cuts independent of each other, so an edit changes the chunks around it and no others;
-where there are no definitions, a small cost taken from the text of the line does the same (content-defined
-chunking).
+too long by characters). Then neighbouring pieces are put together again (`partition`): two definitions of
+some size are never joined, which makes most cuts independent of each other, so an edit changes the chunks
+around it and no others.
 
 The pieces tile the text, so every line lies in exactly one chunk; a chunk of nothing but white space is
 dropped.
@@ -17,12 +14,12 @@ from __future__ import annotations
 
 import hashlib
 import re
-import zlib
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
 from tree_sitter import Node
 
+from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 from pharos_embedder.syntax import Chunk, Definition
 
 CHUNKER_VERSION: Final = "1"
@@ -33,14 +30,6 @@ _CONTEXT_SIGNATURE_CHARS_MAX: Final = 120
 _DOCSTRING_CHARS_MAX: Final = 300
 _LINE_DEPTH: Final = 4
 _FRAGMENT_DEPTH: Final = 5
-_DEPTH_MAX: Final = 5
-
-_CHUNK_COST: Final = 1.0
-_DEPTH_COST: Final = 0.15
-_JITTER_COST: Final = 0.15
-_UNEVEN_COST: Final = 0.3
-_JOINED_COST: Final = 10.0
-_MIXED_COST: Final = 0.6
 
 _LEADING_TYPES: Final = frozenset(
     {"comment", "line_comment", "block_comment", "attribute_item", "inner_attribute_item", "decorator"}
@@ -53,14 +42,6 @@ _HEADING: Final = re.compile(r"#{1,6}\s|\[[^\]]+\]\s*$")
 class _Line(NamedTuple):
     start: int  # character offset
     end: int  # after its line end
-
-
-class _Piece(NamedTuple):
-    start: int  # character offset
-    end: int
-    line: int  # 0-based line of its start
-    depth: int  # of the cut before it: 0 between top-level things
-    whole: bool  # a definition that fits
 
 
 class _Span(NamedTuple):
@@ -94,7 +75,7 @@ def split(
         pieces = _tree_pieces(text, lines, root, starts, size_chars)
     else:
         pieces = _line_pieces(text, lines, range(len(lines)), size_chars)
-    groups = _partition(text, pieces, size_chars)
+    groups = partition(text, pieces, size_chars)
     naming = _Naming(definitions, len(lines))
     chunks: list[Chunk] = []
     for first, after in groups:
@@ -143,12 +124,12 @@ def _lines(text: str) -> list[_Line]:
 
 def _tree_pieces(
     text: str, lines: Sequence[_Line], root: Node, starts: set[int], size_chars: int
-) -> list[_Piece]:
+) -> list[Piece]:
     """The pieces of a parsed file. The walk is a stack, so depth of nesting costs no more than memory.
 
     *starts* are the 0-based lines on which definitions start. The root is always opened.
     """
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     stack = _children(_Span(0, len(lines), (root,), 0, 0))[::-1]
     if not stack:
         return _line_pieces(text, lines, range(len(lines)), size_chars)
@@ -159,7 +140,7 @@ def _tree_pieces(
             whole = end - start >= size_chars // 4 and any(
                 line in starts for line in range(span.first, span.after)
             )
-            _append(pieces, _Piece(start, end, span.first, span.depth, whole), size_chars)
+            _append(pieces, Piece(start, end, span.first, span.depth, whole), size_chars)
             continue
         if children := _children(span):
             stack.extend(reversed(children))
@@ -170,7 +151,7 @@ def _tree_pieces(
     return pieces
 
 
-def _append(pieces: list[_Piece], piece: _Piece, size_chars: int) -> None:
+def _append(pieces: list[Piece], piece: Piece, size_chars: int) -> None:
     """Adds *piece*, as part of the one before if that is tiny: a piece has about 1/50 of a chunk at least."""
     last = pieces[-1] if pieces else None
     if (
@@ -199,7 +180,7 @@ def _children(span: _Span) -> list[_Span]:
         if len(groups) > 1:
             firsts = [span.first, *(first for first, _, _ in groups[1:])]
             afters = [*firsts[1:], span.after]
-            depths = [span.depth, *[min(span.level, _DEPTH_MAX)] * (len(groups) - 1)]
+            depths = [span.depth, *[min(span.level, DEPTH_MAX)] * (len(groups) - 1)]
             return [
                 _Span(first, after, inner, depth, span.level + 1)
                 for first, after, depth, (_, _, inner) in zip(firsts, afters, depths, groups, strict=True)
@@ -229,9 +210,9 @@ def _rows_joined(rows: list[tuple[int, int, Node]]) -> list[tuple[int, int, tupl
     return [(first, after, tuple(inner)) for first, after, inner in groups]
 
 
-def _line_pieces(text: str, lines: Sequence[_Line], which: range, size_chars: int) -> list[_Piece]:
+def _line_pieces(text: str, lines: Sequence[_Line], which: range, size_chars: int) -> list[Piece]:
     """Pieces of plain lines; a blank line belongs to the one before it."""
-    pieces: list[_Piece] = []
+    pieces: list[Piece] = []
     after_blank = True
     for number in which:
         start, end = lines[number]
@@ -243,16 +224,16 @@ def _line_pieces(text: str, lines: Sequence[_Line], which: range, size_chars: in
         else:
             depth = _line_depth(text[start : min(end, start + 80)], blank=blank, after_blank=after_blank)
             if depth < _LINE_DEPTH:
-                pieces.append(_Piece(start, end, number, depth, False))
+                pieces.append(Piece(start, end, number, depth, False))
             else:
-                _append(pieces, _Piece(start, end, number, depth, False), size_chars)
+                _append(pieces, Piece(start, end, number, depth, False), size_chars)
         after_blank = blank
     return pieces
 
 
 def _line_depth(line: str, *, blank: bool, after_blank: bool) -> int:
     if blank:
-        return _DEPTH_MAX
+        return DEPTH_MAX
     if _HEADING.match(line):
         return 0
     if after_blank:
@@ -260,9 +241,9 @@ def _line_depth(line: str, *, blank: bool, after_blank: bool) -> int:
     return _LINE_DEPTH
 
 
-def _fragments(text: str, start: int, end: int, number: int, size_chars: int) -> list[_Piece]:
+def _fragments(text: str, start: int, end: int, number: int, size_chars: int) -> list[Piece]:
     """One long line by characters, at a space or comma in the last fifth of a fragment if there is one."""
-    made: list[_Piece] = []
+    made: list[Piece] = []
     while start < end:
         stop = min(start + size_chars, end)
         if stop < end:
@@ -271,60 +252,9 @@ def _fragments(text: str, start: int, end: int, number: int, size_chars: int) ->
             stop = cut + 1 if cut > floor else stop
             if text[stop - 1 : stop + 1] == "\r\n":  # never between the two characters of a line end
                 stop -= 1
-        made.append(_Piece(start, stop, number, _FRAGMENT_DEPTH if made else _LINE_DEPTH, False))
+        made.append(Piece(start, stop, number, _FRAGMENT_DEPTH if made else _LINE_DEPTH, False))
         start = stop
     return made
-
-
-# ---- putting together
-
-
-def _partition(text: str, pieces: Sequence[_Piece], size_chars: int) -> list[tuple[int, int]]:
-    """The cheapest way to put *pieces* into runs of at most *size_chars*: (first, one past the last) of each.
-
-    Dynamic programming over the end of the last run; O(n · pieces per run).
-    """
-    count = len(pieces)
-    small = size_chars // 4
-    joins = [0.0] * count  # the cost of not cutting before piece i
-    cuts = [0.0] * count  # the cost of cutting there
-    for index in range(1, count):
-        piece, before = pieces[index], pieces[index - 1]
-        sizes = piece.end - piece.start, before.end - before.start
-        if (piece.whole or before.whole) and min(sizes) >= small:
-            joins[index] = _JOINED_COST
-        jitter = (zlib.crc32(text[piece.start : piece.start + 80].encode("utf-8")) & 0xFF) / 255
-        cuts[index] = _DEPTH_COST * min(piece.depth, _DEPTH_MAX) + _JITTER_COST * jitter
-    starts = [piece.start for piece in pieces]
-    depths = [piece.depth for piece in pieces]
-    before_cut = [_CHUNK_COST + cost for cost in cuts]
-    uneven = _UNEVEN_COST / size_chars**2
-    best = [0.0] + [float("inf")] * count
-    chosen = [0] * (count + 1)
-    for after in range(1, count + 1):  # plain comparisons: this runs some 50 times per piece
-        end = pieces[after - 1].end
-        after_depth = depths[after] if after < count else 0
-        shallowest = _DEPTH_MAX + 1
-        joined = 0.0
-        cheapest, choice = best[after], 0
-        first = after - 1
-        while first >= 0 and (size := end - starts[first]) <= size_chars:
-            depth = depths[first]
-            cost = best[first] + before_cut[first] + joined + uneven * size * size
-            if shallowest < depth or shallowest < after_depth:
-                cost += _MIXED_COST
-            if cost < cheapest:
-                cheapest, choice = cost, first
-            joined += joins[first]
-            shallowest = min(shallowest, depth)
-            first -= 1
-        best[after], chosen[after] = cheapest, choice
-    groups: list[tuple[int, int]] = []
-    after = count
-    while after > 0:
-        groups.append((chosen[after], after))
-        after = chosen[after]
-    return groups[::-1]
 
 
 # ---- naming

@@ -1,9 +1,9 @@
 """Parsing in processes that can be killed.
 
 A parser in C holds the interpreter lock and may hang or crash on hostile input, so each file is parsed in
-one of a few worker processes (`parse_worker`), started afresh rather than forked: torch's threads and the
-bus connection stay here. A worker that dies takes one file with it, which is then split by lines, once; if
-that fails too it is a ParseFailure. The other files that the worker held go back to the front.
+one of a few worker processes (`parse_worker`, `confined`). A worker that dies takes one file with it, which
+is then split by lines, once; if that fails too it is a ParseFailure. The other files that the worker held go
+back to the front.
 
 The pool is one loop over pipes in the thread of whoever iterates. Everything it holds is bounded: files in
 flight and finished out of order (by number and by bytes), starts of workers that never get ready, and the
@@ -12,11 +12,8 @@ time that a worker may be silent.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import selectors
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -28,8 +25,10 @@ from typing import Final, Self
 
 import msgspec
 
+from pharos_embedder.confined import TIMER_STATUSES, ConfinedProcess, confined_environment
 from pharos_embedder.discovery import SourceFile
-from pharos_embedder.parse_protocol import Batch, FrameTooLarge, Parsed, Ready, Task, frame, take_answers
+from pharos_embedder.frames import FrameTooLarge
+from pharos_embedder.parse_protocol import Batch, Parsed, Ready, Task, frame, take_answers
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.syntax import ParsedFile, ParseFailure, ParseOptions
 
@@ -40,11 +39,6 @@ _READ_BYTES: Final = 256 * 1024
 _TICK_SECONDS: Final = 0.5
 _START_SECONDS_MAX: Final = 60.0
 _STARTS_FAILED_MAX: Final = 3
-_TIMER_STATUSES: Final = (-signal.SIGPROF, -signal.SIGALRM)
-_ENVIRONMENT: Final = frozenset(
-    {"PATH", "PYTHONPATH", "PYTHONHOME", "LD_LIBRARY_PATH", "LANG", "LC_ALL", "TZ", "VIRTUAL_ENV"}
-)
-"""All that a worker inherits: what parses a stranger's file holds no secret."""
 
 Outcome = ParsedFile | ParseFailure
 
@@ -57,41 +51,12 @@ class ParsePoolBroken(Exception):
     """Worker processes die before they are ready, so nothing can be parsed."""
 
 
-class _Worker:
-    """One process, its buffers, and the indices that it holds, oldest first."""
+class _Worker(ConfinedProcess):
+    """One process, and the indices that it holds, oldest first."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str]) -> None:
-        self.process = subprocess.Popen(
-            command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=dict(environment),
-            bufsize=0,
-        )
-        assert self.process.stdin is not None and self.process.stdout is not None
-        self.requests = self.process.stdin.fileno()
-        self.answers = self.process.stdout.fileno()
-        os.set_blocking(self.requests, False)
-        os.set_blocking(self.answers, False)
-        self.unsent = bytearray()
-        self.received = bytearray()
+        super().__init__(command, environment)
         self.held: deque[int] = deque()
-        self.ready = False
-        self.heard_at = time.monotonic()
-
-    def end(self, *, grace_seconds: float = 0.0) -> int:
-        """Ends the process, by force after *grace_seconds*, and closes its pipes. Returns its exit status."""
-        try:
-            status = self.process.wait(grace_seconds)
-        except subprocess.TimeoutExpired:
-            self.process.kill()
-            status = self.process.wait()
-        for pipe in (self.process.stdin, self.process.stdout):
-            if pipe is not None:
-                with contextlib.suppress(OSError):
-                    pipe.close()
-        return status
 
 
 class ParsePool:
@@ -116,7 +81,7 @@ class ParsePool:
         self._workers_max = workers
         self._timeout_seconds = timeout_seconds
         self._command = (*command, repr(timeout_seconds), str(memory_bytes_max))
-        self._environment = {name: value for name, value in os.environ.items() if name in _ENVIRONMENT}
+        self._environment = confined_environment(os.environ)
         self._workers: list[_Worker] = []
         self._starts_failed = 0
         self._closed = False
@@ -250,7 +215,7 @@ class _Run:
                     worker.heard_at = time.monotonic()
                 worker.held.extend(task.index for task in tasks)
                 worker.unsent += frame(Batch(root=self._root, options=self._options, tasks=tuple(tasks)))
-                self._send(worker)
+                worker.send()
 
     def _take_tasks(self) -> list[Task]:
         """The next few files; fewer towards the end, so that no worker is left with all of the rest."""
@@ -269,15 +234,6 @@ class _Run:
             tasks.append(Task(index=index, path=file.path, language=file.language, plain=again))
         return tasks
 
-    def _send(self, worker: _Worker) -> None:
-        try:
-            while worker.unsent:
-                del worker.unsent[: os.write(worker.requests, worker.unsent)]
-        except BlockingIOError:
-            pass  # sent on with the next tick or answer
-        except BrokenPipeError:
-            worker.unsent.clear()  # it is dead; the end of its answers says so
-
     # ---- from the workers
 
     def _watch(self, worker: _Worker) -> None:
@@ -290,7 +246,7 @@ class _Run:
             self._hear(worker)
         for worker in list(self._pool._workers):
             if worker.unsent:
-                self._send(worker)
+                worker.send()
             if not events:
                 self._check_silence(worker)
 
@@ -356,7 +312,7 @@ class _Run:
                 )
         elif worker.held:
             index = worker.held.popleft()
-            cause = cause or (self._too_slow() if ended in _TIMER_STATUSES else f"the parser died ({ended})")
+            cause = cause or (self._too_slow() if ended in TIMER_STATUSES else f"the parser died ({ended})")
             if index in self._causes:
                 path = self._files[index].path
                 self._finish(index, ParseFailure(path=path, reason=f"The file was given up: {cause}."))

@@ -1,37 +1,26 @@
 """A worker process of the parse pool: reads batches on stdin, parses, writes one answer per file on stdout.
 
-A file that takes too long ends the process: interval timers whose signals have their default action need no
-interpreter, so they work while a parser in C holds the lock, and also when the pool's own process is gone.
-When the pool is gone, stdin ends and so does this process. It imports no torch and opens no socket.
+A file that takes too long ends the process (`confined`). When the pool is gone, stdin ends and so does this
+process. It imports no torch and opens no socket.
 """
 
 from __future__ import annotations
 
-import resource
-import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import BinaryIO
 
 from msgspec.structs import replace
 
-from pharos_embedder.parse_protocol import (
-    FrameTooLarge,
-    Parsed,
-    Ready,
-    Task,
-    decode_batch,
-    frame,
-    frame_length,
-)
+from pharos_embedder.confined import confine, set_timers
+from pharos_embedder.frames import LENGTH_BYTES, FrameTooLarge, frame_length
+from pharos_embedder.parse_protocol import Parsed, Ready, Task, decode_batch, frame
 from pharos_embedder.parsing import NotText, parse
 from pharos_embedder.reading import read_regular
 from pharos_embedder.syntax import ParsedFile, ParseFailure, ParseOptions
 
 Parse = Callable[[str, str, bytes, ParseOptions], ParsedFile]
-
-_LENGTH_BYTES: Final = 4
 
 
 def serve(
@@ -40,22 +29,14 @@ def serve(
     """Answers batches until *requests* ends."""
     answers.write(frame(Ready()))
     answers.flush()
-    while len(head := requests.read(_LENGTH_BYTES)) == _LENGTH_BYTES:
+    while len(head := requests.read(LENGTH_BYTES)) == LENGTH_BYTES:
         batch = decode_batch(requests.read(frame_length(head)))
         for task in batch.tasks:
-            _set_timers(timeout_seconds)
+            set_timers(timeout_seconds)
             answer = _answer(task, Path(batch.root), batch.options, parse_file)
-            _set_timers(0)  # a full pipe is no fault of the file's
+            set_timers(0)  # a full pipe is no fault of the file's
             answers.write(answer)
             answers.flush()
-
-
-def _set_timers(timeout_seconds: float) -> None:
-    """Processor time, so that a busy machine fails no file; and for a disk that hangs, thrice that on the
-    clock.
-    """
-    signal.setitimer(signal.ITIMER_PROF, timeout_seconds)
-    signal.setitimer(signal.ITIMER_REAL, 3 * timeout_seconds)
 
 
 def _answer(task: Task, root: Path, options: ParseOptions, parse_file: Parse) -> bytes:
@@ -98,13 +79,7 @@ def _result(task: Task, root: Path, options: ParseOptions, parse_file: Parse) ->
 def main(arguments: list[str], *, parse_file: Parse = parse) -> None:
     """`parse_worker TIMEOUT_SECONDS MEMORY_BYTES_MAX`: the process that the pool starts."""
     timeout_seconds, memory_bytes_max = float(arguments[0]), int(arguments[1])
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the pool decides, also when Ctrl-C reaches the whole group
-    for timer in (signal.SIGPROF, signal.SIGALRM):
-        signal.signal(timer, signal.SIG_DFL)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or memory_bytes_max < hard:
-        resource.setrlimit(resource.RLIMIT_AS, (memory_bytes_max, hard))
+    confine(memory_bytes_max)
     try:
         serve(sys.stdin.buffer, sys.stdout.buffer, timeout_seconds=timeout_seconds, parse_file=parse_file)
     except BrokenPipeError:
