@@ -14,6 +14,7 @@ from pathlib import Path
 from pharos_contracts.lifecycle import MEANING, SIGNAL_MEANING, mermaid
 from pharos_contracts.streams import BusLimits, declare
 from pharos_embedder.settings import Settings as EmbedderSettings
+from pharos_gateway.rotate_secrets import RotationSettings
 from pharos_gateway.settings import Settings as GatewaySettings
 from pharos_history.settings import HistorySettings
 from pharos_local.settings import LocalSettings
@@ -28,6 +29,7 @@ READERS: dict[str, type[ServiceSettings]] = {
     "embedder": EmbedderSettings,
     "history": HistorySettings,
     "bus": BusSettings,
+    "secret rotation": RotationSettings,
     "local stack": LocalSettings,
 }
 

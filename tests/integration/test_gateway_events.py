@@ -24,6 +24,7 @@ from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
 from pharos_gateway.following import Wanted, follow
 from pharos_gateway.live import Live
+from pharos_gateway.sight import Sight
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.bus_admin import apply
@@ -99,7 +100,7 @@ async def test_a_life_is_told_event_by_event_with_the_sequences_of_the_stream(
 
 async def test_what_happens_while_the_greeting_is_on_its_way_is_told(bus: Bus) -> None:
     live = Live(bus, Bucket(bus, KV_WORKERS, Worker))
-    wanted = Wanted(tenant="default", subjects=tenant_job_events("default"))
+    wanted = Wanted(sight=Sight(tenant="default"), subjects=tenant_job_events("default"))
 
     async def snapshot() -> dict[str, object]:
         return {}

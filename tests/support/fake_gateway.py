@@ -59,6 +59,22 @@ DEAD_LETTER: dict[str, Any] = {
     "deaths": 2,
     "workers": ["box"],
 }
+KEY: dict[str, Any] = {
+    "id": "mzxw6ytboi4dcmrt",
+    "tenant": "acme",
+    "user": "ada",
+    "role": "editor",
+    "projects": ["atlas"],
+    "name": "laptop",
+    "state": "active",
+    "created_at": "2026-01-20T10:30:00Z",
+    "created_by": "admin",
+    "expires_at": "2027-01-20T10:30:00Z",
+    "rotated_at": None,
+    "previous_until": None,
+    "disabled_at": None,
+    "disabled_by": None,
+}
 SCHEDULE: dict[str, Any] = {
     "id": "nightly",
     "tenant": "default",

@@ -9,6 +9,8 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from pharos_contracts.audit.v1 import Audited
+from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import (
     Action,
     AskPlace,
@@ -53,7 +55,9 @@ from pharos_contracts.jobs.v1 import (
     SubmitJob,
     WorkItem,
 )
+from pharos_contracts.keys.v1 import Key, Role
 from pharos_contracts.lifecycle import JobState
+from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.message import Message, encode, tag_of
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
@@ -260,6 +264,40 @@ def examples() -> list[Message]:
                 ),
             )
         ),
+        Key(
+            key_id="k7m2p9q4r8t1",
+            tenant="default",
+            user="ada",
+            role=Role.EDITOR,
+            hash="0" * 64,
+            name="laptop",
+            projects=("default",),
+            created_at=AT,
+            created_by="admin",
+        ),
+        Audited(
+            event_id="e-1",
+            at=AT,
+            tenant="default",
+            user="ada",
+            role="editor",
+            credential="key:k7m2p9q4r8t1",
+            client="203.0.113.7",
+            action="control_job",
+            target=JOB_ID,
+            status=200,
+        ),
+        Connection(
+            connection_id="gdrive_conn_1",
+            tenant="default",
+            user="ada",
+            source_type=SourceType.GOOGLE_DRIVE,
+            name="Papers",
+            config={"root": "0ABC"},
+            sealed="gAAAAA",
+            created_at=AT,
+        ),
+        Allowance(tokens=41.5, at=AT),
         Refused(code="invalid_query", detail="the query is empty", status=400),
     ]
 

@@ -250,6 +250,11 @@ CONTROL: tuple[tuple[str, tuple[Any, ...], dict[str, Any], str, Any], ...] = (
     ("schedule", ("nightly",), {}, "GET /api/v1/schedules/nightly", fake.SCHEDULE),
     ("add_schedule", ("github.com/o/r", "0 3 * * *"), {}, "POST /api/v1/schedules", fake.SCHEDULE),
     ("remove_schedule", ("nightly",), {}, "DELETE /api/v1/schedules/nightly", None),
+    ("keys", (), {}, "GET /api/v1/keys", {"keys": [fake.KEY]}),
+    ("create_key", ("ada", "editor"), {}, "POST /api/v1/keys", fake.KEY),
+    ("rotate_key", ("k1",), {"grace_seconds": 60}, "POST /api/v1/keys/k1/rotate", fake.KEY),
+    ("disable_key", ("k1",), {}, "POST /api/v1/keys/k1/disable", fake.KEY),
+    ("delete_key", ("k1",), {}, "DELETE /api/v1/keys/k1", None),
     ("callback_secret", (), {}, "GET /api/v1/callbacks/secret", {"tenant": "default", "secret": "s"}),
 )
 

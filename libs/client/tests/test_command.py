@@ -41,6 +41,7 @@ def gateway(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FakeGat
             "/health": {"status": "healthy", "service": "gateway"},
             "/ops/dead-letters": {"dead_letters": [fake.DEAD_LETTER], "cursor": None},
             "/api/v1/schedules": {"schedules": [fake.SCHEDULE], "truncated": False},
+            "/api/v1/keys": {"keys": [fake.KEY]},
             "/readyz": {"status": "ready"},
         }
     ) as running:
@@ -155,6 +156,43 @@ def test_schedules_are_listed_added_and_removed(
     gateway.routes[f"POST {schedules}"] = (400, refusal)
     assert call(["schedules", "add", URL, "0 25 * * *"]) == 1
     assert "is not between 0 and 23" in capsys.readouterr().err
+
+
+def test_keys_are_issued_listed_rotated_and_disabled_and_their_text_is_shown_once(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keys = "/api/v1/keys"
+    gateway.routes[keys] = {"keys": []}
+    assert call(["keys", "list"]) == 0
+    assert "No keys yet." in capsys.readouterr().out
+    text = f"pharos_{fake.KEY['id']}_secret"
+    gateway.routes[f"POST {keys}"] = (201, {**fake.KEY, "key": text})
+    wanted = ["--role", "editor", "--tenant", "acme", "--project", "atlas", "--name", "laptop"]
+    assert call(["keys", "create", "ada", *wanted, "--days", "30"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == text
+    sent = json.loads(gateway.bodies[-1])
+    assert sent.pop("expires_at")
+    assert sent == {
+        "user": "ada",
+        "role": "editor",
+        "tenant": "acme",
+        "projects": ["atlas"],
+        "name": "laptop",
+    }
+    gateway.routes[f"POST {keys}/k1/rotate"] = {**fake.KEY, "key": text}
+    assert call(["keys", "rotate", "k1", "--grace-seconds", "60", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["key"] == text
+    assert json.loads(gateway.bodies[-1]) == {"grace_seconds": 60}
+    gateway.routes[f"POST {keys}/k1/disable"] = {**fake.KEY, "state": "disabled"}
+    assert call(["keys", "disable", "k1"]) == 0
+    assert "opens nothing any more" in capsys.readouterr().out
+    gateway.routes[keys] = {"keys": [fake.KEY]}
+    assert call(["keys", "list"]) == 0
+    said = capsys.readouterr().out
+    for expected in ("ada", "editor", "atlas", "active", "laptop"):
+        assert expected in said
+    gateway.routes[f"DELETE {keys}/k1"] = (204, None)
+    assert call(["keys", "delete", "k1"]) == 0
 
 
 def test_watch_shows_stages_and_ends_with_a_summary(
@@ -298,6 +336,7 @@ def test_code_cannot_steer_the_terminal(gateway: FakeGateway, capsys: pytest.Cap
         (["job", "3", "--json"], "job_id"),
         (["dead-letters", "list", "--json"], "dead_letters"),
         (["schedules", "list", "--json"], "schedules"),
+        (["keys", "list", "--json"], "keys"),
         (["status", "--json"], "worker"),
         (["ingest", URL, "--json"], "job_id"),
         (["ingest", URL, "--watch", "--json"], "result"),
@@ -351,6 +390,9 @@ def test_status_exits_1_when_a_submit_would_fail(
         ["dead-letters", "purge", "x", "--all"],
         ["dead-letters", "list", "--limit", "0"],
         ["schedules", "add", URL],
+        ["keys", "create"],
+        ["keys", "create", "ada", "--role", "king"],
+        ["keys", "create", "ada", "--days", "0"],
     ],
 )
 def test_a_wrong_use_exits_2(gateway: FakeGateway, arguments: list[str]) -> None:

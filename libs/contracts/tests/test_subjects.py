@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pharos_contracts import subjects
+from pharos_contracts.audit.v1 import Audited
 from pharos_contracts.identity import (
     InvalidName,
     as_token,
@@ -48,6 +49,8 @@ def test_every_subject_belongs_to_exactly_one_stream() -> None:
             built.append(subjects.job_event_subject(example))
         elif isinstance(example, ItemEvent):
             built.append(subjects.item_event_subject(example))
+        elif isinstance(example, Audited):
+            built.append(subjects.audit_subject(example))
         elif isinstance(example, Progress):
             built.append(subjects.progress_subject(example))
         elif isinstance(example, WorkItem):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
 from itertools import product
 from typing import Any
 
 import msgspec
 import pytest
 
+from pharos_contracts.keys.v1 import Key
 from pharos_contracts.search.v1 import Search
 from pharos_gateway.addressing import rest_of_path, revision
 from pharos_gateway.authentication import (
@@ -24,11 +26,13 @@ from pharos_gateway.following import BEFORE_RETENTION, UNKNOWN_ID, gap
 from pharos_gateway.queueing import QueueState, position
 from pharos_gateway.searching import AmbiguousSearch, SearchRequest, question
 from pharos_gateway.settings import Anonymous, Settings
+from pharos_gateway.sight import Sight
 from pharos_service.settings import InvalidSettings, Secret, load, table
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import InvalidRef, parse_repository_url
 
 TOKEN = "t" * 32
+NOW = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
 
 
 @pytest.mark.parametrize(
@@ -137,17 +141,31 @@ def test_a_client_goes_on_unless_what_it_missed_is_gone(
     assert gap(after, first, last) == reason
 
 
+class Issued:
+    """Issued keys, by their ids."""
+
+    def __init__(self, *keys: Key) -> None:
+        self._keys = {key.key_id: key for key in keys}
+
+    def find(self, key_id: str) -> Key | None:
+        return self._keys.get(key_id)
+
+
+def authenticator(anonymous: Anonymous | None, *keys: Key) -> Authenticator:
+    return Authenticator(TOKEN, anonymous, Issued(*keys), now=lambda: NOW)
+
+
 @pytest.mark.parametrize(("one", "other"), list(product(Role, Role)))
 def test_a_role_can_only_be_lowered(one: Role, other: Role) -> None:
     order = list(Role)
     assert lower(one, other) == order[min(order.index(one), order.index(other))]
-    admin = Authenticator(TOKEN, Anonymous("acme", one)).identify({"x-role": other}, "1.2.3.4")
+    admin = authenticator(Anonymous("acme", one)).identify({"x-role": other}, "1.2.3.4")
     assert admin is not None
     assert admin.role == lower(one, other)
 
 
 def test_an_admin_sees_every_tenant_until_one_is_named_or_the_role_is_lowered() -> None:
-    known = Authenticator(TOKEN, None)
+    known = authenticator(None)
 
     def identify(**headers: str) -> Caller:
         named = {name.replace("_", "-"): value for name, value in headers.items()}
@@ -179,15 +197,15 @@ def test_an_admin_sees_every_tenant_until_one_is_named_or_the_role_is_lowered() 
 def test_a_credential_that_is_not_valid_is_refused_even_where_none_is_needed(headers: dict[str, str]) -> None:
     for anonymous in (None, Anonymous("acme", Role.ADMIN)):
         with pytest.raises(Unauthenticated):
-            Authenticator(TOKEN, anonymous).identify(headers, "1.2.3.4")
+            authenticator(anonymous).identify(headers, "1.2.3.4")
 
 
 def test_the_tenant_of_a_request_without_a_credential_cannot_be_chosen() -> None:
-    known = Authenticator(TOKEN, Anonymous("acme", Role.VIEWER))
+    known = authenticator(Anonymous("acme", Role.VIEWER))
     caller = known.identify({"x-tenant": "default"}, "1.2.3.4")
     assert caller is not None
     assert caller.sees == "acme"
-    assert Authenticator(TOKEN, None).identify({}, "1.2.3.4") is None
+    assert authenticator(None).identify({}, "1.2.3.4") is None
     assert public_caller("1.2.3.4").sees == "default"
 
 
@@ -196,7 +214,7 @@ def request(**fields: Any) -> SearchRequest:
 
 
 def test_filters_that_are_left_out_filter_nothing() -> None:
-    assert question(request(), tenant="t", project="all") == Search(tenant="t", query="x", k=10)
+    assert question(request(), sight=Sight(tenant="t"), project="all") == Search(tenant="t", query="x", k=10)
 
 
 @pytest.mark.parametrize(
@@ -206,9 +224,9 @@ def test_filters_that_are_left_out_filter_nothing() -> None:
 def test_top_k_is_another_name_for_k(fields: dict[str, int], expected: int | None) -> None:
     if expected is None:
         with pytest.raises(AmbiguousSearch):
-            question(request(**fields), tenant="t", project=None)
+            question(request(**fields), sight=Sight(tenant="t"), project=None)
     else:
-        assert question(request(**fields), tenant="t", project=None).k == expected
+        assert question(request(**fields), sight=Sight(tenant="t"), project=None).k == expected
 
 
 def test_each_mistake_in_the_settings_is_a_sentence() -> None:

@@ -74,6 +74,9 @@ class World:
     async def known(self, tenant: str | None, job_id: str) -> Job | None:
         return None
 
+    async def size(self) -> QueueState:
+        return await self.state()
+
     async def state(self) -> QueueState:
         if self.state_fails:
             raise BusUnavailable("away")
@@ -116,6 +119,7 @@ def use_case(world: Any, deadline_seconds: float = SUBMIT_SECONDS, tenant_queue_
         tenant_queue_max=tenant_queue_max,
         now=lambda: datetime.now(UTC),
         new_job_id=lambda: next(ids),
+        jobs_of_the_day=world,
         deadline_seconds=deadline_seconds,
     )
 

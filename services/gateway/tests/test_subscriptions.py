@@ -10,6 +10,7 @@ from pharos_contracts.jobs.v1 import EVENT_OF_STATE, Job, JobKind, RepositorySou
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import encode
 from pharos_gateway.happenings import Happening, block, comment, read
+from pharos_gateway.sight import Sight
 from pharos_gateway.subscriptions import LATEST_MAX, STOPPING, TOO_SLOW, Closed, Subscription
 
 pytestmark = pytest.mark.anyio
@@ -43,7 +44,7 @@ def happening(sequence: int, state: JobState = JobState.QUEUED, tenant: str = "d
 
 
 async def test_events_come_in_order_before_what_is_only_the_latest() -> None:
-    subscription = Subscription(tenant="default")
+    subscription = Subscription(sight=Sight(tenant="default"))
     subscription.offer_latest("a", b"old")
     subscription.offer_latest("a", b"new")
     first, second = happening(1), happening(2)
@@ -54,7 +55,7 @@ async def test_events_come_in_order_before_what_is_only_the_latest() -> None:
 
 
 async def test_a_reader_that_falls_too_far_behind_is_told_to_come_back() -> None:
-    subscription = Subscription(tenant=None, events_max=3)
+    subscription = Subscription(sight=Sight(tenant=None), events_max=3)
     for sequence in range(5):
         subscription.offer(happening(sequence))
     with pytest.raises(Closed) as closed:
@@ -63,14 +64,14 @@ async def test_a_reader_that_falls_too_far_behind_is_told_to_come_back() -> None
 
 
 async def test_of_what_is_only_the_latest_the_oldest_goes_first() -> None:
-    subscription = Subscription(tenant=None)
+    subscription = Subscription(sight=Sight(tenant=None))
     for number in range(LATEST_MAX + 5):
         subscription.offer_latest(str(number), str(number).encode())
     assert await subscription.next() == b"5"
 
 
 async def test_progress_that_waits_is_dropped_when_its_job_ends() -> None:
-    subscription = Subscription(tenant=None)
+    subscription = Subscription(sight=Sight(tenant=None))
     subscription.offer_latest("job-1", b"progress")
     subscription.offer(happening(1, JobState.COMPLETED))
     subscription.close(STOPPING)
@@ -80,7 +81,7 @@ async def test_progress_that_waits_is_dropped_when_its_job_ends() -> None:
 
 
 async def test_what_was_offered_before_the_end_is_still_read() -> None:
-    subscription = Subscription(tenant=None)
+    subscription = Subscription(sight=Sight(tenant=None))
     subscription.offer(happening(1))
     subscription.close(STOPPING)
     subscription.offer(happening(2))

@@ -153,6 +153,11 @@ class Pharos:
     schedule = _blocking(requests.schedule)
     add_schedule = _blocking(requests.add_schedule)
     remove_schedule = _blocking(requests.remove_schedule)
+    keys = _blocking(requests.keys)
+    create_key = _blocking(requests.create_key)
+    rotate_key = _blocking(requests.rotate_key)
+    disable_key = _blocking(requests.disable_key)
+    delete_key = _blocking(requests.delete_key)
     callback_secret = _blocking(requests.callback_secret)
     health = _blocking(requests.health)
 
@@ -279,6 +284,11 @@ class AsyncPharos:
     schedule = _awaiting(requests.schedule)
     add_schedule = _awaiting(requests.add_schedule)
     remove_schedule = _awaiting(requests.remove_schedule)
+    keys = _awaiting(requests.keys)
+    create_key = _awaiting(requests.create_key)
+    rotate_key = _awaiting(requests.rotate_key)
+    disable_key = _awaiting(requests.disable_key)
+    delete_key = _awaiting(requests.delete_key)
     callback_secret = _awaiting(requests.callback_secret)
     health = _awaiting(requests.health)
 

@@ -11,11 +11,11 @@ import sys
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import msgspec
-from cyclopts import App, CycloptsError, Parameter
+from cyclopts import App, CycloptsError, Parameter, validators
 from rich.console import Console
 from rich.markup import escape
 from rich.text import Text
@@ -24,7 +24,7 @@ from pharos_client import advice, doctor, rendering
 from pharos_client.clients import Pharos
 from pharos_client.discovery import InvalidTarget, Target, discover
 from pharos_client.errors import PharosError
-from pharos_client.models import Job, Submitted
+from pharos_client.models import Job, Key, Submitted
 from pharos_client.rendering import line
 from pharos_client.watching import watch
 
@@ -58,12 +58,14 @@ class Gateway:
 
 
 Json = Annotated[bool, Parameter(negative=(), help="Print JSON and nothing else.")]
+Role = Literal["viewer", "editor", "admin"]
 Priority = Literal["urgent", "high", "normal", "low"]
 
 job_app = App(name="job")
 dead_letters_app = App(name="dead-letters", help="What will not be tried again by itself.")
+keys_app = App(name="keys", help="Who may do what: for admins.")
 schedules_app = App(name="schedules", help="Repositories that are indexed again and again.")
-for part in (job_app, dead_letters_app, schedules_app):
+for part in (job_app, dead_letters_app, schedules_app, keys_app):
     app.command(part)
 
 
@@ -528,6 +530,132 @@ def remove(schedule_id: str, /, *, json: Json = False, gateway: Gateway | None =
         return EXIT_FINE
 
     return _run(gateway, act)
+
+
+@keys_app.command(name="list")
+def list_keys(*, json: Json = False, gateway: Gateway | None = None) -> int:
+    """List the keys; what proves them is not kept."""
+
+    def act(session: Session) -> int:
+        found = session.client.keys()
+        if json:
+            session.json({"keys": [_without_text(key) for key in found]})
+        elif not found:
+            session.say(f"No keys yet. Begin with: {rendering.program()} keys create USER --role editor")
+        else:
+            session.out.print(rendering.key_table(found))
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@keys_app.command
+def create(
+    user: str,
+    /,
+    *,
+    role: Role = "viewer",
+    tenant: str | None = None,
+    project: Annotated[list[str] | None, Parameter(negative=())] = None,
+    name: str | None = None,
+    days: Annotated[int | None, Parameter(validator=validators.Number(gte=1, lte=3650))] = None,
+    json: Json = False,
+    gateway: Gateway | None = None,
+) -> int:
+    """Issue a key. Its text is shown this once.
+
+    Parameters
+    ----------
+    user
+        For whom it is.
+    role
+        What it may: viewer reads, editor also submits, admin everything. Default: viewer.
+    tenant
+        Of which tenant; default: the one of the token.
+    project
+        It reaches this project only. May be repeated. Default: all of the tenant.
+    name
+        To tell it from others.
+    days
+        After how many days it expires. Default: never.
+    """
+
+    def act(session: Session) -> int:
+        expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+        issued = session.client.create_key(
+            user, role, tenant=tenant, projects=project or (), name=name, expires_at=expires_at
+        )
+        _show_issued(session, issued, json=json)
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@keys_app.command
+def rotate(
+    key_id: str,
+    /,
+    *,
+    grace_seconds: int = 0,
+    json: Json = False,
+    gateway: Gateway | None = None,
+) -> int:
+    """Give a key another secret. Its text is shown this once.
+
+    Parameters
+    ----------
+    grace_seconds
+        For how long the old one is good as well.
+    """
+
+    def act(session: Session) -> int:
+        _show_issued(session, session.client.rotate_key(key_id, grace_seconds=grace_seconds), json=json)
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@keys_app.command
+def disable(key_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Make a key good for nothing, within two seconds."""
+
+    def act(session: Session) -> int:
+        disabled = session.client.disable_key(key_id)
+        if json:
+            session.json(_without_text(disabled))
+        else:
+            session.say(f"Key {line(disabled.id)} of {line(disabled.user)} opens nothing any more.")
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+@keys_app.command
+def delete(key_id: str, /, *, json: Json = False, gateway: Gateway | None = None) -> int:
+    """Forget a key, which opens nothing any more."""
+
+    def act(session: Session) -> int:
+        session.client.delete_key(key_id)
+        if json:
+            session.json({"deleted": key_id})
+        else:
+            session.say(f"Key {line(key_id)} is forgotten.")
+        return EXIT_FINE
+
+    return _run(gateway, act)
+
+
+def _show_issued(session: Session, issued: Key, *, json: bool) -> None:
+    if json:
+        session.json(issued)
+        return
+    session.out.print(rendering.key_table((issued,)))
+    session.err.print("Keep this, it is not shown again:", markup=False)
+    session.say(line(issued.key or ""))
+
+
+def _without_text(key: Key) -> dict[str, object]:
+    return {name: value for name, value in msgspec.structs.asdict(key).items() if name != "key"}
 
 
 @app.command

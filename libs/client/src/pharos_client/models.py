@@ -237,6 +237,29 @@ class Schedule(msgspec.Struct, frozen=True, kw_only=True):
     last_outcome: str | None = None
 
 
+class Key(msgspec.Struct, frozen=True, kw_only=True):
+    """A key. ``key`` is its text, which is told once, when it is created or rotated."""
+
+    id: str
+    tenant: str
+    user: str
+    role: str
+    state: str
+    projects: tuple[str, ...] | None = None
+    name: str = ""
+    created_at: datetime | None = None
+    created_by: str | None = None
+    expires_at: datetime | None = None
+    rotated_at: datetime | None = None
+    previous_until: datetime | None = None
+    disabled_at: datetime | None = None
+    disabled_by: str | None = None
+    key: str | None = None
+
+    def __repr__(self) -> str:
+        return f"Key(id={self.id!r}, tenant={self.tenant!r}, user={self.user!r}, role={self.role!r})"
+
+
 class CallbackSecret(msgspec.Struct, frozen=True, kw_only=True):
     """The key of the HMAC-SHA256 that signs the callbacks of a tenant: the bytes of this text."""
 

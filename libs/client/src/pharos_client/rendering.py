@@ -16,7 +16,7 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from pharos_client.models import DeadLetter, Job, Schedule, SearchAnswer, SearchResult
+from pharos_client.models import DeadLetter, Job, Key, Schedule, SearchAnswer, SearchResult
 
 CODE_LINES_MAX: Final = 24
 WIDTH_WITHOUT_TERMINAL: Final = 240
@@ -196,6 +196,22 @@ def schedule_table(schedules: Iterable[Schedule]) -> Table:
             _minute(schedule.last_run_at),
             Text(line(schedule.last_outcome or "")),
             Text(line(schedule.repository + branch)),
+        )
+    return table
+
+
+def key_table(keys: Iterable[Key]) -> Table:
+    table = _table("key", "tenant", "user", "role", "projects", "state", "expires", "name")
+    for key in keys:
+        table.add_row(
+            Text(line(key.id)),
+            Text(line(key.tenant)),
+            Text(line(key.user)),
+            Text(line(key.role)),
+            Text("all" if key.projects is None else line(", ".join(key.projects))),
+            Text(line(key.state)),
+            _minute(key.expires_at),
+            Text(line(key.name)),
         )
     return table
 

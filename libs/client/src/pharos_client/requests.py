@@ -6,6 +6,7 @@ Each function here is a method of both clients, with these parameters and this d
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Any, Final, Generic, TypeVar
 from urllib.parse import quote
 
@@ -22,6 +23,7 @@ from pharos_client.models import (
     History,
     Job,
     JobPage,
+    Key,
     Queue,
     Schedule,
     SearchAnswer,
@@ -34,6 +36,7 @@ T = TypeVar("T")
 
 DEAD_LETTERS: Final = "/ops/dead-letters"
 SCHEDULES: Final = "/api/v1/schedules"
+KEYS: Final = "/api/v1/keys"
 
 
 class Call(msgspec.Struct, Generic[T], frozen=True, kw_only=True):
@@ -248,6 +251,54 @@ def add_schedule(
 def remove_schedule(schedule_id: str) -> Call[None]:
     """Index it no more by itself. A job that it has started goes on."""
     return Call(method="DELETE", path=f"{SCHEDULES}/{_segment(schedule_id)}", answer=None, nothing_for=(204,))
+
+
+def keys() -> Call[tuple[Key, ...]]:
+    """The keys of every tenant, for an admin."""
+    return Call(method="GET", path=KEYS, answer=tuple[Key, ...], inside="keys")
+
+
+def create_key(
+    user: str,
+    role: str,
+    *,
+    tenant: str | None = None,
+    projects: Sequence[str] = (),
+    name: str | None = None,
+    expires_at: datetime | None = None,
+) -> Call[Key]:
+    """A new key for *user*; ``key`` of the answer is its text, which is not shown again.
+
+    *role* is ``viewer``, ``editor`` or ``admin``; without *projects* it reaches all of the tenant.
+    """
+    wanted = {
+        "user": user,
+        "role": role,
+        "tenant": tenant,
+        "projects": list(projects) or None,
+        "name": name,
+        "expires_at": None if expires_at is None else expires_at.isoformat(),
+    }
+    return Call(method="POST", path=KEYS, answer=Key, body=_given(wanted))
+
+
+def rotate_key(key_id: str, *, grace_seconds: int = 0, expires_at: datetime | None = None) -> Call[Key]:
+    """Another secret for a key; the old one is good for *grace_seconds* more."""
+    wanted = {
+        "grace_seconds": grace_seconds,
+        "expires_at": None if expires_at is None else expires_at.isoformat(),
+    }
+    return Call(method="POST", path=f"{KEYS}/{_segment(key_id)}/rotate", answer=Key, body=_given(wanted))
+
+
+def disable_key(key_id: str) -> Call[Key]:
+    """Make a key good for nothing."""
+    return Call(method="POST", path=f"{KEYS}/{_segment(key_id)}/disable", answer=Key)
+
+
+def delete_key(key_id: str) -> Call[None]:
+    """Forget a key, which opens nothing any more."""
+    return Call(method="DELETE", path=f"{KEYS}/{_segment(key_id)}", answer=None, nothing_for=(204,))
 
 
 def callback_secret() -> Call[CallbackSecret]:

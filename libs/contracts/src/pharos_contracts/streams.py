@@ -365,7 +365,14 @@ def declare(limits: BusLimits) -> Bus:
             max_bytes=16 * MiB,
             ttl_seconds=DAY_SECONDS,
         ),
-        _bucket(KV_KEYS, "Issued keys, hashed.", writers="gateway", readers="gateway", max_bytes=16 * MiB),
+        _bucket(
+            KV_KEYS,
+            "Issued keys, hashed.",
+            writers="gateway",
+            readers="gateway",
+            max_bytes=16 * MiB,
+            message_ttl=True,  # of the tombstones of deleted keys
+        ),
         _bucket(
             KV_CONNECTIONS,
             "Connections to sources, secrets encrypted.",
@@ -394,7 +401,8 @@ def declare(limits: BusLimits) -> Bus:
             writers="gateway",
             readers="gateway",
             max_bytes=16 * MiB,
-            ttl_seconds=3600,
+            ttl_seconds=DAY_SECONDS,  # the longest time in which an allowance is whole again
+            message_ttl=True,
             storage=Storage.MEMORY,
         ),
         _bucket(

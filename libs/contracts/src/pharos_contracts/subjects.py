@@ -7,6 +7,7 @@ from typing import assert_never
 
 import msgspec
 
+from pharos_contracts.audit.v1 import Audited
 from pharos_contracts.control.v1 import (
     AnyCommand,
     ControlJob,
@@ -144,6 +145,15 @@ def dead_letter_subject(letter: DeadLetter) -> str:
 def dead_letters(tenant: str | None, letter_id: str | None = None) -> str:
     """The dead letters of a tenant (None: of all), or one of them."""
     return f"dead.{'*' if tenant is None else token(tenant)}.{'*' if letter_id is None else token(letter_id)}"
+
+
+def audit_subject(event: Audited) -> str:
+    return f"audit.{token(event.tenant)}.{token(event.action)}"
+
+
+def audit_events(tenant: str | None, action: str | None) -> str:
+    """What was done in a tenant (None: in any), by name (None: whatever)."""
+    return f"audit.{'*' if tenant is None else token(tenant)}.{'*' if action is None else token(action)}"
 
 
 def _event_name(event: JobEvent | ItemEvent) -> str:

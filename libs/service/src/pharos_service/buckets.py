@@ -63,10 +63,12 @@ class Bucket(Generic[V]):
             except WrongLastSequence:
                 return None
 
-    async def update(self, key: str, value: V, revision: int) -> int | None:
+    async def update(
+        self, key: str, value: V, revision: int, *, ttl_seconds: int | None = None
+    ) -> int | None:
         """The new revision; None where the entry is no longer at *revision*."""
         try:
-            return await self._put(key, value, revision, None)
+            return await self._put(key, value, revision, ttl_seconds)
         except WrongLastSequence:
             return None
 

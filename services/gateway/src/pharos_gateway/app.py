@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from datetime import UTC, datetime
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 import anyio
+import msgspec
 import structlog
 import uvicorn
 from litestar import Litestar
@@ -23,35 +25,56 @@ from litestar.types import ASGIApp
 from pharos_contracts.datasets.v1 import Dataset
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
+from pharos_contracts.keys.v1 import Key
+from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.streams import KV_ACTIVE, KV_DATASETS, KV_IDEMPOTENCY, KV_SCHEDULES, KV_WORKERS
+from pharos_contracts.streams import (
+    KV_ACTIVE,
+    KV_DATASETS,
+    KV_IDEMPOTENCY,
+    KV_KEYS,
+    KV_LIMITS,
+    KV_SCHEDULES,
+    KV_WORKERS,
+)
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import openapi
-from pharos_gateway.authentication import Access, Authenticator
+from pharos_gateway.access import Access, RequestLimits
+from pharos_gateway.allowances import Allowances
+from pharos_gateway.audit import Trail, audited
+from pharos_gateway.authentication import Authenticator, credential_of, is_good
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
+from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder
+from pharos_gateway.guesses import Guesses
 from pharos_gateway.headers import with_headers
+from pharos_gateway.issuing import Issuing
+from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
 from pharos_gateway.queueing import Queue
+from pharos_gateway.quotas import JobQuota
 from pharos_gateway.resolving import Resolving
 from pharos_gateway.routes import (
+    audit,
     callbacks,
     events,
     health,
     ingestion,
     jobs,
+    keys,
     operations,
     schedules,
     search,
 )
+from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
@@ -59,6 +82,7 @@ from pharos_gateway.signing import SigningSecrets
 from pharos_gateway.snapshots import Snapshots
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
+from pharos_gateway.tickets import Tickets
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
 
@@ -67,6 +91,7 @@ log = structlog.get_logger()
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
 STOP_SECONDS: Final = 2
+FLUSH_SECONDS: Final = 2
 
 
 def utc_now() -> datetime:
@@ -78,16 +103,68 @@ def new_id() -> str:
     return str(uuid7(time.time_ns() // 1_000_000, os.urandom(10)))
 
 
-def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
-    """The HTTP application on *bus* and *live*, which somebody else runs."""
-    anonymous = settings.anonymous_caller
+class Parts(msgspec.Struct, frozen=True, kw_only=True):
+    """What runs beside the HTTP application."""
+
+    bus: Bus
+    live: Live
+    issued: KeyStore
+    trail: Trail
+    allowances: Allowances
+    streams: Streams
+
+    @classmethod
+    def on(cls, bus: Bus, settings: Settings) -> Parts:
+        """All of them on one bus."""
+        issued = KeyStore(bus, Bucket(bus, KV_KEYS, Key), now=utc_now)
+        streams = Streams(
+            total_max=settings.streams_max,
+            per_credential_max=settings.streams_per_key_max,
+            is_good=lambda credential: is_good(credential, issued.is_good),
+        )
+        issued.on_change(lambda key_id: streams.end(credential_of(key_id)))
+        return cls(
+            bus=bus,
+            live=Live(bus, Bucket(bus, KV_WORKERS, Worker)),
+            issued=issued,
+            trail=Trail(bus),
+            allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
+            streams=streams,
+        )
+
+
+def build(settings: Settings, parts: Parts) -> ASGIApp:
+    """The HTTP application on *parts*, which somebody else runs."""
+    return with_headers(audited(application(settings, parts), parts.trail, now=utc_now, new_id=new_id))
+
+
+def application(settings: Settings, parts: Parts) -> Litestar:
+    """Every route, wired."""
+    bus, live, issued, allowances, streams = (
+        parts.bus,
+        parts.live,
+        parts.issued,
+        parts.allowances,
+        parts.streams,
+    )
+    admin_token = settings.admin_token.reveal()
+    tickets = Tickets(admin_token)
     access = Access(
-        Authenticator(settings.admin_token.reveal(), anonymous), public_status=settings.public_status
+        Authenticator(admin_token, settings.anonymous_caller, issued, now=utc_now),
+        issued,
+        tickets,
+        Guesses(settings.rate_limit_guesses_per_minute),
+        RequestLimits(
+            allowances,
+            per_key=settings.rate_limit_key_per_minute,
+            per_address=settings.rate_limit_address_per_minute,
+        ),
+        now=utc_now,
+        public_status=settings.public_status,
     )
     queue = Queue(bus)
     finder = Finder(bus, queue, live)
     snapshots = Snapshots(finder, live)
-    streams = Streams(total_max=settings.streams_max, per_credential_max=settings.streams_per_key_max)
     places = Places(bus)
     showing = Showing(live, places)
     commands = Commands(bus)
@@ -106,7 +183,10 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
         tenant_queue_max=settings.tenant_queue_max,
         now=utc_now,
         new_job_id=new_id,
+        jobs_of_the_day=JobQuota(allowances, settings.rate_limit_jobs_per_day),
     )
+    disk = Disk(Path(settings.home), settings.disk_free_min_mb)
+    issuing = Issuing(Bucket(bus, KV_KEYS, Key), issued, now=utc_now, random=os.urandom)
     scheduling = Scheduling(
         bus,
         Bucket(bus, KV_SCHEDULES, Schedule),
@@ -123,12 +203,14 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
     cors = None
     if settings.cors_origins:
         cors = CORSConfig(
-            allow_origins=list(settings.cors_origins), expose_headers=["Retry-After", "WWW-Authenticate"]
+            allow_origins=list(settings.cors_origins),
+            expose_headers=["Retry-After", "WWW-Authenticate", "RateLimit", "RateLimit-Policy"],
         )
-    application = Litestar(
+    return Litestar(
         route_handlers=[
             ingestion.routes(
                 access,
+                disk,
                 submitting,
                 settings.allowed_hosts,
                 _callback_of(settings),
@@ -141,6 +223,9 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
             schedules.routes(access, bus, scheduling),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
+            tickets_routes.routes(access, tickets, utc_now),
+            keys.routes(access, bus, issuing, issued, utc_now),
+            audit.routes(access, bus),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
@@ -152,19 +237,17 @@ def build(settings: Settings, bus: Bus, live: Live) -> ASGIApp:
         logging_config=None,  # problems.py logs what went wrong, once
         debug=False,
     )
-    return with_headers(application)
 
 
 def _secrets(settings: Settings) -> SigningSecrets | None:
-    key = settings.secret_key.reveal()
-    return SigningSecrets(key) if key else None
+    return SigningSecrets(settings.secret_keys[0]) if settings.secret_keys else None
 
 
 def _callback_of(settings: Settings) -> Callable[[str], CallbackAddress]:
     """Reads a callback URL; the Problem that says why it cannot be taken here."""
 
     def callback_of(url: str) -> CallbackAddress:
-        if not settings.secret_key:
+        if not settings.secret_keys:
             raise callbacks_disabled()
         return parse_callback_url(url, allowed_hosts=settings.callback_hosts)
 
@@ -215,13 +298,14 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     """The gateway listens while the block runs.
 
     Stopping, in order: accept no more connections, send event streams away, finish the requests in hand,
-    leave the bus.
+    publish the rest of the audit trail, leave the bus.
     """
     bus, connecting = dormant(settings, f"pharos-{SERVICE}")
-    live = Live(bus, Bucket(bus, KV_WORKERS, Worker))
+    parts = Parts.on(bus, settings)
+    live = parts.live
     server = _Server(
         uvicorn.Config(
-            build(settings, bus, live),
+            build(settings, parts),
             host=settings.host,
             port=settings.port,
             http="httptools",
@@ -237,19 +321,24 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     )
     following = asyncio.create_task(live.run(), name="live")
     sending = asyncio.create_task(_send_callbacks(settings, bus), name="callbacks")
+    knowing = asyncio.create_task(parts.issued.run(), name="keys")
+    auditing = asyncio.create_task(parts.trail.run(), name="audit")
     listening = asyncio.create_task(server.serve(), name="http")
     try:
         address = await _address(server, listening, following)
-        yield Running(address, {connecting, following, sending, listening})
+        yield Running(address, {connecting, following, sending, knowing, auditing, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            for task in (following, sending, connecting):
+            for task in (following, sending, knowing, auditing, connecting):
                 task.cancel()
-            await asyncio.gather(following, sending, connecting, return_exceptions=True)
+            await asyncio.gather(following, sending, knowing, auditing, connecting, return_exceptions=True)
+            await parts.allowances.close()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(parts.trail.flush(), FLUSH_SECONDS)
             with contextlib.suppress(Exception):  # it may never have been connected
                 await asyncio.wait_for(bus.client.close(), 2)
 

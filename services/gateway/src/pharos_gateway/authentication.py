@@ -1,33 +1,27 @@
-"""Who calls: credentials, roles and tenants, from the headers of a request. Pure but for the guards."""
+"""Who calls: credentials, roles and tenants, from the headers of a request. Pure."""
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Mapping
-from enum import StrEnum
+from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any, Final, Protocol
 
 import msgspec
-import structlog
 from litestar.connection import ASGIConnection
-from litestar.handlers import BaseRouteHandler
 
 from pharos_contracts.identity import TENANT_DEFAULT, InvalidName, token
+from pharos_contracts.keys.v1 import Key, Role
+from pharos_gateway import keys
+from pharos_gateway.sight import Sight
+from pharos_gateway.tickets import Ticket
 
-log = structlog.get_logger()
+__all__ = ["Role"]  # most of the gateway knows it from here
 
 CREDENTIAL_HEADERS: Final = ("x-api-key", "x-admin-key")
+ADMIN: Final = "admin"  # the user, and the name of the key, of the bootstrap admin
 _CALLER: Final = "caller"
-
-
-class Role(StrEnum):
-    """What a caller may do; each role may do what the ones before it may."""
-
-    VIEWER = "viewer"
-    EDITOR = "editor"
-    ADMIN = "admin"
-
 
 _RANK: Final[Mapping[Role, int]] = {role: rank for rank, role in enumerate(Role)}
 
@@ -40,7 +34,8 @@ def lower(one: Role, other: Role) -> Role:
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
     """On whose behalf a request is made. ``credential`` names it for limits and never contains it.
 
-    ``every_tenant`` is true of an admin who named no tenant.
+    ``every_tenant`` is true of an admin who named no tenant. ``projects`` None is every project of the
+    tenant. ``key`` is the id of the key, None without one.
     """
 
     tenant: str
@@ -49,11 +44,27 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     credential: str
     every_tenant: bool = False
     public: bool = False
+    projects: frozenset[str] | None = None
+    key: str | None = None
 
     @property
     def sees(self) -> str | None:
         """The tenant whose things are shown; None is every tenant's."""
         return None if self.every_tenant else self.tenant
+
+    @property
+    def sight(self) -> Sight:
+        """What of that tenant is shown."""
+        return Sight(
+            tenant=self.sees,
+            projects=self.projects,
+            user=None if self.may(Role.ADMIN) else self.user,
+        )
+
+    @property
+    def sight_in_tenant(self) -> Sight:
+        """What is shown of the one tenant that the caller acts in, however many they see."""
+        return msgspec.structs.replace(self.sight, tenant=self.tenant)
 
     def may(self, role: Role) -> bool:
         return _RANK[self.role] >= _RANK[role]
@@ -61,6 +72,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
 class Unauthenticated(Exception):
     """No credential where one is needed, or one that is not valid."""
+
+
+class UnknownKey(Unauthenticated):
+    """A credential of the form of a key that nothing is known of: it may have been issued all the same."""
 
 
 class Forbidden(Exception):
@@ -71,52 +86,126 @@ class Forbidden(Exception):
         self.needed = needed
 
 
+class OtherProject(Exception):
+    """The key is for other projects than the one that this would be done in; None is all of them."""
+
+    def __init__(self, project: str | None) -> None:
+        super().__init__(
+            "This concerns all projects of the tenant, and this key is restricted to some"
+            if project is None
+            else f"This key is not for project {project!r}"
+        )
+
+
 class InvalidIdentity(Exception):
     """``x-tenant`` or ``x-role`` cannot be understood."""
 
 
-class _Anonymous(Protocol):
+class Anonymous(Protocol):
+    """As whom a request without a credential acts."""
+
     @property
     def tenant(self) -> str: ...
     @property
     def role(self) -> Role: ...
 
 
-class Authenticator:
-    """Recognises the bootstrap admin; without a credential, whoever anonymous requests act as."""
+class Keys(Protocol):
+    """Where issued keys are found."""
 
-    def __init__(self, admin_token: str, anonymous: _Anonymous | None) -> None:
+    def find(self, key_id: str) -> Key | None: ...
+
+
+class Authenticator:
+    """Recognises the bootstrap admin and issued keys; who has neither acts as anonymous requests do.
+
+    Each method raises Unauthenticated and InvalidIdentity.
+    """
+
+    def __init__(
+        self, admin_token: str, anonymous: Anonymous | None, issued: Keys, *, now: Callable[[], datetime]
+    ) -> None:
         self._admin = _digest(admin_token)
         self._anonymous = anonymous
+        self._issued = issued
+        self._now = now
 
     def identify(self, headers: Mapping[str, str], address: str) -> Caller | None:
-        """The caller; None without a credential. Unauthenticated, InvalidIdentity."""
+        """The caller; None without a credential."""
         credential = _credential(headers)
         if credential is None:
-            if self._anonymous is None:
-                return None
-            return Caller(
-                tenant=self._anonymous.tenant,
-                role=_lowered(self._anonymous.role, headers),
-                user="anonymous",
-                credential=f"address:{address}",
-            )
+            return self._without_credential(headers, address)
         # Digests are compared, so that neither content nor length of the token shows in the time taken.
-        if not hmac.compare_digest(_digest(credential), self._admin):
+        if hmac.compare_digest(_digest(credential), self._admin):
+            return _caller(_BOOTSTRAP, headers)
+        presented = keys.parse(credential)
+        if presented is None:
             raise Unauthenticated
-        tenant = headers.get("x-tenant")
+        key = self._issued.find(presented.key_id)
+        if key is None:
+            keys.proves(None, presented.secret, self._now())  # so that it takes as long
+            raise UnknownKey
+        if not keys.proves(key, presented.secret, self._now()):
+            raise Unauthenticated
+        return _caller(key, headers)
+
+    def redeem(self, ticket: Ticket, address: str) -> Caller:
+        """Whoever was given *ticket*, by what their key may do now."""
+        if ticket.key is None:
+            caller = self._without_credential({}, address)
+            if caller is None:
+                raise Unauthenticated
+            return msgspec.structs.replace(caller, role=lower(caller.role, ticket.role))
+        key = _BOOTSTRAP if ticket.key == ADMIN else self._issued.find(ticket.key)
+        if key is None or not keys.is_live(key, self._now()):
+            raise Unauthenticated
+        headers = {"x-role": ticket.role.value}
+        if not ticket.every_tenant and key.role is Role.ADMIN:
+            headers["x-tenant"] = ticket.tenant
+        return _caller(key, headers)
+
+    def _without_credential(self, headers: Mapping[str, str], address: str) -> Caller | None:
+        if self._anonymous is None:
+            return None
+        return Caller(
+            tenant=self._anonymous.tenant,
+            role=_lowered(self._anonymous.role, headers),
+            user="anonymous",
+            credential=f"address:{address}",
+        )
+
+
+# The bootstrap admin, as a key that nothing hashes to: its token is in the settings.
+_BOOTSTRAP: Final = Key(
+    key_id=ADMIN,
+    tenant=TENANT_DEFAULT,
+    user=ADMIN,
+    role=Role.ADMIN,
+    hash="",
+    created_at=datetime.min,
+    created_by=ADMIN,
+)
+
+
+def _caller(key: Key, headers: Mapping[str, str]) -> Caller:
+    """Whoever holds *key*. ``x-tenant`` is for admins; of everybody else it is not read."""
+    role = _lowered(key.role, headers)
+    named = None
+    tenant = headers.get("x-tenant")
+    if tenant is not None and key.role is Role.ADMIN:
         try:
-            named = None if tenant is None else token(tenant)
+            named = token(tenant)
         except InvalidName as error:
             raise InvalidIdentity(f"x-tenant: {error}") from error
-        role = _lowered(Role.ADMIN, headers)
-        return Caller(
-            tenant=named or TENANT_DEFAULT,
-            role=role,
-            user="admin",
-            credential="key:admin",
-            every_tenant=named is None and role is Role.ADMIN,
-        )
+    return Caller(
+        tenant=named or key.tenant,
+        role=role,
+        user=key.user,
+        credential=credential_of(key.key_id),
+        every_tenant=named is None and role is Role.ADMIN,
+        projects=None if key.projects is None else frozenset(key.projects),
+        key=key.key_id,
+    )
 
 
 def _digest(text: str) -> bytes:
@@ -146,6 +235,17 @@ def _lowered(role: Role, headers: Mapping[str, str]) -> Role:
         raise InvalidIdentity("x-role must be viewer, editor or admin") from None
 
 
+def credential_of(key_id: str) -> str:
+    """What a key is called where its holder is counted and told of."""
+    return f"key:{key_id}"
+
+
+def is_good(credential: str, issued: Callable[[str], bool]) -> bool:
+    """Whether what is called *credential* is still good, where *issued* says so of the id of a key."""
+    kind, _, name = credential.partition(":")
+    return kind != "key" or name == ADMIN or issued(name)
+
+
 def public_caller(address: str) -> Caller:
     """Somebody without a key, where that is allowed: sees what tenant ``default`` publishes."""
     return Caller(
@@ -157,38 +257,9 @@ def public_caller(address: str) -> Caller:
     )
 
 
-class Access:
-    """Guards for routes. They leave the caller in the connection's state, where ``caller_of`` finds it."""
-
-    def __init__(self, authenticator: Authenticator, *, public_status: bool) -> None:
-        self._authenticator = authenticator
-        self._public_status = public_status
-
-    def viewer(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        self._require(connection, Role.VIEWER)
-
-    def editor(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        self._require(connection, Role.EDITOR)
-
-    def public(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
-        """Everybody, unless the installation closed its public routes."""
-        caller = self._identify(connection)
-        if caller is None:
-            if not self._public_status:
-                raise Unauthenticated
-            caller = public_caller(address_of(connection))
-        connection.state[_CALLER] = caller
-
-    def _require(self, connection: ASGIConnection[Any, Any, Any, Any], role: Role) -> None:
-        caller = self._identify(connection)
-        if caller is None:
-            raise Unauthenticated
-        if not caller.may(role):
-            raise Forbidden(role)
-        connection.state[_CALLER] = caller
-
-    def _identify(self, connection: ASGIConnection[Any, Any, Any, Any]) -> Caller | None:
-        return self._authenticator.identify(connection.headers, address_of(connection))
+def let_pass(connection: ASGIConnection[Any, Any, Any, Any], caller: Caller) -> None:
+    """Leave *caller* where ``caller_of`` finds it."""
+    connection.state[_CALLER] = caller
 
 
 def caller_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
@@ -196,6 +267,12 @@ def caller_of(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller:
     caller = connection.state[_CALLER]
     assert isinstance(caller, Caller), "the route has no guard"
     return caller
+
+
+def caller_if_any(connection: ASGIConnection[Any, Any, Any, Any]) -> Caller | None:
+    """The caller, where a guard has let one pass."""
+    found = connection.state.get(_CALLER)
+    return found if isinstance(found, Caller) else None
 
 
 def address_of(connection: ASGIConnection[Any, Any, Any, Any]) -> str:

@@ -10,6 +10,7 @@ from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.lifecycle import JobState
 from pharos_gateway.commanding import Commands
 from pharos_gateway.finding import Finder, parse_identifier
+from pharos_gateway.sight import Sight
 from pharos_service.asking import QuestionRefused
 
 
@@ -45,13 +46,13 @@ class Controlling:
         self._finder = finder
         self._now = now
 
-    async def control(self, tenant: str | None, identifier: str, action: Action, *, by: str) -> Job | None:
-        """The job as *action* left it; None where *tenant* (None: every one) has none of that *identifier*.
+    async def control(self, sight: Sight, identifier: str, action: Action, *, by: str) -> Job | None:
+        """The job as *action* left it; None where *sight* shows none of that *identifier*.
 
         InvalidTransition, and what finding and ``Commands.send`` raise.
         """
-        job = await self._find(tenant, identifier)
-        if job is None:
+        job = await self._find(sight.tenant, identifier)
+        if job is None or not sight.job(job):
             return None
 
         def command_to(reply_to: str) -> ControlJob:

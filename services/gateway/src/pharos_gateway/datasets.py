@@ -11,6 +11,7 @@ from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.streams import KV_DATASETS
 from pharos_gateway.entries import entries
+from pharos_gateway.sight import Sight
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 
@@ -49,13 +50,14 @@ class Datasets:
         self._bus = bus
         self._bucket = bucket
 
-    async def list(self, tenant: str | None, project: str | None) -> DatasetList:
-        """Those of *tenant* (None: all), of one *project* or of all."""
-        middle = "*" if tenant is None else token(tenant)
+    async def list(self, sight: Sight, project: str | None) -> DatasetList:
+        """Those that *sight* shows, of one *project* or of all."""
+        middle = "*" if sight.tenant is None else token(sight.tenant)
         last = "*" if project is None else token(project)
         found, truncated = await entries(self._bus, KV_DATASETS, self._bucket, f"{middle}.{last}.>")
         found.sort(key=lambda dataset: (dataset.tenant, dataset.project, dataset.dataset))
-        return DatasetList(datasets=tuple(_view(dataset) for dataset in found), truncated=truncated)
+        shown = (dataset for dataset in found if sight.dataset(dataset.project, dataset.scope))
+        return DatasetList(datasets=tuple(_view(dataset) for dataset in shown), truncated=truncated)
 
 
 def _view(dataset: Dataset) -> DatasetView:

@@ -26,12 +26,11 @@ from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import DEAD
 from pharos_gateway.commanding import Commands
 from pharos_gateway.job_view import JobView, view
+from pharos_gateway.newest import newest
 from pharos_service.bus import Bus, Stored
 
 log = structlog.get_logger()
 
-SPAN_MIN: Final = 64
-SPAN_MAX: Final = 1_024
 PURGES_AT_ONCE: Final = 32
 
 
@@ -74,7 +73,7 @@ class DeadLetters:
 
     async def page(self, tenant: str | None, *, limit: int, before: int | None) -> DeadLetterList:
         """At most *limit* of them, older than the *cursor* of the page before."""
-        found = await self._newest(subjects.dead_letters(tenant), limit + 1, before)
+        found = await newest(self._bus, DEAD, subjects.dead_letters(tenant), limit + 1, before)
         shown = found[:limit]
         letters = (_read(stored) for stored in shown)
         return DeadLetterList(
@@ -138,28 +137,6 @@ class DeadLetters:
             return None
         stored = await self._bus.last(DEAD, subject)
         return None if stored is None else _read(stored)
-
-    async def _newest(self, subject: str, count: int, before: int | None) -> list[Stored]:
-        """The last *count* messages under *subject* before that sequence, newest first.
-
-        A stream is read forwards only: it is read in spans from its end, each of twice the size of the last
-        one while they hold little.
-        """
-        state = (await self._bus.api(f"STREAM.INFO.{DEAD}"))["state"]
-        first, end = int(state["first_seq"]), int(state["last_seq"]) + 1
-        end = end if before is None else min(before, end)
-        found: list[Stored] = []
-        span = SPAN_MIN
-        while end > first and len(found) < count:
-            start = max(first, end - span)
-            within: list[Stored] = []
-            stored = await self._bus.first(DEAD, subject, start)
-            while stored is not None and stored.sequence < end:
-                within.append(stored)
-                stored = await self._bus.first(DEAD, subject, stored.sequence + 1)
-            found.extend(reversed(within))
-            end, span = start, min(span * 2, SPAN_MAX)
-        return found[:count]
 
 
 def _read(stored: Stored) -> DeadLetter | None:

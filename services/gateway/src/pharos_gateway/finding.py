@@ -11,12 +11,13 @@ import msgspec
 import structlog
 
 from pharos_contracts import rpc
-from pharos_contracts.history.v1 import FindJob, JobPage, ListJobs
+from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
 from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import JOBS, LEDGER
 from pharos_gateway.queueing import Queue
+from pharos_gateway.sight import Sight
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus
 
@@ -24,6 +25,7 @@ log = structlog.get_logger()
 
 HISTORY_SECONDS: Final = 1.5
 JUST_NOW_SECONDS: Final = 0.2
+PAGES_MAX: Final = 10  # that are read for one page where much of the tenant is hidden
 NUMBER_MAX: Final = 2**63 - 1
 
 
@@ -103,16 +105,26 @@ class Finder:
                 return None
         return await self.known(*owner) if tenant in (None, owner[0]) else None
 
-    async def page(
-        self, tenant: str | None, *, states: Sequence[str], limit: int, before: int | None
-    ) -> JobPage:
-        """A page of history. HistoryUnavailable, QuestionRefused."""
-        question = ListJobs(tenant=tenant, states=tuple(states), limit=limit, before=before)
-        return await self._ask_history(question)
+    async def page(self, sight: Sight, *, states: Sequence[str], limit: int, before: int | None) -> JobPage:
+        """A page of history, as far as *sight* shows it. HistoryUnavailable, QuestionRefused.
 
-    async def waiting(self, tenant: str | None) -> list[Job]:
+        Where much is hidden a page may be short, or empty, although its cursor says that more follows.
+        """
+        found: list[JobView] = []
+        for _ in range(1 if sight.is_whole else PAGES_MAX):
+            page = await self._ask_history(
+                ListJobs(tenant=sight.tenant, states=tuple(states), limit=limit - len(found), before=before)
+            )
+            found.extend(view for view in page.jobs if sight.job(view.job))
+            before = page.cursor
+            if before is None or len(found) >= limit:
+                break
+        return msgspec.structs.replace(page, jobs=tuple(found))
+
+    async def waiting(self, sight: Sight) -> list[Job]:
         """What waits in Q, which history may not know of yet."""
-        return [waiting.job for waiting in await self._queue.waiting(tenant)]
+        jobs = (waiting.job for waiting in await self._queue.waiting(sight.tenant))
+        return [job for job in jobs if sight.job(job)]
 
     async def _from_history(self, question: FindJob) -> Job | None:
         try:
@@ -145,11 +157,13 @@ def parse_identifier(text: str) -> str | int | None:
         return None
 
 
-async def find(finder: Finder, tenant: str | None, identifier: str) -> Job | None:
-    """The job that *identifier* names, if *tenant* (None: every one) has it. HistoryUnavailable, BusError."""
+async def find(finder: Finder, sight: Sight, identifier: str) -> Job | None:
+    """The job that *identifier* names, if *sight* shows it. HistoryUnavailable, BusError."""
     parsed = parse_identifier(identifier)
     if parsed is None:
         return None
     if isinstance(parsed, int):
-        return await finder.by_number(tenant, parsed)
-    return await finder.by_id(tenant, parsed)
+        job = await finder.by_number(sight.tenant, parsed)
+    else:
+        job = await finder.by_id(sight.tenant, parsed)
+    return job if job is not None and sight.job(job) else None

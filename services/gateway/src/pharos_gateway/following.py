@@ -21,6 +21,7 @@ from pharos_contracts.streams import JOBS
 from pharos_contracts.subjects import job_events
 from pharos_gateway.happenings import Happening, comment, read, reset_block
 from pharos_gateway.live import Live
+from pharos_gateway.sight import Sight
 from pharos_gateway.subscriptions import EVENTS_MAX, Closed
 from pharos_service.bus import Bus, BusError, Stored
 from pharos_service.pull import CaughtUp, tail
@@ -42,7 +43,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     after the job has ended.
     """
 
-    tenant: str | None
+    sight: Sight
     subjects: tuple[str, ...]
     job_id: str | None = None
     public: bool = False
@@ -66,7 +67,7 @@ async def follow(
 ) -> AsyncGenerator[bytes, None]:
     """Blocks of the event stream, until the subscription is closed or the job has ended."""
     with live.subscribed(
-        tenant=wanted.tenant,
+        sight=wanted.sight,
         job_id=wanted.job_id,
         public=wanted.public,
         workers=wanted.workers,
@@ -95,6 +96,8 @@ async def follow(
                         if happening is not None:
                             if happening.lacks_job:
                                 happening.of = await _job_of(bus, happening)
+                            if not wanted.sight.maybe_job(happening.about):
+                                continue
                             yield happening.public if wanted.public else happening.native
                             ended = happening.is_last
         try:

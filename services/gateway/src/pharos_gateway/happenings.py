@@ -48,6 +48,11 @@ class Happening:
         return self.event.job if isinstance(self.event, JobEvent) else None
 
     @property
+    def about(self) -> Job | None:
+        """The job that it is a fact of, where that is known."""
+        return self.job or self.of
+
+    @property
     def lacks_job(self) -> bool:
         """Whether this is an item's fact whose job is not known yet."""
         return not isinstance(self.event, JobEvent) and self.of is None

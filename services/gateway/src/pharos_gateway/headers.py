@@ -6,6 +6,9 @@ from typing import Final
 
 from litestar.types import ASGIApp, Message, Receive, Scope, Send
 
+from pharos_gateway import rates
+from pharos_gateway.access import SPENT
+
 ALWAYS: Final = (
     (b"cache-control", b"no-store"),
     (b"x-content-type-options", b"nosniff"),
@@ -16,12 +19,14 @@ ALWAYS: Final = (
 
 
 def with_headers(app: ASGIApp) -> ASGIApp:
-    """*app*, each of its answers with the headers above."""
+    """*app*, each of its answers with the headers above, and with what was spent of a rate limit."""
 
     async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                message["headers"] = [*message["headers"], *ALWAYS]
+                spent = (scope.get("state") or {}).get(SPENT)
+                of_limit = () if spent is None else rates.headers(spent)
+                message["headers"] = [*message["headers"], *ALWAYS, *of_limit]
             await send(message)
 
         await app(scope, receive, send_with_headers)

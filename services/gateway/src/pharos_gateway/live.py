@@ -27,6 +27,7 @@ from pharos_contracts.subjects import tenant_job_events
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import statuses
 from pharos_gateway.happenings import Happening, progress_block, read, worker_block
+from pharos_gateway.sight import Sight
 from pharos_gateway.subscriptions import EVENTS_MAX, STOPPING, Subscription
 from pharos_service.buckets import Bucket, Entry, Gone
 from pharos_service.bus import Bus, BusError
@@ -109,7 +110,7 @@ class Live:
     def subscribed(
         self,
         *,
-        tenant: str | None,
+        sight: Sight,
         job_id: str | None = None,
         public: bool = False,
         workers: bool = True,
@@ -117,7 +118,7 @@ class Live:
     ) -> Iterator[Subscription]:
         """A subscription to what comes after ``sequence``."""
         subscription = Subscription(
-            tenant=tenant, job_id=job_id, public=public, workers=workers, events_max=events_max
+            sight=sight, job_id=job_id, public=public, workers=workers, events_max=events_max
         )
         if self.stopping:
             subscription.close(STOPPING)
@@ -252,7 +253,7 @@ class Live:
     def _tell(self, worker: Worker, status: str | None) -> None:
         for subscription in self._subscriptions:
             if subscription.workers:
-                said = status or statuses.words(worker, subscription.tenant)
+                said = status or statuses.words(worker, subscription.sight.workers)
                 subscription.offer_latest(
                     f"worker {worker.name}", worker_block(worker.name, said, worker.device, self._now())
                 )
@@ -278,10 +279,11 @@ class Live:
     def _send_progress(self) -> None:
         unsent, self._unsent = self._unsent, {}
         for progress in unsent.values():
-            number = self.recent_number(progress.job_id)
+            job = self.recent(progress.job_id)
+            number = None if job is None else job.number
             blocks: dict[bool, bytes] = {}
             for subscription in self._subscriptions:
-                if not subscription.wants(progress.tenant, progress.job_id):
+                if not subscription.wants(progress.tenant, progress.job_id, job):
                     continue
                 if subscription.public and number is None:
                     continue  # the public words know a job by its number, which its next event will tell

@@ -13,10 +13,14 @@ from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
 
+import pharos_contracts.audit.v1
+import pharos_contracts.connections.v1
 import pharos_contracts.control.v1
 import pharos_contracts.datasets.v1
 import pharos_contracts.history.v1
 import pharos_contracts.jobs.v1
+import pharos_contracts.keys.v1
+import pharos_contracts.limits.v1
 import pharos_contracts.rpc
 import pharos_contracts.schedules.v1
 import pharos_contracts.search.v1
@@ -69,6 +73,15 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "code": "queue_full",
             "queue_size": 10,
             "max_queue_size": 10,
+        },
+    ),
+    507: (
+        "The disk is nearly full",
+        {
+            "detail": "The disk is nearly full: 97 MiB are free and 512 must be. Make room, then try again.",
+            "code": "disk_nearly_full",
+            "free_mb": 97,
+            "min_mb": 512,
         },
     ),
     503: (
@@ -275,6 +288,56 @@ CALLBACKS_DISABLED: Final = {
     "detail": "Callbacks need the setting PHAROS_SECRET_KEY, which this installation does not have",
     "code": "callbacks_disabled",
 }
+KEY: Final[Mapping[str, Any]] = {
+    "id": "mzxw6ytboi4dcmrt",
+    "tenant": "acme",
+    "user": "ada",
+    "role": "editor",
+    "projects": ["atlas"],
+    "name": "laptop",
+    "state": "active",
+    "created_at": "2024-01-20T10:30:00Z",
+    "created_by": "admin",
+    "expires_at": "2025-01-20T10:30:00Z",
+    "rotated_at": None,
+    "previous_until": None,
+    "disabled_at": None,
+    "disabled_by": None,
+}
+ISSUED_KEY: Final = {
+    **KEY,
+    "key": "pharos_mzxw6ytboi4dcmrt_" + "x" * 43,
+}
+DISABLED_KEY: Final = {
+    **KEY,
+    "state": "disabled",
+    "disabled_at": "2024-02-01T08:00:00Z",
+    "disabled_by": "admin",
+}
+KEYS: Final = {"keys": [KEY]}
+TICKET: Final = {
+    "ticket": "eyJrZXkiOiJtenh3NnkifQ.5f1d7a84",
+    "expires_at": "2024-01-20T10:31:00Z",
+    "expires_in_seconds": 60,
+}
+AUDIT: Final = {
+    "events": [
+        {
+            "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a92",
+            "at": "2024-01-20T10:30:00Z",
+            "tenant": "acme",
+            "user": "ada",
+            "role": "editor",
+            "credential": "key:mzxw6ytboi4dcmrt",
+            "client": "203.0.113.7",
+            "action": "control_job",
+            "target": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90/cancel",
+            "status": 200,
+            "lost": 0,
+        }
+    ],
+    "cursor": None,
+}
 HEALTHY: Final[Mapping[str, Any]] = {
     "status": "healthy",
     "service": "pharos-gateway",
@@ -348,9 +411,11 @@ def success(body: Any, example: Mapping[str, Any], description: str) -> Response
 
 
 def errors(*statuses: int, invalid: Mapping[str, Any] | None = None) -> dict[int, ResponseSpec]:
-    """The answers not hoped for; *invalid* is another example for 400."""
+    """The answers not hoped for; *invalid* is another example for 400. 401 brings 429 and 503 with it."""
+    # Whoever is asked for a credential may be told to slow down, or that the keys are not known yet.
+    implied = (429, 503) if 401 in statuses else ()
     found = {}
-    for status in statuses:
+    for status in dict.fromkeys((*statuses, *implied)):
         description, example = _ERRORS[status]
         shown = dict(invalid) if invalid is not None and status == 400 else example
         found[status] = ResponseSpec(
@@ -395,6 +460,7 @@ def config() -> OpenAPIConfig:
             Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="search", description="Searching what was indexed."),
+            Tag(name="keys", description="Who may do what, and who did."),
             Tag(name="operation", description="For whoever operates it."),
         ],
         components=Components(
@@ -417,6 +483,10 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.datasets.v1,
         pharos_contracts.control.v1,
         pharos_contracts.schedules.v1,
+        pharos_contracts.keys.v1,
+        pharos_contracts.audit.v1,
+        pharos_contracts.connections.v1,
+        pharos_contracts.limits.v1,
         pharos_contracts.rpc,
     )
     messages = [

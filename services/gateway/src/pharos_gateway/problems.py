@@ -10,11 +10,23 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
-from pharos_gateway.authentication import Forbidden, InvalidIdentity, Unauthenticated, address_of
+from pharos_gateway.access import KeysUnknown, RateExceeded, TooManyGuesses
+from pharos_gateway.authentication import (
+    Forbidden,
+    InvalidIdentity,
+    OtherProject,
+    Unauthenticated,
+    address_of,
+)
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
+from pharos_gateway.disk import DiskNearlyFull
+from pharos_gateway.issuing import TooManyKeys
+from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
+from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
+from pharos_gateway.scheduling import ScheduleTaken
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
@@ -70,6 +82,10 @@ def invalid(detail: str, *, field: str | None = None) -> Problem:
     return Problem(400, "invalid_request", detail, extra={"field": field} if field else None)
 
 
+def _slow_down(code: str, detail: str, seconds: int) -> Problem:
+    return Problem(429, code, detail, headers={"Retry-After": str(seconds)})
+
+
 def callbacks_disabled() -> Problem:
     """Nothing could sign a callback here."""
     return Problem(
@@ -88,8 +104,33 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(401, "unauthenticated", UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
         case Forbidden():
             return Problem(403, "forbidden", str(error), extra={"needed": error.needed})
+        case OtherProject():
+            return Problem(403, "other_project", str(error))
+        case TooManyGuesses():
+            return _slow_down("too_many_guesses", str(error), error.retry_seconds)
+        case RateExceeded():
+            return _slow_down("rate_exceeded", str(error), error.retry_seconds)
+        case TooManyJobs():
+            return _slow_down("too_many_jobs", str(error), error.retry_seconds)
+        case KeysUnknown():
+            return unavailable("Keys", "the bus has not told them yet")
+        case DiskNearlyFull():
+            return Problem(
+                507,
+                "disk_nearly_full",
+                str(error),
+                extra={"free_mb": error.free_mb, "min_mb": error.min_mb},
+            )
         case InvalidIdentity():
             return invalid(str(error))
+        case InvalidKeyRequest():
+            return invalid(error.detail, field=error.field)
+        case KeyNotLive():
+            return Problem(409, "key_not_live", str(error))
+        case ScheduleTaken():
+            return Problem(409, "schedule_taken", str(error))
+        case TooManyKeys():
+            return Problem(409, "too_many_keys", str(error))
         case InvalidRepositoryUrl() | HostRefused():
             return Problem(
                 400, "invalid_repository_url", "Invalid repository URL", extra={"reason": error.reason}

@@ -18,6 +18,7 @@ from pharos_gateway.addressing import revision
 from pharos_gateway.commanding import Commands
 from pharos_gateway.entries import entries
 from pharos_gateway.resolving import Address
+from pharos_gateway.sight import Sight
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_sources.hosts import AllowedHosts
@@ -92,6 +93,13 @@ class ScheduleList(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
 
 
+class ScheduleTaken(Exception):
+    """A schedule of that id belongs to a project that the key is not for."""
+
+    def __init__(self, schedule_id: str) -> None:
+        super().__init__(f"The id {schedule_id!r} is taken; choose another one")
+
+
 class Scheduling:
     """The use cases. Errors of the bus and of ``Commands.send`` pass through."""
 
@@ -116,12 +124,18 @@ class Scheduling:
         self._now = now
         self._new_id = new_id
 
-    async def put(self, request: ScheduleRequest, *, tenant: str, by: str) -> ScheduleView:
+    async def put(self, request: ScheduleRequest, *, sight: Sight, by: str) -> ScheduleView:
         """The schedule as it stands now.
 
-        InvalidRepositoryUrl, InvalidRef, InvalidName, HostRefused, QuestionRefused.
+        ScheduleTaken, InvalidRepositoryUrl, InvalidRef, InvalidName, HostRefused, QuestionRefused.
         """
+        tenant = sight.tenant
+        assert tenant is not None, "a schedule is of one tenant"
         address = parse_repository_url(request.repo_url, allowed_hosts=self._allowed_hosts)
+        if request.id is not None and sight.projects is not None:
+            before = await self._entry(tenant, request.id)
+            if before is not None and not sight.project(before.project):
+                raise ScheduleTaken(request.id)
         schedule = self._schedule(request, address, tenant=tenant, by=by)
         await self._check_host(address)
 
@@ -155,24 +169,31 @@ class Scheduling:
             created_by=by,
         )
 
-    async def list(self, tenant: str | None) -> ScheduleList:
-        """Those of *tenant*; None is every one's."""
-        found, truncated = await entries(
-            self._bus, KV_SCHEDULES, self._bucket, f"{'*' if tenant is None else token(tenant)}.*"
-        )
-        return ScheduleList(schedules=tuple(_view(schedule) for schedule in found), truncated=truncated)
+    async def list(self, sight: Sight) -> ScheduleList:
+        """Those that *sight* shows."""
+        tenant = "*" if sight.tenant is None else token(sight.tenant)
+        found, truncated = await entries(self._bus, KV_SCHEDULES, self._bucket, f"{tenant}.*")
+        shown = (schedule for schedule in found if sight.project(schedule.project))
+        return ScheduleList(schedules=tuple(_view(schedule) for schedule in shown), truncated=truncated)
 
-    async def one(self, tenant: str, schedule_id: str) -> ScheduleView | None:
+    async def one(self, sight: Sight, schedule_id: str) -> ScheduleView | None:
+        """The one of that id in the tenant of *sight*, if it is shown."""
+        assert sight.tenant is not None, "an id is unique within one tenant"
+        found = await self._entry(sight.tenant, schedule_id)
+        return _view(found) if found is not None and sight.project(found.project) else None
+
+    async def _entry(self, tenant: str, schedule_id: str) -> Schedule | None:
         try:
             entry = await self._bucket.get(f"{token(tenant)}.{token(schedule_id)}")
         except InvalidName:
             return None
-        return None if entry is None else _view(entry.value)
+        return None if entry is None else entry.value
 
-    async def remove(self, tenant: str, schedule_id: str, *, by: str) -> bool:
+    async def remove(self, sight: Sight, schedule_id: str, *, by: str) -> bool:
         """Whether it was there, and is no more. A job that it has started goes on."""
-        if await self.one(tenant, schedule_id) is None:
+        if await self.one(sight, schedule_id) is None:
             return False
+        tenant = sight.tenant
 
         def command_to(reply_to: str) -> DeleteSchedule:
             return DeleteSchedule(

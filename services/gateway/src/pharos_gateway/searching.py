@@ -8,6 +8,7 @@ import msgspec
 from msgspec import Meta
 
 from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchMode, SearchResult
+from pharos_gateway.sight import Sight
 
 K_DEFAULT: Final = 10
 K_MAX: Final = 100
@@ -78,14 +79,15 @@ class Found(msgspec.Struct, frozen=True, kw_only=True):
     latency_ms: float
 
 
-def question(request: SearchRequest, *, tenant: str, project: str | None) -> Search:
-    """The question that *request* means; AmbiguousSearch."""
+def question(request: SearchRequest, *, sight: Sight, project: str | None) -> Search:
+    """The question that *request* means to somebody with *sight* in one tenant; AmbiguousSearch."""
+    assert sight.tenant is not None, "a search is of one tenant"
     if not request.query.strip():
         raise AmbiguousSearch("query", "The query is empty")
     if request.k is not None and request.top_k is not None and request.k != request.top_k:
         raise AmbiguousSearch("topK", "k and topK are the same thing, and differ")
     return Search(
-        tenant=tenant,
+        tenant=sight.tenant,
         query=request.query,
         project=None if project in (None, PROJECT_ALL) else project,
         k=request.k or request.top_k or K_DEFAULT,
@@ -96,6 +98,7 @@ def question(request: SearchRequest, *, tenant: str, project: str | None) -> Sea
         path_prefix=request.path_prefix or None,
         threshold=request.threshold,
         include_global=request.include_global,
+        projects=None if sight.projects is None else tuple(sorted(sight.projects)),
     )
 
 

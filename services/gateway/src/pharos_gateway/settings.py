@@ -10,7 +10,7 @@ import msgspec
 from msgspec import Meta
 
 from pharos_contracts.identity import InvalidName, token
-from pharos_gateway.authentication import Role
+from pharos_contracts.keys.v1 import Role
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
 
@@ -56,8 +56,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     secret_key: Annotated[
         Secret,
         Meta(
-            description="What the secrets that sign callbacks are derived from, at least 32 characters, the "
-            "same at every gateway. Empty: jobs with a callback are refused."
+            description="What the secrets of connections are sealed with and those that sign callbacks are "
+            "derived from, at least 32 characters, the same at every gateway. Several, separated by commas: "
+            "the newest first, which seals and signs, all open. Empty: jobs with a callback and connections "
+            "with a secret are refused."
         ),
     ] = Secret("")
     tenant_queue_max: Annotated[
@@ -101,6 +103,50 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             le=100_000,
         ),
     ] = 500
+    rate_limit_key_per_minute: Annotated[
+        int,
+        Meta(
+            description="Requests a minute that one key may make, at all gateways together; 0: as many as it "
+            "likes. A burst may have as many.",
+            ge=0,
+            le=10_000_000,
+        ),
+    ] = 6_000
+    rate_limit_address_per_minute: Annotated[
+        int,
+        Meta(
+            description="Requests a minute without a key from one address (with IPv6: from one /64); 0: as "
+            "many as it likes.",
+            ge=0,
+            le=10_000_000,
+        ),
+    ] = 6_000
+    rate_limit_guesses_per_minute: Annotated[
+        int,
+        Meta(
+            description="Credentials that are not valid, which one address may present a minute before it is "
+            "not listened to for a while; 0: as many as it likes.",
+            ge=0,
+            le=1_000_000,
+        ),
+    ] = 20
+    rate_limit_jobs_per_day: Annotated[
+        int,
+        Meta(
+            description="Jobs that one user who is no admin may start a day; 0: as many as they like.",
+            ge=0,
+            le=10_000_000,
+        ),
+    ] = 1_000
+    disk_free_min_mb: Annotated[
+        int,
+        Meta(
+            description="MiB that must be free on the disk of `PHAROS_HOME` for a job to be taken; below, a "
+            "submit is answered with 507. 0: never.",
+            ge=0,
+            le=100_000_000,
+        ),
+    ] = 512
 
     def __post_init__(self) -> None:
         mistakes = [
@@ -122,6 +168,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     @property
     def callback_hosts(self) -> AllowedHosts:
         return AllowedHosts.parse(self.callback_allowed_hosts)
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        return secret_keys_of(self.secret_key)
 
     @property
     def anonymous_caller(self) -> Anonymous | None:
@@ -166,10 +216,19 @@ def _hosts_mistakes(variable: str, text: str) -> list[str]:
     return []
 
 
+def secret_keys_of(secret_key: Secret) -> tuple[str, ...]:
+    """The keys in ``PHAROS_SECRET_KEY``, the newest first."""
+    return tuple(key for part in secret_key.reveal().split(",") if (key := part.strip()))
+
+
 def _secret_key_mistakes(secret_key: Secret) -> list[str]:
-    length = len(secret_key.reveal())
-    if 0 < length < SECRET_KEY_LENGTH_MIN:
-        return [f"PHAROS_SECRET_KEY has {length} characters; it needs at least {SECRET_KEY_LENGTH_MIN}."]
+    lengths = [len(key) for key in secret_keys_of(secret_key)]
+    shortest = min(lengths, default=SECRET_KEY_LENGTH_MIN)
+    if shortest < SECRET_KEY_LENGTH_MIN:
+        which = "" if len(lengths) == 1 else f" in one of its {len(lengths)} keys"
+        return [
+            f"PHAROS_SECRET_KEY has {shortest} characters{which}; it needs at least {SECRET_KEY_LENGTH_MIN}."
+        ]
     return []
 
 

@@ -14,6 +14,7 @@ from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import history, job_view, statuses
 from pharos_gateway.finding import Finder, HistoryUnavailable
 from pharos_gateway.live import Live
+from pharos_gateway.sight import Sight
 from pharos_service.asking import QuestionRefused
 from pharos_service.bus import BusError
 
@@ -31,9 +32,9 @@ class Snapshots:
         self._finder = finder
         self._live = live
 
-    async def take(self, sees: str | None, *, public: bool) -> Mapping[str, Any]:
+    async def take(self, sight: Sight, *, public: bool) -> Mapping[str, Any]:
         """Newest first, at most 100 jobs; ``complete`` is false where history or the queue did not answer."""
-        jobs, complete = await self._open_jobs(sees)
+        jobs, complete = await self._open_jobs(sight)
         alive = bool(self._live.workers())
         shown: list[Any] = []
         for job in jobs:
@@ -42,7 +43,7 @@ class Snapshots:
                 history.row(job, progress) if public else job_view.view(job, progress, workers_alive=alive)
             )
         workers = self._live.workers()
-        status = statuses.status_of(workers, sees, await self.numbers(workers))
+        status = statuses.status_of(workers, sight.workers, await self.numbers(workers))
         return {"jobs": shown, "workers": status.workers, "status": status.status, "complete": complete}
 
     async def of_job(self, tenant: str, job_id: str) -> Mapping[str, Any]:
@@ -75,12 +76,12 @@ class Snapshots:
             return None
         return None if job is None else job.number
 
-    async def _open_jobs(self, sees: str | None) -> tuple[tuple[Job, ...], bool]:
+    async def _open_jobs(self, sight: Sight) -> tuple[tuple[Job, ...], bool]:
         found: dict[str, Job] = {}
         complete = True
         results = await asyncio.gather(
-            self._finder.waiting(sees),
-            self._finder.page(sees, states=OPEN_STATES, limit=JOBS_MAX, before=None),
+            self._finder.waiting(sight),
+            self._finder.page(sight, states=OPEN_STATES, limit=JOBS_MAX, before=None),
             return_exceptions=True,
         )
         for result in results:
@@ -95,7 +96,7 @@ class Snapshots:
                 found.update((view.job.job_id, view.job) for view in result.jobs)
         # The live tail is at the sequence of the snapshot; history may be behind it.
         for job in self._live.recent_jobs():
-            if sees in (None, job.tenant):
+            if sight.job(job):
                 found[job.job_id] = job
         open_jobs = [job for job in found.values() if job.state not in TERMINAL]
         return history.merged(open_jobs, (), JOBS_MAX), complete

@@ -13,6 +13,7 @@ from litestar import Request, Response
 from litestar.response.base import ASGIResponse
 from litestar.types import Receive, Scope, Send
 
+from pharos_gateway.authentication import Unauthenticated
 from pharos_gateway.happenings import comment
 from pharos_gateway.problems import Problem
 
@@ -30,10 +31,18 @@ Blocks = Callable[[], AsyncGenerator[bytes, None]]
 class Streams:
     """The open streams, counted by credential and all together."""
 
-    def __init__(self, *, total_max: int, per_credential_max: int) -> None:
+    def __init__(
+        self,
+        *,
+        total_max: int,
+        per_credential_max: int,
+        is_good: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self._is_good = is_good
         self._total_max = total_max
         self._per_credential_max = per_credential_max
         self._open: Counter[str] = Counter()
+        self._endings: dict[str, asyncio.Event] = {}  # of the credentials with open streams
 
     def check(self, credential: str) -> None:
         """Raises the Problem of one stream too many."""
@@ -53,15 +62,28 @@ class Streams:
             )
 
     @contextmanager
-    def opened(self, credential: str) -> Iterator[None]:
+    def opened(self, credential: str) -> Iterator[asyncio.Event]:
+        """Counts one stream; what it gives is set when the stream must end.
+
+        Unauthenticated where *credential* became good for nothing since it was let in.
+        """
         self.check(credential)
+        if not self._is_good(credential):
+            raise Unauthenticated
         self._open[credential] += 1
         try:
-            yield
+            yield self._endings.setdefault(credential, asyncio.Event())
         finally:
             self._open[credential] -= 1
             if self._open[credential] <= 0:
                 del self._open[credential]
+                self._endings.pop(credential, None)
+
+    def end(self, credential: str) -> None:
+        """Send whoever holds *credential* away: it is not what it was. They may come back if it is good."""
+        ending = self._endings.pop(credential, None)
+        if ending is not None:
+            ending.set()
 
     def answer(self, credential: str, blocks: Blocks) -> EventStream:
         """An answer that sends *blocks* as they come, to whoever holds *credential*."""
@@ -94,7 +116,7 @@ class _Sender(ASGIResponse):
         self._blocks = blocks
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._streams.opened(self._credential):
+        with self._streams.opened(self._credential) as ending:
             await send(
                 {
                     "type": "http.response.start",
@@ -107,12 +129,15 @@ class _Sender(ASGIResponse):
             )
             sending = asyncio.create_task(self._send_all(send))
             leaving = asyncio.create_task(_left(receive))
+            tasks = (sending, leaving, asyncio.create_task(_set(ending)))
             try:
-                await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in (sending, leaving):
+                for task in tasks:
                     task.cancel()
-                results = await asyncio.gather(sending, leaving, return_exceptions=True)
+                results = await asyncio.gather(*tasks, return_exceptions=True)
+            if ending.is_set() and sending.cancelled():
+                await send({"type": "http.response.body", "body": b"", "more_body": False})
             for result in results:
                 if isinstance(result, Exception):
                     raise result
@@ -127,6 +152,10 @@ class _Sender(ASGIResponse):
             log.info("stream_abandoned", reason="the client takes nothing")
             return
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
 
 
 async def _left(receive: Receive) -> None:

@@ -30,6 +30,7 @@ from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import statuses
 from pharos_gateway.callback_url import CallbackAddress, InvalidCallbackUrl
 from pharos_gateway.queueing import QueueState, Waiting, position, tenant_filter
+from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.resolving import Address, HostRefused
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import (
@@ -68,7 +69,10 @@ UNDECIDED: Final = "An earlier submit of the same repository is still being deci
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
-    """What a caller asks for, checked. ``sha`` wins over ``branch``."""
+    """What a caller asks for, checked. ``sha`` wins over ``branch``.
+
+    ``quota`` is whose jobs of the day this is one of; None is nobody's.
+    """
 
     tenant: str
     user: str
@@ -79,6 +83,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     priority: Priority = Priority.NORMAL
     idempotency_key: str | None = None
     callback: CallbackAddress | None = None
+    quota: str | None = None
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,6 +147,7 @@ class Jobs(Protocol):
 class Pending(Protocol):
     """The queue."""
 
+    async def size(self) -> QueueState: ...
     async def state(self) -> QueueState: ...
     async def of_same_work(self, command: SubmitJob) -> Waiting | None: ...
     async def last_of(self, tenant: str) -> int: ...
@@ -161,10 +167,19 @@ class Workers(Protocol):
     def recent_durations_seconds(self) -> Sequence[float]: ...
 
 
+class Quota(Protocol):
+    """How many jobs a user may start a day."""
+
+    async def spend(self, user: str) -> None: ...
+    def give_back(self, user: str) -> None: ...
+
+
 class _Attempt:
     """How far a submit got: what a timeout means depends on it."""
 
-    def __init__(self) -> None:
+    def __init__(self, quota: str | None) -> None:
+        self.quota = quota
+        self.counted = False
         self.command: SubmitJob | None = None  # set while its publish may or may not have been stored
         self.accepted: tuple[SubmitJob, int] | None = None
 
@@ -187,6 +202,7 @@ class Submitting:
         tenant_queue_max: int,
         now: Callable[[], datetime],
         new_job_id: Callable[[], str],
+        jobs_of_the_day: Quota,
         deadline_seconds: float = SUBMIT_SECONDS,
     ) -> None:
         self._bus = bus
@@ -202,18 +218,19 @@ class Submitting:
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._now = now
         self._new_job_id = new_job_id
+        self._jobs_of_the_day = jobs_of_the_day
         self._deadline_seconds = deadline_seconds
         self._last_state = QueueState(size=0, capacity=0, first=1, last=0)
 
     async def submit(self, order: Order) -> Submitted:
         """Accept *order*, or find the job that does the same.
 
-        HostRefused, InvalidCallbackUrl, QueueFull, TenantQueueFull, QueueUnavailable.
+        HostRefused, InvalidCallbackUrl, QueueFull, TenantQueueFull, TooManyJobs, QueueUnavailable.
         """
         if not self._bus.connected:
             raise QueueUnavailable("Not connected to the bus")
         await asyncio.gather(self._check_host(order.address), self._check_callback(order.callback))
-        attempt = _Attempt()
+        attempt = _Attempt(order.quota)
         try:
             async with asyncio.timeout(self._deadline_seconds):
                 return await self._submit(order, attempt)
@@ -226,6 +243,15 @@ class Submitting:
             raise QueueUnavailable(UNDECIDED if self._bus.connected else "Connection timeout") from None
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
+        finally:
+            if attempt.quota is not None and attempt.counted and attempt.accepted is None:
+                self._jobs_of_the_day.give_back(attempt.quota)
+
+    async def _count(self, attempt: _Attempt) -> None:
+        """One of the user's jobs of the day, once however often it is published. TooManyJobs."""
+        if attempt.quota is not None and not attempt.counted:
+            await self._jobs_of_the_day.spend(attempt.quota)
+            attempt.counted = True
 
     async def _check_callback(self, callback: CallbackAddress | None) -> None:
         if callback is not None:
@@ -339,12 +365,13 @@ class Submitting:
     ) -> Submitted | None:
         """The answer once Q has decided; None where a command of the same work came and went meanwhile."""
         try:
+            await self._count(attempt)
             ack = await self._store(command, attempt)
         except FateUnknown as error:
             raise QueueUnavailable(str(error), command.job_id) from error
         except WrongLastSequence:
             return await self._yield_to_other(command, key, claim, revision)
-        except TenantQueueFull:
+        except (TenantQueueFull, TooManyJobs):
             await self._release(key, revision)
             raise
         except StreamFull:
@@ -358,12 +385,20 @@ class Submitting:
             raise QueueUnavailable(str(error)) from error
         attempt.accepted = (command, ack.seq)
         log.info("job_submitted", job_id=command.job_id, number=ack.seq, tenant=command.tenant)
-        state, place, _ = await asyncio.gather(
-            self._state(),
-            self._places.of(job_of(command, ack.seq), seconds=PLACE_SECONDS),
-            self._note_number(key, claim, ack.seq, revision),
+        size, place = await self._standing(job_of(command, ack.seq))
+        if place is None:
+            # Nobody read the command: should it expire unread, the claim alone says which number it had.
+            await self._note_number(key, claim, ack.seq, revision)
+        return self._answer(command.job_id, ack.seq, size, place, deduplicated=False)
+
+    async def _standing(self, job: Job) -> tuple[QueueState, Place | None]:
+        """The queue, with its holes only where no scheduler says where *job* stands in it."""
+        size, place = await asyncio.gather(
+            self._state(self._queue.size), self._places.of(job, seconds=PLACE_SECONDS)
         )
-        return self._answer(command.job_id, ack.seq, state, place, deduplicated=False)
+        if place is None and job.number != size.first:
+            size = await self._state(self._queue.state)
+        return size, place
 
     async def _store(self, command: SubmitJob, attempt: _Attempt) -> PubAck:
         """Publish *command*. WrongLastSequence where Q has one for the same work; TenantQueueFull."""
@@ -433,17 +468,17 @@ class Submitting:
             log.info("claim_not_released", reason=str(error))
 
     async def _full(self) -> QueueFull:
-        state = await self._state()
+        state = await self._state(self._queue.size)
         return QueueFull(state.capacity, state.capacity, self._retry_after_seconds())
 
     def _retry_after_seconds(self) -> int:
         slots = sum(worker.slots for worker in self._workers.workers())
         return statuses.retry_after_seconds(self._workers.recent_durations_seconds(), slots)
 
-    async def _state(self) -> QueueState:
+    async def _state(self, read: Callable[[], Awaitable[QueueState]]) -> QueueState:
         """The queue as it is; as it was last seen when the bus does not say."""
         try:
-            self._last_state = await self._queue.state()
+            self._last_state = await read()
         except BusError:
             return self._guess()
         return self._last_state
@@ -454,9 +489,9 @@ class Submitting:
 
     async def _answer_of(self, job: Job, *, deduplicated: bool) -> Submitted:
         if job.state in (JobState.QUEUED, JobState.PENDING):
-            state, place = await asyncio.gather(self._state(), self._places.of(job, seconds=PLACE_SECONDS))
-            return self._answer(job.job_id, job.number, state, place, deduplicated=deduplicated)
-        state = await self._state()
+            size, place = await self._standing(job)
+            return self._answer(job.job_id, job.number, size, place, deduplicated=deduplicated)
+        state = await self._state(self._queue.size)
         answer = self._answer(job.job_id, job.number, state, None, deduplicated=deduplicated)
         return msgspec.structs.replace(
             answer, queue_position=0, queue_size=state.size, target=job.worker or answer.target

@@ -11,7 +11,9 @@ import asyncio
 from collections import OrderedDict, deque
 from typing import Final
 
+from pharos_contracts.jobs.v1 import Job
 from pharos_gateway.happenings import Happening, comment
+from pharos_gateway.sight import Sight
 
 EVENTS_MAX: Final = 1_000
 LATEST_MAX: Final = 256
@@ -28,18 +30,18 @@ class Closed(Exception):
 
 
 class Subscription:
-    """A queue with one reader. ``tenant`` and ``job_id`` None are any."""
+    """A queue with one reader, who is offered what *sight* shows. ``job_id`` None is any."""
 
     def __init__(
         self,
         *,
-        tenant: str | None,
+        sight: Sight,
         job_id: str | None = None,
         public: bool = False,
         workers: bool = True,
         events_max: int = EVENTS_MAX,
     ) -> None:
-        self.tenant = tenant
+        self.sight = sight
         self.job_id = job_id
         self.public = public
         self.workers = workers
@@ -49,12 +51,17 @@ class Subscription:
         self._something = asyncio.Event()
         self._farewell: bytes | None = None
 
-    def wants(self, tenant: str, job_id: str) -> bool:
-        return self.tenant in (None, tenant) and self.job_id in (None, job_id)
+    def wants(self, tenant: str, job_id: str, job: Job | None) -> bool:
+        """Whether something about *job_id* is for this reader; *job* None: nothing else is known of it."""
+        return (
+            self.sight.tenant in (None, tenant)
+            and self.job_id in (None, job_id)
+            and (self.job_id is not None or self.sight.maybe_job(job))
+        )
 
     def offer(self, happening: Happening) -> None:
         """A state event; too many unread ones close the subscription."""
-        if self._farewell is not None or not self.wants(happening.tenant, happening.job_id):
+        if self._farewell is not None or not self.wants(happening.tenant, happening.job_id, happening.about):
             return
         if len(self._events) >= self._events_max:
             self._events.clear()

@@ -18,7 +18,8 @@ class SearchMode(StrEnum):
 class Search(Message, frozen=True, kw_only=True, tag="search.query.v1.search"):
     """Find what answers *query* among the tenant's datasets. Empty filters filter nothing.
 
-    ``datasets`` are names or globs; ``project`` None is every project of the tenant.
+    ``datasets`` are names or globs; ``project`` None is every project of the tenant, or of ``projects`` where
+    that is not None.
     """
 
     tenant: str
@@ -32,6 +33,7 @@ class Search(Message, frozen=True, kw_only=True, tag="search.query.v1.search"):
     path_prefix: str | None = None
     threshold: float | None = None
     include_global: bool = True
+    projects: tuple[str, ...] | None = None
 
 
 class Scores(msgspec.Struct, frozen=True, kw_only=True):

@@ -8,7 +8,8 @@ import msgspec
 from litestar import Request, Router, get
 
 from pharos_gateway import openapi
-from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.access import Access
+from pharos_gateway.authentication import caller_of
 from pharos_gateway.problems import callbacks_disabled
 from pharos_gateway.signing import SigningSecrets
 
@@ -25,7 +26,7 @@ def routes(access: Access, secrets: SigningSecrets | None) -> Router:
 
     @get(
         "/api/v1/callbacks/secret",
-        guards=[access.editor],
+        guards=[access.tenant_editor],
         summary="The secret that signs callbacks",
         description=openapi.CALLBACK,
         security=list(openapi.SECURITY),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import Annotated, Any, Final
 
+import msgspec
 from litestar import Request, Response, Router, get
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.params import FromPath, QueryParameter
@@ -14,7 +15,8 @@ from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.streams import JOBS
 from pharos_gateway import openapi
-from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.access import Access
+from pharos_gateway.authentication import caller_of
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
 from pharos_gateway.following import Wanted, follow
 from pharos_gateway.live import Live
@@ -27,7 +29,8 @@ from pharos_service.bus import Bus, BusError
 ABOUT: Final = (
     "`id` is the sequence of a state event; a client that comes back with `Last-Event-ID`, or "
     "`?last_event_id=`, gets every state event since, once and in order. Past retention it gets one `reset` "
-    "with a snapshot. Progress and worker status carry no id and are sent live only. A comment every 15 s."
+    "with a snapshot. Progress and worker status carry no id and are sent live only. A comment every 15 s. "
+    "`?ticket=` lets clients in that cannot send headers."
 )
 _ID = Annotated[str | None, QueryParameter(description="As the header `Last-Event-ID`, which wins over it.")]
 
@@ -48,7 +51,7 @@ def routes(
     common: dict[str, Any] = {"description": ABOUT, "media_type": MEDIA_TYPE}
     private: dict[str, Any] = {
         **common,
-        "guards": [access.viewer],
+        "guards": [access.streaming],
         "security": list(openapi.SECURITY),
     }
 
@@ -62,7 +65,7 @@ def routes(
                 raise unavailable("Events", error.reason) from error
 
         async def snapshot() -> Any:
-            return await snapshots.take(wanted.tenant, public=wanted.public)
+            return await snapshots.take(wanted.sight, public=wanted.public)
 
         def blocks() -> AsyncGenerator[bytes, None]:
             return follow(bus, live, wanted, snapshot)
@@ -71,12 +74,12 @@ def routes(
 
     @get("/api/v1/events", summary="Everything, live", responses=responses, **private)
     async def events(request: Request[Any, Any, Any], last_event_id: _ID = None) -> Response[bytes]:
-        sees = caller_of(request).sees
+        sight = caller_of(request).sight
         return await all_events(
             request,
             Wanted(
-                tenant=sees,
-                subjects=subjects.tenant_job_events(sees),
+                sight=sight,
+                subjects=subjects.tenant_job_events(sight.tenant),
                 after=_after(request, last_event_id),
             ),
         )
@@ -90,12 +93,12 @@ def routes(
         **common,
     )
     async def ingestion_events(request: Request[Any, Any, Any], last_event_id: _ID = None) -> Response[bytes]:
-        tenant = caller_of(request).tenant
+        sight = caller_of(request).sight_in_tenant
         return await all_events(
             request,
             Wanted(
-                tenant=tenant,
-                subjects=subjects.tenant_job_events(tenant),
+                sight=sight,
+                subjects=subjects.tenant_job_events(sight.tenant),
                 public=True,
                 after=_after(request, last_event_id),
             ),
@@ -122,7 +125,7 @@ def routes(
         after = _after(request, last_event_id)
         try:
             await reach(bus)
-            job = await find(finder, caller.sees, job_id)
+            job = await find(finder, caller.sight, job_id)
             if job is None:
                 raise not_found("job")
             if after is not None and await _was_seen_to_its_end(bus, job, after):
@@ -133,7 +136,7 @@ def routes(
             raise unavailable("Events", str(error)) from error
         tenant, name = job.tenant, job.job_id
         wanted = Wanted(
-            tenant=tenant,
+            sight=msgspec.structs.replace(caller.sight, tenant=tenant),
             job_id=name,
             subjects=(
                 subjects.job_events(tenant, name),

@@ -8,15 +8,20 @@ from typing import Annotated, Any, Final
 from litestar import Request, Router, get, post
 from litestar.params import HeaderParameter, QueryParameter
 
+from pharos_contracts.identity import PROJECT_DEFAULT
 from pharos_contracts.jobs.v1 import Priority
 from pharos_gateway import history, openapi, statuses
+from pharos_gateway.access import Access
 from pharos_gateway.addressing import rest_of_path, revision
-from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.audit import note_target
+from pharos_gateway.authentication import OtherProject, caller_of
 from pharos_gateway.callback_url import CallbackAddress
+from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder, HistoryUnavailable
 from pharos_gateway.history import HistoryPage
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, unavailable
+from pharos_gateway.quotas import subject_of
 from pharos_gateway.reachability import Unreachable, reach
 from pharos_gateway.snapshots import Snapshots
 from pharos_gateway.statuses import WorkerStatus
@@ -32,6 +37,7 @@ QUERY: Final = frozenset({"branch", "ref", "force", "priority", "callback_url"})
 
 def routes(
     access: Access,
+    disk: Disk,
     submitting: Submitting,
     allowed_hosts: AllowedHosts,
     callback_of: Callable[[str], CallbackAddress],
@@ -44,7 +50,7 @@ def routes(
 
     @post(
         ["/ingest", "/ingest/{repo_url:path}"],
-        guards=[access.editor],
+        guards=[access.editor, disk.has_room],
         status_code=200,
         summary="Submit a repository",
         description="`repo_url` is the rest of the path, raw or percent-encoded, with or without `https://`, "
@@ -54,7 +60,7 @@ def routes(
         security=list(openapi.SECURITY),
         responses={
             200: openapi.success(Submitted, openapi.SUBMITTED, "Accepted, or found"),
-            **openapi.errors(400, 401, 403, 429, 503, invalid=openapi.INVALID_URL),
+            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=openapi.INVALID_URL),
         },
     )
     async def ingest(
@@ -94,6 +100,9 @@ def routes(
         named, sha = revision(address, branch=branch, ref=ref)
         callback = None if callback_url is None else callback_of(callback_url)
         caller = caller_of(request)
+        note_target(request, address.identity)
+        if not caller.sight.project(PROJECT_DEFAULT):
+            raise OtherProject(PROJECT_DEFAULT)
         return await submitting.submit(
             Order(
                 tenant=caller.tenant,
@@ -105,6 +114,7 @@ def routes(
                 priority=priority,
                 idempotency_key=idempotency_key,
                 callback=callback,
+                quota=subject_of(caller),
             )
         )
 
@@ -125,7 +135,7 @@ def routes(
             raise unavailable("Worker status", error.reason) from error
         caller = caller_of(request)
         workers = live.workers()
-        return statuses.status_of(workers, caller.sees, await snapshots.numbers(workers))
+        return statuses.status_of(workers, caller.sight.workers, await snapshots.numbers(workers))
 
     @get(
         "/jobs/history",
@@ -141,11 +151,11 @@ def routes(
         request: Request[Any, Any, Any],
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 10,
     ) -> HistoryPage:
-        tenant = caller_of(request).tenant
+        sight = caller_of(request).sight_in_tenant
         try:
             await reach(bus)
-            waiting = await finder.waiting(tenant)
-            page = await finder.page(tenant, states=(), limit=limit, before=None)
+            waiting = await finder.waiting(sight)
+            page = await finder.page(sight, states=(), limit=limit, before=None)
         except (BusError, HistoryUnavailable, Unreachable) as error:
             raise unavailable("History", str(error)) from error
         jobs = history.merged((view.job for view in page.jobs), waiting, limit)

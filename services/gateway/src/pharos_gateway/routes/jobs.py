@@ -13,7 +13,8 @@ from pharos_contracts.identity import InvalidName, token
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_gateway import history, openapi, statuses
-from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.access import Access
+from pharos_gateway.authentication import caller_of
 from pharos_gateway.controlling import Controlling, parse_action
 from pharos_gateway.datasets import DatasetList, Datasets
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
@@ -90,14 +91,14 @@ def routes(
             int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
         ] = None,
     ) -> JobList:
-        sees = caller_of(request).sees
+        sight = caller_of(request).sight
         states = _states(named)
         try:
             await reach(bus)
             # What waits belongs to the first page; history knows of whatever is older.
             wanted = cursor is None and (not states or JobState.QUEUED in states)
-            waiting = await finder.waiting(sees) if wanted else []
-            page = await finder.page(sees, states=states, limit=limit, before=cursor)
+            waiting = await finder.waiting(sight) if wanted else []
+            page = await finder.page(sight, states=states, limit=limit, before=cursor)
         except (BusError, HistoryUnavailable, Unreachable) as error:
             raise unavailable("History", str(error)) from error
         known = [found.job for found in page.jobs]
@@ -116,7 +117,7 @@ def routes(
     async def one_job(request: Request[Any, Any, Any], job_id: FromPath[str]) -> JobView:
         try:
             await reach(bus)
-            job = await find(finder, caller_of(request).sees, job_id)
+            job = await find(finder, caller_of(request).sight, job_id)
         except HistoryUnavailable as error:
             raise unavailable("History", str(error)) from error
         except (BusError, Unreachable) as error:
@@ -145,7 +146,7 @@ def routes(
         caller = caller_of(request)
         try:
             await reach(bus)
-            job = await controlling.control(caller.sees, job_id, wanted, by=caller.user)
+            job = await controlling.control(caller.sight, job_id, wanted, by=caller.user)
         except HistoryUnavailable as error:
             raise unavailable("History", str(error)) from error
         except (BusError, Unreachable) as error:
@@ -168,7 +169,7 @@ def routes(
             await reach(bus, live.workers_known)
         except Unreachable as error:
             raise unavailable("Workers", error.reason) from error
-        sees = caller_of(request).sees
+        sees = caller_of(request).sight.workers
         workers = live.workers()
         numbers = await snapshots.numbers(workers)
         found = []
@@ -213,7 +214,7 @@ def routes(
             raise invalid(str(error), field="project") from error
         try:
             await reach(bus)
-            return await datasets.list(caller_of(request).sees, named)
+            return await datasets.list(caller_of(request).sight, named)
         except (BusError, Unreachable) as error:
             raise unavailable("Datasets", str(error)) from error
 

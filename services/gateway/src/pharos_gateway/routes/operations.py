@@ -11,7 +11,8 @@ from litestar import Request, Response, Router, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
 from pharos_gateway import openapi
-from pharos_gateway.authentication import Access, Role, caller_of
+from pharos_gateway.access import Access
+from pharos_gateway.authentication import Role, caller_of
 from pharos_gateway.dead_letters import DeadLetterList, DeadLetters, DeadLetterView
 from pharos_gateway.job_view import JobView
 from pharos_gateway.problems import not_found
@@ -44,8 +45,11 @@ def routes(
     showing: Showing,
     now: Callable[[], datetime],
 ) -> Router:
-    """The routes of this family. An admin sees every tenant's, an editor those of its own."""
-    common: dict[str, Any] = {"guards": [access.editor], "security": list(openapi.SECURITY)}
+    """The routes of this family. An admin sees every tenant's, an editor those of its own.
+
+    Not for keys that are restricted to projects: a message that nobody could read belongs to none.
+    """
+    common: dict[str, Any] = {"guards": [access.tenant_editor], "security": list(openapi.SECURITY)}
 
     @get(
         "/queue",

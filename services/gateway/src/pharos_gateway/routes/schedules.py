@@ -9,7 +9,8 @@ from litestar.params import FromPath, JSONBody
 
 from pharos_contracts.identity import InvalidName
 from pharos_gateway import openapi
-from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.access import Access
+from pharos_gateway.authentication import OtherProject, caller_of
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.reachability import Unreachable, reach
 from pharos_gateway.scheduling import ScheduleList, ScheduleRequest, ScheduleView, Scheduling
@@ -33,7 +34,7 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
         f"is replaced. {OF_A_TENANT}",
         responses={
             201: openapi.success(ScheduleView, openapi.SCHEDULE, "It stands"),
-            **openapi.errors(400, 401, 403, 503, invalid=openapi.INVALID_CRON),
+            **openapi.errors(400, 401, 403, 409, 503, invalid=openapi.INVALID_CRON),
         },
         **editor,
     )
@@ -41,7 +42,9 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
         caller = caller_of(request)
         await reach(bus)
         try:
-            return await scheduling.put(data, tenant=caller.tenant, by=caller.user)
+            if not caller.sight.project(data.project):
+                raise OtherProject(data.project)
+            return await scheduling.put(data, sight=caller.sight_in_tenant, by=caller.user)
         except InvalidName as error:
             raise invalid(str(error)) from error
 
@@ -58,7 +61,7 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
     async def list_schedules(request: Request[Any, Any, Any]) -> ScheduleList:
         try:
             await reach(bus)
-            return await scheduling.list(caller_of(request).sees)
+            return await scheduling.list(caller_of(request).sight)
         except (BusError, Unreachable) as error:
             raise unavailable("Schedules", str(error)) from error
 
@@ -76,7 +79,7 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
     async def one_schedule(request: Request[Any, Any, Any], schedule_id: FromPath[str]) -> ScheduleView:
         try:
             await reach(bus)
-            found = await scheduling.one(caller_of(request).tenant, schedule_id)
+            found = await scheduling.one(caller_of(request).sight_in_tenant, schedule_id)
         except (BusError, Unreachable) as error:
             raise unavailable("Schedules", str(error)) from error
         if found is None:
@@ -93,7 +96,7 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
     async def remove_schedule(request: Request[Any, Any, Any], schedule_id: FromPath[str]) -> None:
         caller = caller_of(request)
         await reach(bus)
-        if not await scheduling.remove(caller.tenant, schedule_id, by=caller.user):
+        if not await scheduling.remove(caller.sight_in_tenant, schedule_id, by=caller.user):
             raise not_found("schedule")
 
     return Router(

@@ -12,7 +12,9 @@ from pharos_contracts import rpc
 from pharos_contracts.identity import InvalidName, token
 from pharos_contracts.search.v1 import SearchAnswer
 from pharos_gateway import openapi
-from pharos_gateway.authentication import Access, caller_of
+from pharos_gateway.access import Access
+from pharos_gateway.audit import READS
+from pharos_gateway.authentication import caller_of
 from pharos_gateway.problems import invalid, unavailable
 from pharos_gateway.searching import (
     AmbiguousSearch,
@@ -22,6 +24,7 @@ from pharos_gateway.searching import (
     found,
     question,
 )
+from pharos_gateway.sight import Sight
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus, BusError
 
@@ -33,6 +36,7 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
     common: dict[str, Any] = {
         "guards": [access.viewer],
         "status_code": 200,
+        "opt": READS,
         "security": list(openapi.SECURITY),
         "responses": {
             200: openapi.success(Found, openapi.SEARCH_ANSWER, "Best first"),
@@ -40,10 +44,10 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
         },
     }
 
-    async def search(request: SearchRequest, tenant: str, project: str | None) -> Found:
+    async def search(request: SearchRequest, sight: Sight, project: str | None) -> Found:
         try:
             named = None if project is None else token(project)
-            asked = question(request, tenant=tenant, project=named)
+            asked = question(request, sight=sight, project=named)
         except InvalidName as error:
             raise invalid(str(error), field="project") from error
         except AmbiguousSearch as error:
@@ -60,12 +64,12 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
 
     @post("/api/v1/search", summary="Search", **common)
     async def native_search(request: Request[Any, Any, Any], data: JSONBody[ProjectSearchRequest]) -> Found:
-        return await search(data, caller_of(request).tenant, data.project)
+        return await search(data, caller_of(request).sight_in_tenant, data.project)
 
     @post("/projects/{project:str}/query", summary="Search a project; `all` is every one", **common)
     async def project_query(
         request: Request[Any, Any, Any], project: FromPath[str], data: JSONBody[SearchRequest]
     ) -> Found:
-        return await search(data, caller_of(request).tenant, project)
+        return await search(data, caller_of(request).sight_in_tenant, project)
 
     return Router("/", route_handlers=[native_search, project_query], tags=["search"])

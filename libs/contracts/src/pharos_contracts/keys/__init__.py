@@ -1,0 +1,1 @@
+"""Keys that an admin issues."""
