@@ -652,6 +652,35 @@ async def test_an_item_whose_new_leader_takes_long_is_put_off_and_not_lost(
         await until_said(bus, wanted, ItemFailed)
 
 
+async def test_an_item_that_another_worker_has_just_begun_is_not_kept_from_its_end(
+    bus: Bus, machine: Machine
+) -> None:
+    wanted = new_job("http://127.0.0.1:9/o/r")
+    await lease(bus, term=5, adopted=None)
+    sequence = await hand_out(bus, wanted, term=3)
+    lease_reads = await bus.client.subscribe(f"$JS.API.DIRECT.GET.KV_{streams.KV_LEASE}")
+    async with working(bus, machine):
+        for _ in range(2):  # it looks for the new leader again: that nobody had the item it has read
+            await lease_reads.next_msg(timeout=10)
+        other = ItemLog(
+            bus,
+            WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1),
+            None,
+            attempt=1,
+            deaths=0,
+            worker="w1",
+            instance=str(uuid4()),
+            now=now,
+        )
+        await other.say(ItemStarted)
+        await other.say(ItemSkipped, reason="nothing to do")
+        await lease(bus, term=5, adopted=sequence)
+        async with asyncio.timeout(streams.WORK_ACK_WAIT_SECONDS / 2):
+            while (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"]:
+                await asyncio.sleep(0.05)
+    assert names(await said(bus, wanted)) == ["Started", "Skipped"]
+
+
 async def test_without_a_leader_an_item_is_done(bus: Bus, machine: Machine) -> None:
     wanted = new_job("http://127.0.0.1:9/o/r")
     await hand_out(bus, wanted, term=3)

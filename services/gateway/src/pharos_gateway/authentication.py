@@ -164,13 +164,13 @@ class Access:
         self._authenticator = authenticator
         self._public_status = public_status
 
-    def viewer(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    async def viewer(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         self._require(connection, Role.VIEWER)
 
-    def editor(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    async def editor(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         self._require(connection, Role.EDITOR)
 
-    def public(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
+    async def public(self, connection: ASGIConnection[Any, Any, Any, Any], _: BaseRouteHandler) -> None:
         """Everybody, unless the installation closed its public routes."""
         caller = self._identify(connection)
         if caller is None:

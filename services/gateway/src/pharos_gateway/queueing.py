@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import Any, Final, Generic, TypeVar
 
 import msgspec
 import structlog
@@ -19,6 +20,8 @@ from pharos_contracts.streams import Q
 from pharos_service.bus import Bus, Stored
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 # Above this many holes the server's list of them would not fit into one answer.
 HOLES_MAX: Final = 50_000
@@ -77,11 +80,43 @@ def tenant_filter(tenant: str | None) -> str:
     return f"cmd.ingest.{'*' if tenant is None else token(tenant)}.*.*.*"
 
 
+class Shared(Generic[T]):
+    """One question for everybody who asks at the same time; each hears what was true after it asked.
+
+    While an answer is on its way, all who come share the question that follows it.
+    """
+
+    def __init__(self, question: Callable[[], Awaitable[T]]) -> None:
+        self._question = question
+        self._asked: asyncio.Task[T] | None = None
+        self._following: asyncio.Task[T] | None = None
+
+    async def ask(self) -> T:
+        """The answer; raises what the question raises."""
+        if self._following is None:
+            self._following = asyncio.create_task(self._after(self._asked))
+        return await asyncio.shield(self._following)
+
+    async def _after(self, asked: asyncio.Task[T] | None) -> T:
+        if asked is not None:
+            await asyncio.wait([asked])
+        self._asked, self._following = self._following, None
+        return await self._question()
+
+
 class Queue:
     """Reads of Q. Errors of the bus pass through."""
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self._sizes = Shared(self._read_size)
+
+    async def size(self) -> QueueState:
+        """Size and cap, as of a moment after the call; holes are not looked for."""
+        return await self._sizes.ask()
+
+    async def _read_size(self) -> QueueState:
+        return _state(await self._bus.api(f"STREAM.INFO.{Q}"))
 
     async def state(self) -> QueueState:
         """Size, cap and holes, as of one moment."""

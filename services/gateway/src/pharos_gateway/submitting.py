@@ -142,6 +142,7 @@ class Jobs(Protocol):
 class Pending(Protocol):
     """The queue."""
 
+    async def size(self) -> QueueState: ...
     async def state(self) -> QueueState: ...
     async def of_same_work(self, command: SubmitJob) -> Waiting | None: ...
     async def last_of(self, tenant: str) -> int: ...
@@ -358,12 +359,20 @@ class Submitting:
             raise QueueUnavailable(str(error)) from error
         attempt.accepted = (command, ack.seq)
         log.info("job_submitted", job_id=command.job_id, number=ack.seq, tenant=command.tenant)
-        state, place, _ = await asyncio.gather(
-            self._state(),
-            self._places.of(job_of(command, ack.seq), seconds=PLACE_SECONDS),
-            self._note_number(key, claim, ack.seq, revision),
+        size, place = await self._standing(job_of(command, ack.seq))
+        if place is None:
+            # Nobody read the command: should it expire unread, the claim alone says which number it had.
+            await self._note_number(key, claim, ack.seq, revision)
+        return self._answer(command.job_id, ack.seq, size, place, deduplicated=False)
+
+    async def _standing(self, job: Job) -> tuple[QueueState, Place | None]:
+        """The queue, with its holes only where no scheduler says where *job* stands in it."""
+        size, place = await asyncio.gather(
+            self._state(self._queue.size), self._places.of(job, seconds=PLACE_SECONDS)
         )
-        return self._answer(command.job_id, ack.seq, state, place, deduplicated=False)
+        if place is None and job.number != size.first:
+            size = await self._state(self._queue.state)
+        return size, place
 
     async def _store(self, command: SubmitJob, attempt: _Attempt) -> PubAck:
         """Publish *command*. WrongLastSequence where Q has one for the same work; TenantQueueFull."""
@@ -433,17 +442,17 @@ class Submitting:
             log.info("claim_not_released", reason=str(error))
 
     async def _full(self) -> QueueFull:
-        state = await self._state()
+        state = await self._state(self._queue.size)
         return QueueFull(state.capacity, state.capacity, self._retry_after_seconds())
 
     def _retry_after_seconds(self) -> int:
         slots = sum(worker.slots for worker in self._workers.workers())
         return statuses.retry_after_seconds(self._workers.recent_durations_seconds(), slots)
 
-    async def _state(self) -> QueueState:
+    async def _state(self, read: Callable[[], Awaitable[QueueState]]) -> QueueState:
         """The queue as it is; as it was last seen when the bus does not say."""
         try:
-            self._last_state = await self._queue.state()
+            self._last_state = await read()
         except BusError:
             return self._guess()
         return self._last_state
@@ -454,9 +463,9 @@ class Submitting:
 
     async def _answer_of(self, job: Job, *, deduplicated: bool) -> Submitted:
         if job.state in (JobState.QUEUED, JobState.PENDING):
-            state, place = await asyncio.gather(self._state(), self._places.of(job, seconds=PLACE_SECONDS))
-            return self._answer(job.job_id, job.number, state, place, deduplicated=deduplicated)
-        state = await self._state()
+            size, place = await self._standing(job)
+            return self._answer(job.job_id, job.number, size, place, deduplicated=deduplicated)
+        state = await self._state(self._queue.size)
         answer = self._answer(job.job_id, job.number, state, None, deduplicated=deduplicated)
         return msgspec.structs.replace(
             answer, queue_position=0, queue_size=state.size, target=job.worker or answer.target

@@ -169,8 +169,9 @@ class Worker:
                 log.error("item_put_off", reason=error.reason)
                 await message.nak(delay=PUT_OFF_SECONDS)
             except TROUBLE as error:
-                # Nothing is settled: the bus delivers the item again, and what was done is found by content.
+                # Nothing is settled: the item comes again, and what was done is found by content.
                 log.warning("item_interrupted", reason=repr(error))
+                await _give_back(message)
             except asyncio.CancelledError:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_SECONDS):
                     await self._hand_back(item, message)
@@ -221,6 +222,10 @@ class Worker:
                 await _settle(message)
             case Ending.HANDED_BACK:
                 await self._hand_back(item, message)
+            case Ending.BEATEN:
+                # The same item came twice. Settled now, it would be gone should the other one die.
+                log.info("item_put_off", reason="another worker has just begun it")
+                await _give_back(message)
             case Ending.TAKEN | Ending.LAPSED:
                 pass  # it is another's, or will be
 
@@ -239,7 +244,10 @@ class Worker:
                 )
             case Start():
                 with self._control.watching(item, hold) as watched:
-                    await items.say(ItemStarted)
+                    try:
+                        await items.say(ItemStarted)
+                    except Superseded:
+                        return Ending.BEATEN
                     watched.began(items.sequence)
                     return await self._trying(
                         item.job, items, take.attempt, partial(self._run, item.job, take, items, hold)
@@ -553,9 +561,22 @@ def _tenant_in(payload: bytes) -> str:
 
 async def _settle(message: Msg) -> None:
     """Tell the queue, over a bus that may be away for a moment; if it stays away, the item comes again."""
+    await _tell(lambda: message.ack_sync(timeout=ASK_SECONDS))
+
+
+async def _give_back(message: Msg) -> None:
+    """Have the item delivered again soon, not only when the queue has waited for this worker in vain.
+
+    Later each time: deliveries are counted, and whatever is wrong must have time to pass.
+    """
+    delay = PUT_OFF_SECONDS * 2.0 ** (message.metadata.num_delivered - 1)
+    await _tell(lambda: message.nak(delay=min(delay, streams.WORK_ACK_WAIT_SECONDS)))
+
+
+async def _tell(queue: Callable[[], Awaitable[object]]) -> None:
     for _ in range(SETTLE_TRIES):
         try:
-            await message.ack_sync(timeout=ASK_SECONDS)
+            await queue()
             return
         except TROUBLE as error:
             log.debug("settling_retried", reason=repr(error))

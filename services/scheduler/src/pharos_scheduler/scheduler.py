@@ -33,7 +33,7 @@ from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, QueuedCommand
 from pharos_contracts.workers.v1 import Worker
 from pharos_scheduler import deciding
 from pharos_scheduler.book import Book
-from pharos_scheduler.placement import Turns, Waiting, in_order, lane, plan, slots, start_in_seconds
+from pharos_scheduler.placement import Turns, Waiting, ahead, lane, plan, slots, start_in_seconds
 from pharos_scheduler.ports import (
     Backoffs,
     Clock,
@@ -286,9 +286,9 @@ class Scheduler:
         self._in_flight.discard(job.job_id)
         self._lost_since.pop(job.job_id, None)
         self._dispatches.pop(job.job_id, None)
+        self.changed.set()  # its slot is free, whatever is still to be tidied
         await self._let_go(job)
         await self._store.release(job)
-        self.changed.set()
 
     async def _let_go(self, job: Job) -> None:
         """Take the command out of Q: its place is free."""
@@ -514,17 +514,11 @@ class Scheduler:
         if len(self._waiting) > PLACES_MAX:
             waiting = len(self._waiting) + len(self._arriving)
             return Place(position=waiting, waiting=waiting, estimated_start_at=self._estimate(waiting - 1))
-        everybody = Waiting([*self._waiting, *self._arriving.values(), current])
-        ahead = self._ahead(current, everybody)
-        return Place(position=ahead + 1, waiting=len(everybody), estimated_start_at=self._estimate(ahead))
-
-    def _ahead(self, job: Job, waiting: Waiting) -> int:
-        in_flight = self._running()
-        order = in_order(waiting, self._turns(in_flight), self._now(), self._ageing_seconds)
-        for ahead, each in enumerate(order):
-            if each.job_id == job.job_id:
-                return ahead
-        raise AssertionError("a job that waits has a place")
+        with self._waiting.joined_by([*self._arriving.values(), current]) as everybody:
+            turns = self._turns(self._running())
+            before = ahead(current, everybody, turns, self._now(), self._ageing_seconds)
+            waiting = len(everybody)
+        return Place(position=before + 1, waiting=waiting, estimated_start_at=self._estimate(before))
 
     def _estimate(self, ahead: int) -> datetime | None:
         """When a job that *ahead* others precede may start; None while there is nothing to judge by."""
