@@ -211,6 +211,6 @@ def test_a_terminal_that_is_gone_does_not_stop_the_stack(tmp_path: Path) -> None
 
 
 def test_the_port_of_the_bus_is_found_in_what_was_written_for_it(tmp_path: Path) -> None:
-    text = configuration(store=tmp_path, port=4711, password="x")
+    text = configuration(store=tmp_path, port=4711, password="x", operator_password="y")
     assert port_of(text) == 4711
     assert port_of("listen: 0.0.0.0") is None

@@ -18,7 +18,7 @@ from nats.aio.client import Client
 from pharos_local.nats_server import OPERATOR
 
 ASK_EVERY_SECONDS: Final = 5.0
-ASK_SECONDS: Final = 1.5
+ASK_SECONDS: Final = 2
 ANSWER_SECONDS: Final = 4.0
 ILL_IN_A_ROW: Final = 2  # while it recovers its streams it says that it is unavailable, too
 HEALTH: Final = "$SYS.REQ.SERVER.PING.HEALTHZ"
