@@ -492,11 +492,9 @@ async def test_clearing_waits_for_the_worker_that_still_has_the_job(bus: Bus, ma
     assert machine.holds_nothing_of(wanted)
 
 
-async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
-    bus: Bus, git: GitServer, machine: Machine
-) -> None:
-    wanted = new_job(git.url("o/silent"))
-    dying = WorkerView(
+async def begun_by_another(bus: Bus, wanted: Job) -> int:
+    """A live worker has the job, and has said so; the revision of its entry."""
+    entry = WorkerView(
         name="w1",
         instance="i1",
         pool="default",
@@ -507,11 +505,35 @@ async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
         since=now(),
         seen_at=now(),
     )
-    workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
-    revision = await workers.put("w1", dying)
+    revision = await Bucket(bus, streams.KV_WORKERS, WorkerView).put("w1", entry)
     item = WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1)
     its_log = ItemLog(bus, item, None, attempt=1, deaths=0, worker="w1", instance="i1", now=now)
     await its_log.say(ItemStarted)
+    return revision
+
+
+async def test_a_job_that_a_live_worker_has_is_left_to_it_however_long_it_takes(
+    bus: Bus, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pharos_embedder.worker.HOLDERS_SECONDS_MAX", 0.2)
+    wanted = new_job("http://127.0.0.1:9/o/r")
+    await begun_by_another(bus, wanted)
+    await hand_out(bus, wanted)
+    async with working(bus, machine) as running:
+        await asyncio.sleep(1)  # five times as long as a cleaning waits
+        assert len(await said(bus, wanted)) == 1
+        running.drain.begin()
+        await until(running.serving.done, seconds=5)
+    assert len(await said(bus, wanted)) == 1
+    assert (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"] == 1  # for somebody else
+
+
+async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
+    bus: Bus, git: GitServer, machine: Machine
+) -> None:
+    wanted = new_job(git.url("o/silent"))
+    workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
+    revision = await begun_by_another(bus, wanted)
     await hand_out(bus, wanted)
     async with working(bus, machine, allowed_hosts=git.allowed_hosts):
         await asyncio.sleep(0.7)

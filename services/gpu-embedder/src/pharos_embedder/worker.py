@@ -75,6 +75,7 @@ PUT_OFF_SECONDS: Final = 1.0
 CLEAR_RETRY_SECONDS: Final = 2.0
 FAREWELL_SECONDS: Final = 3.0
 HOLDERS_SECONDS_MAX: Final = 2 * streams.WORKER_TTL_SECONDS
+TURN_SECONDS_MAX: Final = 12 * 3600.0  # more than all stages together may take
 EXIT_STUCK: Final = 70  # EX_SOFTWARE of sysexits.h: a supervisor starts it again
 
 
@@ -192,7 +193,9 @@ class Worker:
             return
         take = decide(item, last, died=False, now=self._now())
         if isinstance(take, Start) and last is not None:
-            await self._wait_for_its_turn(job, message)
+            if not await self._wait_for_its_turn(job, message):
+                await _give_back(message)
+                return
             # Only now: who was there when this one came may have been dying.
             before = holder(item, last)
             if before is not None and await self._is_gone(*before):
@@ -392,7 +395,7 @@ class Worker:
         """No attempt at the job: nothing is said of it, and it comes again until it is done."""
         keeping = asyncio.create_task(self._renew(message))
         try:
-            await self._until_nobody_has(item.job)
+            await self._until_nobody_has(item.job, HOLDERS_SECONDS_MAX)
             await self._work.clear(item.job, item.attempt, forget=item.job.state is not JobState.FAILED)
         except Exception:
             log.exception("clearing_put_off")
@@ -406,19 +409,32 @@ class Worker:
         log.info("job_cleared")
         await _settle(message)
 
-    async def _wait_for_its_turn(self, job: Job, message: Msg) -> None:
-        """Nobody starts a job that a live worker says it has: it may not have heard yet that it lost it."""
+    async def _wait_for_its_turn(self, job: Job, message: Msg) -> bool:
+        """Whether nobody has *job* now; False when this worker is to take nothing more.
+
+        Nobody starts a job that a live worker says it has. It may not have heard yet that it lost it; or
+        the bus has forgotten, in a crash, that the item was delivered, and the work is well under way.
+        """
         keeping = asyncio.create_task(self._renew(message))
         try:
-            await self._until_nobody_has(job)
+            async with anyio.create_task_group() as tasks:
+
+                async def leave() -> None:
+                    await self._drain.begun.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(leave)
+                await self._until_nobody_has(job, TURN_SECONDS_MAX)
+                tasks.cancel_scope.cancel()
         finally:
             keeping.cancel()
+        return not self._drain.begun.is_set()
 
-    async def _until_nobody_has(self, job: Job) -> None:
-        """Wait for who was told to stop: it may be writing still. One that is gone writes no more."""
+    async def _until_nobody_has(self, job: Job, seconds_max: float) -> None:
+        """Wait for who is alive and says that it has *job*: it may be writing still."""
         busy: set[str] = set()
         caught_up = False
-        with anyio.move_on_after(HOLDERS_SECONDS_MAX):
+        with anyio.move_on_after(seconds_max):
             async with aclosing(self._workers.watch()) as changes:
                 async for change in changes:
                     match change:
