@@ -100,6 +100,7 @@ class Scheduler:
         self._clearing: dict[str, Job] = {}
         self._workers: dict[str, Worker] = {}
         self._lost_since: dict[str, datetime] = {}
+        self._left_since: dict[str, datetime] = {}
         self._dispatches: Counter[str] = Counter()
         self._served: dict[str, int] = {}
         self._turn = 0
@@ -412,6 +413,7 @@ class Scheduler:
         clearing = frozenset(self._clearing)
         handed = await self._dispatcher.handed()
         await self._note_clearing(handed, clearing)
+        await self._remove_left_over(handed.jobs, now)
         for job in [job for job in self.book if self._needs_a_look(job, now, handed.jobs)]:
             async with self.book.deciding(job.job_id):
                 current = self.book.get(job.job_id)
@@ -419,6 +421,23 @@ class Scheduler:
                     await self._look_at(current, now)
         if self._served and len(self._served) > PLACES_MAX:
             self._served.clear()
+
+    async def _remove_left_over(self, handed: frozenset[str], now: datetime) -> None:
+        """Items of jobs that have ended: a bus that crashed may have forgotten that they were settled.
+
+        Nobody is given them any more, because that they were delivered it remembers.
+        """
+        left = {
+            job_id: self._left_since.get(job_id, now) for job_id in handed if self.book.get(job_id) is None
+        }
+        for job_id, since in tuple(left.items()):
+            if (now - since).total_seconds() >= LOST_SECONDS:
+                async with self.book.deciding(job_id):
+                    if self.book.get(job_id) is None:
+                        log.warning("item_left_over", job_id=job_id)
+                        await self._dispatcher.remove_item(job_id)
+                del left[job_id]
+        self._left_since = left
 
     async def release_orphans(self) -> None:
         """Let go of claims that no open job has any more.
