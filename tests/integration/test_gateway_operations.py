@@ -364,6 +364,7 @@ async def test_a_schedule_that_cannot_be_is_refused_with_a_sentence(
         ({"priority": "soon"}, "priority"),
         ({"crom": "0 3 * * *"}, "crom"),
         ({"cron": 3}, "cron"),
+        ({"dataset": "a\x1b[2Jb"}, "dataset"),
     ):
         refused = await http.post(SCHEDULES, json={**WANTED, **change})
         assert refused.status_code == 400, change

@@ -262,6 +262,28 @@ async def test_a_command_that_was_lost_from_the_queue_is_handed_out_from_the_led
         assert item.job.job_id == wanted.job_id
 
 
+async def test_an_item_that_a_crash_of_the_bus_brought_back_after_its_end_is_removed(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pharos_scheduler.scheduler.LOST_SECONDS", 1.0)
+    past, running = command(1), command(2)
+    async with leading(bus):
+        await announce(bus, slots=2)
+        await submit(bus, past)
+        item, message = await take(bus)
+        await say(bus, item, ItemFailed, error="x", code="c", cleared=True)
+        await job_when(bus, past, lambda job: job.state is JobState.FAILED)
+        await message.ack_sync()
+        await submit(bus, running)
+        other, _ = await take(bus)
+        assert other.job.job_id == running.job_id
+        await bus.publish(subjects.work_subject(item), item)  # as if it had never been settled
+        async with asyncio.timeout(10):
+            while await bus.last(streams.WORK, subjects.work_subject(item)) is not None:
+                await asyncio.sleep(0.05)
+        assert await bus.last(streams.WORK, subjects.work_subject(other)) is not None
+
+
 async def test_of_two_schedulers_that_lead_at_once_neither_writes_a_state_twice(
     bus: Bus, bus_settings: ServiceSettings
 ) -> None:

@@ -55,6 +55,7 @@ from pharos_service.bus import Bus
 from pharos_service.journal import Superseded
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
+from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
 
@@ -372,6 +373,27 @@ async def test_who_searches_in_the_same_process_hears_of_a_publishing_and_a_with
     await publisher.publish(job(), RESULT, IndexStage.LEXICAL)  # a repeat changes nothing
     assert await publisher.withdraw(job(), DATASET, {RESULT.generation}) == 0
     assert heard[1:] == [None]
+
+
+async def test_a_bus_that_is_away_for_a_moment_costs_a_publisher_no_more_than_that(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    publisher = publisher_on(bus)
+    for act in (
+        lambda: publisher.target(job(), DATASET),
+        lambda: publisher.publish(job(), RESULT, IndexStage.LEXICAL),
+        lambda: publisher.withdraw(job(), DATASET, {RESULT.generation}),
+    ):
+        await asyncio.to_thread(nats_server.kill)
+        async with asyncio.timeout(10):
+            while bus.connected:
+                await asyncio.sleep(0.01)
+        acting = asyncio.create_task(act())
+        await asyncio.sleep(0)
+        await asyncio.to_thread(nats_server.start)
+        async with asyncio.timeout(15):
+            await acting
+    assert await record(bus) is None
 
 
 async def test_a_heartbeat_tells_of_the_memory_and_a_leaving_worker_is_gone_at_once(bus: Bus) -> None:

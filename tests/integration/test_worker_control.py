@@ -492,11 +492,9 @@ async def test_clearing_waits_for_the_worker_that_still_has_the_job(bus: Bus, ma
     assert machine.holds_nothing_of(wanted)
 
 
-async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
-    bus: Bus, git: GitServer, machine: Machine
-) -> None:
-    wanted = new_job(git.url("o/silent"))
-    dying = WorkerView(
+async def begun_by_another(bus: Bus, wanted: Job) -> int:
+    """A live worker has the job, and has said so; the revision of its entry."""
+    entry = WorkerView(
         name="w1",
         instance="i1",
         pool="default",
@@ -507,11 +505,35 @@ async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
         since=now(),
         seen_at=now(),
     )
-    workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
-    revision = await workers.put("w1", dying)
+    revision = await Bucket(bus, streams.KV_WORKERS, WorkerView).put("w1", entry)
     item = WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1)
     its_log = ItemLog(bus, item, None, attempt=1, deaths=0, worker="w1", instance="i1", now=now)
     await its_log.say(ItemStarted)
+    return revision
+
+
+async def test_a_job_that_a_live_worker_has_is_left_to_it_however_long_it_takes(
+    bus: Bus, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pharos_embedder.worker.HOLDERS_SECONDS_MAX", 0.2)
+    wanted = new_job("http://127.0.0.1:9/o/r")
+    await begun_by_another(bus, wanted)
+    await hand_out(bus, wanted)
+    async with working(bus, machine) as running:
+        await asyncio.sleep(1)  # five times as long as a cleaning waits
+        assert len(await said(bus, wanted)) == 1
+        running.drain.begin()
+        await until(running.serving.done, seconds=5)
+    assert len(await said(bus, wanted)) == 1
+    assert (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"] == 1  # for somebody else
+
+
+async def test_a_worker_that_dies_while_the_next_one_waits_for_it_has_died(
+    bus: Bus, git: GitServer, machine: Machine
+) -> None:
+    wanted = new_job(git.url("o/silent"))
+    workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
+    revision = await begun_by_another(bus, wanted)
     await hand_out(bus, wanted)
     async with working(bus, machine, allowed_hosts=git.allowed_hosts):
         await asyncio.sleep(0.7)
@@ -650,6 +672,35 @@ async def test_an_item_whose_new_leader_takes_long_is_put_off_and_not_lost(
         await asyncio.sleep(0.6)
         await lease(bus, term=5, adopted=sequence)
         await until_said(bus, wanted, ItemFailed)
+
+
+async def test_an_item_that_another_worker_has_just_begun_is_not_kept_from_its_end(
+    bus: Bus, machine: Machine
+) -> None:
+    wanted = new_job("http://127.0.0.1:9/o/r")
+    await lease(bus, term=5, adopted=None)
+    sequence = await hand_out(bus, wanted, term=3)
+    lease_reads = await bus.client.subscribe(f"$JS.API.DIRECT.GET.KV_{streams.KV_LEASE}")
+    async with working(bus, machine):
+        for _ in range(2):  # it looks for the new leader again: that nobody had the item it has read
+            await lease_reads.next_msg(timeout=10)
+        other = ItemLog(
+            bus,
+            WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1),
+            None,
+            attempt=1,
+            deaths=0,
+            worker="w1",
+            instance=str(uuid4()),
+            now=now,
+        )
+        await other.say(ItemStarted)
+        await other.say(ItemSkipped, reason="nothing to do")
+        await lease(bus, term=5, adopted=sequence)
+        async with asyncio.timeout(streams.WORK_ACK_WAIT_SECONDS / 2):
+            while (await bus.api(f"STREAM.INFO.{streams.WORK}"))["state"]["messages"]:
+                await asyncio.sleep(0.05)
+    assert names(await said(bus, wanted)) == ["Started", "Skipped"]
 
 
 async def test_without_a_leader_an_item_is_done(bus: Bus, machine: Machine) -> None:

@@ -204,8 +204,11 @@ class GitServer:
         """Answer 404 to the name without `.git`, as servers of plain files do."""
         self._behaviour(name).full_name_only = True
 
-    def answer(self, name: str, status: int, *, location: str | None = None) -> None:
-        """Answer every request about *name* with *status*; *location* is a base URL; the rest is added."""
+    def answer(self, name: str, status: int | None, *, location: str | None = None) -> None:
+        """Answer every request about *name* with *status*, None as git would.
+
+        *location* is a base URL; the rest is added.
+        """
         self._behaviour(name).status = status
         self._behaviour(name).location = location
 

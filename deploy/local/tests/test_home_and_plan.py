@@ -42,7 +42,12 @@ def home(tmp_path: Path) -> Home:
 def test_home_and_secrets_are_for_their_owner_only(home: Home) -> None:
     plan(home)
     assert mode(home.path) == 0o700
-    for path in (home.token_file, home.bus_password_file, home.bus_configuration):
+    for path in (
+        home.token_file,
+        home.bus_password_file,
+        home.operator_password_file,
+        home.bus_configuration,
+    ):
         assert mode(path) == 0o600
     assert len(home.token_file.read_text().strip()) >= 43
 
@@ -87,7 +92,7 @@ def test_the_times_to_stop_are_within_the_promise() -> None:
 
 
 def test_the_configuration_of_the_bus_is_as_designed(tmp_path: Path) -> None:
-    text = nats_server.configuration(store=tmp_path / 'a "b"', port=4999, password="p")
+    text = nats_server.configuration(store=tmp_path / 'a "b"', port=4999, password="p", operator_password="o")
     for line in ('listen: "127.0.0.1:4999"', "sync_interval: always", "max_file_store: 16GB", 'a \\"b\\"'):
         assert line in text
 
@@ -206,6 +211,6 @@ def test_a_terminal_that_is_gone_does_not_stop_the_stack(tmp_path: Path) -> None
 
 
 def test_the_port_of_the_bus_is_found_in_what_was_written_for_it(tmp_path: Path) -> None:
-    text = configuration(store=tmp_path, port=4711, password="x")
+    text = configuration(store=tmp_path, port=4711, password="x", operator_password="y")
     assert port_of(text) == 4711
     assert port_of("listen: 0.0.0.0") is None

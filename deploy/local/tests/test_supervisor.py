@@ -122,6 +122,18 @@ async def gone(pid: int) -> None:
             await anyio.sleep(0.02)
 
 
+async def test_a_program_that_is_to_be_started_again_is_and_the_reason_is_said(stage: Stage) -> None:
+    async with kept(stage, stage.program("part", FOREVER)):
+        await stage.said("part      | up")
+        first = stage.pid("part")
+        stage.supervisor.restart("part", "it can write no more")
+        stage.supervisor.restart("another", "it is not there")
+        await stage.said("part      | up", times=2)
+        assert stage.pid("part") != first
+    assert "part has to be started again: it can write no more" in stage.terminal.getvalue()
+    assert "another" not in stage.terminal.getvalue()
+
+
 async def test_a_killed_program_is_started_again_and_it_is_said(stage: Stage) -> None:
     starts: list[int] = []
 

@@ -57,6 +57,7 @@ def test_progress_of_another_shape_is_ignored() -> None:
     [
         (following.begin(job("queued")), "queued"),
         (following.begin(job("queued", waiting_for_worker=True)), "waiting for a worker"),
+        (following.begin(job("running", waiting_for_worker=True)), "its worker is gone"),
         (following.begin(job("retrying", error="no route")), "another attempt: no route"),
         (following.begin(job("committing")), "publishing"),
         (following.with_connection(following.begin(job("running")), False), "the job goes on"),

@@ -13,7 +13,7 @@ import pytest
 from pharos_contracts.control.v1 import Place
 from pharos_contracts.jobs.v1 import Job, SubmitJob
 from pharos_contracts.workers.v1 import Worker
-from pharos_gateway.queueing import QueueState, Waiting
+from pharos_gateway.queueing import QueueState, Shared, Waiting
 from pharos_gateway.submitting import (
     SUBMIT_SECONDS,
     Order,
@@ -208,3 +208,40 @@ async def test_without_a_connection_nothing_is_tried() -> None:
         await use_case(world).submit(ORDER)
     assert raised.value.job_id is None
     assert world.entries == {}
+
+
+async def test_who_asks_at_the_same_time_shares_an_answer_that_was_sought_after_all_of_them_asked() -> None:
+    begun: list[int] = []
+    let_go = asyncio.Event()
+
+    async def question() -> int:
+        begun.append(len(begun) + 1)
+        number = begun[-1]
+        await let_go.wait()
+        return number
+
+    shared = Shared(question)
+    first = asyncio.create_task(shared.ask())
+    while not begun:
+        await asyncio.sleep(0)
+    later = [asyncio.create_task(shared.ask()) for _ in range(5)]
+    await asyncio.sleep(0)
+    let_go.set()
+    assert await first == 1
+    assert await asyncio.gather(*later) == [2] * 5
+    assert await shared.ask() == 3
+
+
+async def test_a_question_that_fails_fails_for_who_asked_it_and_not_for_the_next() -> None:
+    answers: list[int | Exception] = [BusUnavailable("away"), 7]
+
+    async def question() -> int:
+        answer = answers.pop(0)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    shared = Shared(question)
+    with pytest.raises(BusUnavailable):
+        await shared.ask()
+    assert await shared.ask() == 7

@@ -244,10 +244,10 @@ def test_history_is_merged_newest_first_and_knows_better_than_the_queue() -> Non
 @pytest.mark.parametrize("state", JobState)
 def test_a_place_is_shown_of_a_queued_job_alone(state: JobState) -> None:
     place = Place(position=3, waiting=5, estimated_start_at=AT)
-    shown = job_view.view(job(1, state), None, workers_alive=True, place=place)
+    shown = job_view.view(job(1, state), None, workers=None, place=place)
     queued = state is JobState.QUEUED
     assert (shown.queue_position, shown.estimated_start_at) == ((3, AT) if queued else (None, None))
-    unknown = job_view.view(job(1, state), None, workers_alive=True)
+    unknown = job_view.view(job(1, state), None, workers=None)
     assert (unknown.queue_position, unknown.estimated_start_at) == (None, None)
 
 
@@ -260,7 +260,7 @@ def test_who_controlled_a_job_and_what_asked_for_it_are_shown() -> None:
         paused_at=AT,
         callback_url="https://x",
     )
-    shown = job_view.view(told, None, workers_alive=True)
+    shown = job_view.view(told, None, workers=None)
     assert (shown.trigger, shown.controlled_by, shown.paused_at) == (Trigger.WEBHOOK, "ann", AT)
     assert "https://x" not in repr(shown)
 
@@ -269,7 +269,14 @@ def test_who_controlled_a_job_and_what_asked_for_it_are_shown() -> None:
 def test_progress_is_shown_for_the_attempt_that_runs_and_a_queued_job_says_whether_it_waits_in_vain(
     state: JobState,
 ) -> None:
-    shown = job_view.view(job(1, state, attempt=1), progress(), workers_alive=False)
+    shown = job_view.view(job(1, state, attempt=1), progress(), workers=())
     assert (shown.progress is not None) == (state not in TERMINAL and state is not JobState.QUEUED)
-    assert shown.waiting_for_worker == (state is JobState.QUEUED)
-    assert job_view.view(job(1, state, attempt=2), progress(), workers_alive=True).progress is None
+    assert shown.waiting_for_worker == (state in (JobState.QUEUED, JobState.RUNNING, JobState.COMMITTING))
+    assert job_view.view(job(1, state, attempt=2), progress(), workers=None).progress is None
+
+
+@pytest.mark.parametrize("state", [JobState.RUNNING, JobState.COMMITTING])
+def test_a_job_whose_worker_died_says_that_it_waits_for_another(state: JobState) -> None:
+    running = job(1, state, worker="w1")
+    for workers, waits in (({"w1", "w2"}, False), ({"w2"}, True), (set(), True), (None, False)):
+        assert job_view.view(running, None, workers=workers).waiting_for_worker is waits

@@ -19,6 +19,7 @@ from pharos_scheduler.placement import (
     RANKS_MAX,
     Turns,
     Waiting,
+    ahead,
     in_order,
     lane,
     place,
@@ -193,6 +194,21 @@ def test_a_queue_that_jobs_leave_and_enter_is_the_queue_of_those_that_are_there(
             kept.append(gone)
     assert len(queue) == len(kept)
     assert list(in_order(queue, Turns(), AT, AGEING_SECONDS)) == ordered(kept)
+
+
+@given(st.one_of(queues, jobs))
+def test_who_is_ahead_is_who_is_served_before(waiting: list[Job]) -> None:
+    for index, each in enumerate(ordered(waiting)):
+        assert ahead(each, Waiting(waiting), Turns(), AT, AGEING_SECONDS) == index
+
+
+def test_those_who_join_for_a_moment_are_gone_after_it() -> None:
+    first, second = job(1, 1), job(2, 2)
+    queue = Waiting([first])
+    with queue.joined_by([first, second, second]) as everybody:
+        assert len(everybody) == 2
+        assert ahead(second, everybody, Turns(), AT, AGEING_SECONDS) == 1
+    assert list(queue) == [first]
 
 
 @pytest.mark.parametrize(("first", "second"), list(pairwise(Priority)))

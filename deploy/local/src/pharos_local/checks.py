@@ -205,7 +205,13 @@ def writable(home: Path) -> Check:
 
 def secrecy(home: Home) -> Iterable[Check]:
     """The files with secrets that others may read."""
-    for path in (home.token_file, home.secret_key_file, home.bus_password_file, home.bus_configuration):
+    for path in (
+        home.token_file,
+        home.secret_key_file,
+        home.bus_password_file,
+        home.operator_password_file,
+        home.bus_configuration,
+    ):
         try:
             mode = stat.S_IMODE(path.stat().st_mode)
         except OSError:

@@ -51,6 +51,7 @@ class Home:
         self.token_file = path / "admin-token"
         self.secret_key_file = path / "secret-key"
         self.bus_password_file = path / "nats-password"
+        self.operator_password_file = path / "nats-operator-password"
         self.bus_configuration = path / "nats.conf"
         self.endpoint = path / "endpoint"
         self.lock_file = path / "lock"
@@ -75,6 +76,10 @@ class Home:
     def bus_password(self) -> Path:
         """The file with the password of the stack's own bus."""
         return _secret(self.bus_password_file, None)
+
+    def operator_password(self) -> Path:
+        """The file with the password of who asks that bus how it is."""
+        return _secret(self.operator_password_file, None)
 
 
 def write_private(path: Path, text: str) -> None:

@@ -15,6 +15,7 @@ from pharos_service.bus import connect
 from pharos_service.bus_admin import BusSettings, apply
 
 USER: Final = "pharos"
+OPERATOR: Final = "operator"  # asks the server how it is, and can do nothing with what it stores
 PORT_FIRST: Final = 4322
 PORTS: Final = 400
 CONNECT_SECONDS_MAX: Final = 20.0
@@ -39,17 +40,24 @@ def executable() -> Path:
 
 
 def configure(home: Home, port: int) -> None:
-    """Write ``nats.conf``. The password is in it, so that it is on no command line; mode 0600."""
-    password = home.bus_password().read_text(encoding="utf-8").strip()
-    write_private(home.bus_configuration, configuration(store=home.bus, port=port, password=password))
+    """Write ``nats.conf``. The passwords are in it, so that they are on no command line; mode 0600."""
+    passwords = [
+        file.read_text(encoding="utf-8").strip() for file in (home.bus_password(), home.operator_password())
+    ]
+    write_private(
+        home.bus_configuration,
+        configuration(store=home.bus, port=port, password=passwords[0], operator_password=passwords[1]),
+    )
 
 
-def configuration(*, store: Path, port: int, password: str) -> str:
-    """File store, every write synced, loopback only, one user. Strings are quoted as JSON quotes them."""
+def configuration(*, store: Path, port: int, password: str, operator_password: str) -> str:
+    """File store, every write synced, loopback only. Strings are quoted as JSON quotes them."""
     return (
         "server_name: pharos-local\n"
         f'listen: "127.0.0.1:{port}"\n'
-        f"authorization {{ user: {json.dumps(USER)}, password: {json.dumps(password)} }}\n"
+        f"authorization {{ users: [{_user(USER, password)}] }}\n"
+        f"accounts {{ SYS {{ users: [{_user(OPERATOR, operator_password)}] }} }}\n"
+        "system_account: SYS\n"
         "max_payload: 2MB\n"
         "jetstream {\n"
         f"  store_dir: {json.dumps(str(store))}\n"
@@ -58,6 +66,10 @@ def configuration(*, store: Path, port: int, password: str) -> str:
         "  max_memory_store: 256MB\n"
         "}\n"
     )
+
+
+def _user(name: str, password: str) -> str:
+    return f"{{ user: {json.dumps(name)}, password: {json.dumps(password)} }}"
 
 
 def worth_showing(line: str) -> bool:

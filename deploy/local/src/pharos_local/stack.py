@@ -17,6 +17,7 @@ from anyio.abc import TaskGroup
 
 from pharos_client import AsyncPharos
 from pharos_local import nats_server, ports, programs
+from pharos_local.bus_health import complaint, restart_when_ill
 from pharos_local.checks import unknown_variables
 from pharos_local.home import Home, write_private
 from pharos_local.programs import Program
@@ -42,6 +43,7 @@ class Plan:
         token_file = home.admin_token(settings.admin_token)
         secret_key_file = home.secret_key(settings.secret_key)
         self.bus: Program | None = None
+        self.operator_password = ""
         if settings.nats_url:
             if settings.nats_password:
                 write_private(home.bus_password_file, settings.nats_password.reveal() + "\n")
@@ -50,6 +52,7 @@ class Plan:
             port = _bus_port(settings, home)
             nats_server.configure(home, port)
             self.bus = programs.bus_program(home, environ)
+            self.operator_password = home.operator_password().read_text(encoding="utf-8").strip()
             bus_environ = programs.own_bus_environ(home, port)
         self.services = programs.service_programs(
             settings,
@@ -138,6 +141,8 @@ async def _start(
         tasks.start_soon(declare_streams)
     else:
         tasks.start_soon(functools.partial(supervisor.keep, plan.bus, after_start=declare_streams))
+        ask = functools.partial(complaint, plan.bus_settings.nats_url, plan.operator_password)
+        tasks.start_soon(restart_when_ill, ask, functools.partial(supervisor.restart, plan.bus.name))
     await declared.wait()
     for program in plan.services:
         tasks.start_soon(supervisor.keep, program)

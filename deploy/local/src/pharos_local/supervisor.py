@@ -155,6 +155,13 @@ class Supervisor:
             )
             await self._sleep(wait)
 
+    def restart(self, name: str, reason: str) -> None:
+        """End *name* because of *reason*; it is started again like a program that ended by itself."""
+        if name in self._running and not self._stopping:
+            self._reporter.say(f"{name} has to be started again: {reason}")
+            with suppress(ProcessLookupError):
+                self._running[name][1].process.terminate()
+
     async def _run(
         self,
         program: Program,

@@ -46,6 +46,8 @@ class Followed(msgspec.Struct, frozen=True, kw_only=True):
         match job.state:
             case "queued" if job.waiting_for_worker:
                 return "queued, and waiting for a worker: none is alive"
+            case "running" | "committing" if job.waiting_for_worker:
+                return "its worker is gone; the next one goes on where it stopped"
             case "retrying":
                 return f"waiting for another attempt: {job.error or 'the last one failed'}"
             case "running" if self.progress is not None:

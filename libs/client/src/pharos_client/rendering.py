@@ -245,7 +245,8 @@ def job_lines(job: Job) -> tuple[str, ...]:
     if job.state in {"paused", "cancelled"} and job.controlled_by:
         lines.append(f"  by {line(job.controlled_by)}")
     if job.worker and not job.ended:
-        lines.append(f"  on {line(job.worker)}, attempt {job.attempt}")
+        gone = ", which is gone: the next worker goes on" if job.waiting_for_worker else ""
+        lines.append(f"  on {line(job.worker)}, attempt {job.attempt}{gone}")
     return (*lines, *result_lines(job))
 
 

@@ -65,7 +65,7 @@ def body_of(event: JobEvent) -> bytes:
         "event": f"job.{tag_of(event).rpartition('.')[2]}",
         "delivery_id": event.event_id,
         "at": event.at,
-        "job": view(event.job, None, workers_alive=True),
+        "job": view(event.job, None, workers=None),
     }
     return msgspec.json.encode(said)
 

@@ -155,7 +155,7 @@ def _view(letter: DeadLetter) -> DeadLetterView:
         at=letter.at,
         reason=letter.reason,
         code=letter.code,
-        job=None if letter.job is None else view(letter.job, None, workers_alive=True),
+        job=None if letter.job is None else view(letter.job, None, workers=None),
         deaths=letter.deaths,
         workers=letter.workers,
         stream=letter.stream,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 
 import msgspec
@@ -82,10 +83,13 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
     cursor: int | None
 
 
-def view(job: Job, progress: Progress | None, *, workers_alive: bool, place: Place | None = None) -> JobView:
+def view(
+    job: Job, progress: Progress | None, *, workers: Collection[str] | None, place: Place | None = None
+) -> JobView:
     """*job* with its latest *progress*, which counts only while it runs and for this attempt.
 
-    *place* counts only while it is queued.
+    *workers* are the names of those that live, None where that is not looked at; *place* counts only while
+    it is queued.
     """
     current = progress if progress is not None and _is_current(job, progress) else None
     queued = job.state is JobState.QUEUED
@@ -120,8 +124,19 @@ def view(job: Job, progress: Progress | None, *, workers_alive: bool, place: Pla
         age_seconds=job.age_seconds,
         result=job.result,
         progress=None if current is None else _progress(current),
-        waiting_for_worker=queued and not workers_alive,
+        waiting_for_worker=workers is not None and _waits(job, workers),
     )
+
+
+def _waits(job: Job, workers: Collection[str]) -> bool:
+    """Whether nobody alive works on *job* although it is due: none lives, or the one that had it died."""
+    match job.state:
+        case JobState.QUEUED:
+            return not workers
+        case JobState.RUNNING | JobState.COMMITTING:
+            return job.worker not in workers
+        case _:
+            return False
 
 
 def _is_current(job: Job, progress: Progress) -> bool:

@@ -26,6 +26,9 @@ from pharos_sources.repository_url import RepositoryAddress, parse_repository_ur
 
 JITTER_SECONDS_MAX = 86_400
 
+# Names of datasets are free text; what a terminal or a log would obey is not.
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$"
+
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
 
@@ -46,7 +49,7 @@ class ScheduleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     ] = 0
     priority: Priority = Priority.NORMAL
     project: _Name = PROJECT_DEFAULT
-    dataset: Annotated[str, Meta(min_length=1, max_length=512)] | None = None
+    dataset: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)] | None = None
     skip_unchanged: Annotated[
         bool, Meta(description="A run that finds its commit indexed already ends as skipped.")
     ] = True

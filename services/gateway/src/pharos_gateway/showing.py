@@ -18,11 +18,12 @@ class Showing:
 
     def briefly(self, job: Job) -> JobView:
         """Without its place in the queue: nobody is asked."""
-        return view(job, self._live.progress(job.job_id), workers_alive=bool(self._live.workers()))
+        return view(job, self._live.progress(job.job_id), workers=self._workers())
 
     async def whole(self, job: Job) -> JobView:
         """With its place in the queue, where it waits there."""
         place = await self._places.of(job) if job.state is JobState.QUEUED else None
-        return view(
-            job, self._live.progress(job.job_id), workers_alive=bool(self._live.workers()), place=place
-        )
+        return view(job, self._live.progress(job.job_id), workers=self._workers(), place=place)
+
+    def _workers(self) -> frozenset[str]:
+        return frozenset(worker.name for worker in self._live.workers())

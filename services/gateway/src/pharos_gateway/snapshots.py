@@ -35,12 +35,12 @@ class Snapshots:
     async def take(self, sight: Sight, *, public: bool) -> Mapping[str, Any]:
         """Newest first, at most 100 jobs; ``complete`` is false where history or the queue did not answer."""
         jobs, complete = await self._open_jobs(sight)
-        alive = bool(self._live.workers())
+        alive = {worker.name for worker in self._live.workers()}
         shown: list[Any] = []
         for job in jobs:
             progress = self._live.progress(job.job_id)
             shown.append(
-                history.row(job, progress) if public else job_view.view(job, progress, workers_alive=alive)
+                history.row(job, progress) if public else job_view.view(job, progress, workers=alive)
             )
         workers = self._live.workers()
         status = statuses.status_of(workers, sight.workers, await self.numbers(workers))
@@ -53,8 +53,8 @@ class Snapshots:
         except BusError as error:
             log.info("snapshot_incomplete", reason=str(error))
             job = None
-        alive = bool(self._live.workers())
-        shown = [] if job is None else [job_view.view(job, self._live.progress(job_id), workers_alive=alive)]
+        alive = {worker.name for worker in self._live.workers()}
+        shown = [] if job is None else [job_view.view(job, self._live.progress(job_id), workers=alive)]
         return {"jobs": shown, "complete": job is not None}
 
     async def numbers(self, workers: Sequence[Worker]) -> dict[str, int]:

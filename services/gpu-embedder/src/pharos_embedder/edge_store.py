@@ -170,16 +170,21 @@ class EdgeEngine:
     # Writing
 
     def put(self, points: Sequence[Point]) -> None:
-        free = shutil.disk_usage(self._folder).free
-        if free < DISK_FREE_BYTES_MIN:  # the engine maps its files, so a full disk would kill the process
-            raise StoreFull(f"The disk of {self._folder} has {free >> 20} MiB left; nothing more is stored")
+        self._check_room()
         retired = edge.Filter(must=[edge.FieldCondition("until", range=edge.RangeFloat(lt=ALIVE))])
         self._update(
             edge.UpdateOperation.upsert_points([_to_edge(point) for point in points], condition=retired),
             len(points),
         )
 
+    def _check_room(self) -> None:
+        """StoreFull in time: the engine maps its files, so a full disk would kill the process."""
+        free = shutil.disk_usage(self._folder).free
+        if free < DISK_FREE_BYTES_MIN:
+            raise StoreFull(f"The disk of {self._folder} has {free >> 20} MiB left; nothing more is stored")
+
     def set_text(self, ids: Sequence[str], vectors: Floats) -> None:
+        self._check_room()
         with self._write() as shard:
             known = {str(record.id) for record in _opened(shard).retrieve(list(ids), False, False)}
             if missing := len(set(ids) - known):

@@ -20,12 +20,13 @@ def clock() -> float:
 
 
 class Ending(StrEnum):
-    """Why work on an item ended before it was done."""
+    """Why work on an item ended before it was done; ``beaten``: another worker began first."""
 
     CANCELLED = "cancelled"
     PAUSED = "paused"
     HANDED_BACK = "handed_back"
     TAKEN = "taken"
+    BEATEN = "beaten"
     LAPSED = "lapsed"
 
 

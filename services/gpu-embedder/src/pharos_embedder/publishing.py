@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+import asyncio
+from collections.abc import Awaitable, Callable, Collection
 from datetime import datetime
+from time import monotonic as clock
+from typing import Final, TypeVar
 
 import structlog
 
@@ -15,9 +18,27 @@ from pharos_embedder.pipeline import Target
 from pharos_embedder.stages import Live
 from pharos_embedder.vectors import DatasetKey
 from pharos_service.buckets import Bucket, Entry
-from pharos_service.bus import Bus
+from pharos_service.bus import Bus, BusUnavailable, FateUnknown
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
+
+PATIENCE_SECONDS: Final = 20.0
+RETRY_SECONDS: Final = 0.2
+
+
+async def patiently(act: Callable[[], Awaitable[T]]) -> T:
+    """What *act* returns, done again while the bus is away; it must be repeatable."""
+    deadline = clock() + PATIENCE_SECONDS
+    while True:
+        try:
+            return await act()
+        except (BusUnavailable, FateUnknown) as error:
+            if clock() >= deadline:
+                raise
+            log.debug("bus_waited_for", reason=str(error))
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 class PublishConflict(Exception):
@@ -47,7 +68,11 @@ def may_follow(record: Dataset | None, job: Job, result: IndexResult) -> bool:
 
 
 class Publisher:
-    """The bucket ``datasets``, as a worker uses it."""
+    """The bucket ``datasets``, as a worker uses it.
+
+    What it is asked is repeatable, so a bus that is away for a moment costs that moment and not the work so
+    far; away for longer than ``PATIENCE_SECONDS``, its error is raised.
+    """
 
     def __init__(
         self,
@@ -71,7 +96,7 @@ class Publisher:
 
     async def target(self, job: Job, name: str) -> Target:
         """Where an index of *job* under the dataset's *name* goes, and what is live there."""
-        entry = await self._entry(job, name)
+        entry = await patiently(lambda: self._entry(job, name))
         live = Live()
         if entry is not None:
             live = Live(
@@ -85,6 +110,9 @@ class Publisher:
 
     async def publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
         """Make *result* what readers see; PublishConflict when another job got there first. Repeatable."""
+        await patiently(lambda: self._publish(job, result, stage))
+
+    async def _publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
         key = dataset_key(job.tenant, job.project, result.dataset)
         entry = await self._entry(job, result.dataset)
         current = entry.value if entry else None
@@ -124,6 +152,9 @@ class Publisher:
 
         0 is nothing. PublishConflict where somebody else published meanwhile.
         """
+        return await patiently(lambda: self._withdraw(job, name, generations))
+
+    async def _withdraw(self, job: Job, name: str, generations: Collection[int]) -> int:
         entry = await self._entry(job, name)
         if entry is None:
             return 0

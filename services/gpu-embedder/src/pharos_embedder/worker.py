@@ -75,6 +75,7 @@ PUT_OFF_SECONDS: Final = 1.0
 CLEAR_RETRY_SECONDS: Final = 2.0
 FAREWELL_SECONDS: Final = 3.0
 HOLDERS_SECONDS_MAX: Final = 2 * streams.WORKER_TTL_SECONDS
+TURN_SECONDS_MAX: Final = 12 * 3600.0  # more than all stages together may take
 EXIT_STUCK: Final = 70  # EX_SOFTWARE of sysexits.h: a supervisor starts it again
 
 
@@ -169,8 +170,9 @@ class Worker:
                 log.error("item_put_off", reason=error.reason)
                 await message.nak(delay=PUT_OFF_SECONDS)
             except TROUBLE as error:
-                # Nothing is settled: the bus delivers the item again, and what was done is found by content.
+                # Nothing is settled: the item comes again, and what was done is found by content.
                 log.warning("item_interrupted", reason=repr(error))
+                await _give_back(message)
             except asyncio.CancelledError:
                 with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_SECONDS):
                     await self._hand_back(item, message)
@@ -191,7 +193,9 @@ class Worker:
             return
         take = decide(item, last, died=False, now=self._now())
         if isinstance(take, Start) and last is not None:
-            await self._wait_for_its_turn(job, message)
+            if not await self._wait_for_its_turn(job, message):
+                await _give_back(message)
+                return
             # Only now: who was there when this one came may have been dying.
             before = holder(item, last)
             if before is not None and await self._is_gone(*before):
@@ -221,6 +225,10 @@ class Worker:
                 await _settle(message)
             case Ending.HANDED_BACK:
                 await self._hand_back(item, message)
+            case Ending.BEATEN:
+                # The same item came twice. Settled now, it would be gone should the other one die.
+                log.info("item_put_off", reason="another worker has just begun it")
+                await _give_back(message)
             case Ending.TAKEN | Ending.LAPSED:
                 pass  # it is another's, or will be
 
@@ -239,7 +247,10 @@ class Worker:
                 )
             case Start():
                 with self._control.watching(item, hold) as watched:
-                    await items.say(ItemStarted)
+                    try:
+                        await items.say(ItemStarted)
+                    except Superseded:
+                        return Ending.BEATEN
                     watched.began(items.sequence)
                     return await self._trying(
                         item.job, items, take.attempt, partial(self._run, item.job, take, items, hold)
@@ -384,7 +395,7 @@ class Worker:
         """No attempt at the job: nothing is said of it, and it comes again until it is done."""
         keeping = asyncio.create_task(self._renew(message))
         try:
-            await self._until_nobody_has(item.job)
+            await self._until_nobody_has(item.job, HOLDERS_SECONDS_MAX)
             await self._work.clear(item.job, item.attempt, forget=item.job.state is not JobState.FAILED)
         except Exception:
             log.exception("clearing_put_off")
@@ -398,19 +409,32 @@ class Worker:
         log.info("job_cleared")
         await _settle(message)
 
-    async def _wait_for_its_turn(self, job: Job, message: Msg) -> None:
-        """Nobody starts a job that a live worker says it has: it may not have heard yet that it lost it."""
+    async def _wait_for_its_turn(self, job: Job, message: Msg) -> bool:
+        """Whether nobody has *job* now; False when this worker is to take nothing more.
+
+        Nobody starts a job that a live worker says it has. It may not have heard yet that it lost it; or
+        the bus has forgotten, in a crash, that the item was delivered, and the work is well under way.
+        """
         keeping = asyncio.create_task(self._renew(message))
         try:
-            await self._until_nobody_has(job)
+            async with anyio.create_task_group() as tasks:
+
+                async def leave() -> None:
+                    await self._drain.begun.wait()
+                    tasks.cancel_scope.cancel()
+
+                tasks.start_soon(leave)
+                await self._until_nobody_has(job, TURN_SECONDS_MAX)
+                tasks.cancel_scope.cancel()
         finally:
             keeping.cancel()
+        return not self._drain.begun.is_set()
 
-    async def _until_nobody_has(self, job: Job) -> None:
-        """Wait for who was told to stop: it may be writing still. One that is gone writes no more."""
+    async def _until_nobody_has(self, job: Job, seconds_max: float) -> None:
+        """Wait for who is alive and says that it has *job*: it may be writing still."""
         busy: set[str] = set()
         caught_up = False
-        with anyio.move_on_after(HOLDERS_SECONDS_MAX):
+        with anyio.move_on_after(seconds_max):
             async with aclosing(self._workers.watch()) as changes:
                 async for change in changes:
                     match change:
@@ -553,9 +577,22 @@ def _tenant_in(payload: bytes) -> str:
 
 async def _settle(message: Msg) -> None:
     """Tell the queue, over a bus that may be away for a moment; if it stays away, the item comes again."""
+    await _tell(lambda: message.ack_sync(timeout=ASK_SECONDS))
+
+
+async def _give_back(message: Msg) -> None:
+    """Have the item delivered again soon, not only when the queue has waited for this worker in vain.
+
+    Later each time: deliveries are counted, and whatever is wrong must have time to pass.
+    """
+    delay = PUT_OFF_SECONDS * 2.0 ** (message.metadata.num_delivered - 1)
+    await _tell(lambda: message.nak(delay=min(delay, streams.WORK_ACK_WAIT_SECONDS)))
+
+
+async def _tell(queue: Callable[[], Awaitable[object]]) -> None:
     for _ in range(SETTLE_TRIES):
         try:
-            await message.ack_sync(timeout=ASK_SECONDS)
+            await queue()
             return
         except TROUBLE as error:
             log.debug("settling_retried", reason=repr(error))

@@ -53,8 +53,12 @@ class BusDispatcher:
         self._check()
         stop = StopItem(job_id=job.job_id, item_id=ITEM_REPOSITORY, action=action, fact=fact, at=self._now())
         await self._control.put(job.job_id, stop)
+        await self.remove_item(job.job_id)
+
+    async def remove_item(self, job_id: str) -> None:
+        self._check()
         await self._bus.api(
-            f"STREAM.PURGE.{streams.WORK}", {"filter": subjects.work_item(job.job_id, ITEM_REPOSITORY)}
+            f"STREAM.PURGE.{streams.WORK}", {"filter": subjects.work_item(job_id, ITEM_REPOSITORY)}
         )
 
     async def commands(self) -> frozenset[str]:

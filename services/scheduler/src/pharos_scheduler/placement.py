@@ -12,6 +12,7 @@ import heapq
 from bisect import bisect_left, insort
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from typing import Final
 
@@ -100,6 +101,25 @@ class Waiting:
     def rows(self) -> list[Sequence[Job]]:
         return [_Row(row) for row in self._rows.values()]
 
+    @contextmanager
+    def joined_by(self, jobs: Iterable[Job]) -> Iterator[Waiting]:
+        """These and *jobs*, while the block lasts; it must not await, since others use these."""
+        joining = [job for job in jobs if job.job_id not in self]
+        for job in joining:
+            self.add(job)
+        try:
+            yield self
+        finally:
+            for job in joining:
+                self.discard(job.job_id)
+
+    def index_in_only_row(self, job: Job) -> int | None:
+        """How many stand before *job*, where only its own row waits; None where others do."""
+        if len(self._rows) != 1:
+            return None
+        (row,) = self._rows.values()
+        return bisect_left(row, place(job), key=lambda entry: entry[0])
+
 
 class _Row(Sequence[Job]):
     """The jobs of a row, without copying it."""
@@ -161,6 +181,17 @@ def in_order(
         clock += 1
         served[job.tenant] = clock
         yield job
+
+
+def ahead(job: Job, waiting: Waiting, turns: Turns, now: datetime, ageing_seconds: float) -> int:
+    """How many of *waiting*, of which *job* is one, are served before it."""
+    index = waiting.index_in_only_row(job)
+    if index is not None:
+        return index  # nobody to take turns with
+    for before, each in enumerate(in_order(waiting, turns, now, ageing_seconds)):
+        if each.job_id == job.job_id:
+            return before
+    raise AssertionError("a job that waits has a place")
 
 
 def plan(

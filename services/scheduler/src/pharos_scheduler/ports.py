@@ -117,6 +117,10 @@ class Dispatcher(Protocol):
         """Take the job's command out of Q, if it is still there."""
         ...
 
+    async def remove_item(self, job_id: str) -> None:
+        """Take the job's item from the workers' queue."""
+        ...
+
     async def lapsed(self, job_id: str) -> QueuedCommand | None:
         """What is left of the job's command, if its time to live has passed."""
         ...

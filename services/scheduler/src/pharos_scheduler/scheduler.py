@@ -33,7 +33,7 @@ from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, QueuedCommand
 from pharos_contracts.workers.v1 import Worker
 from pharos_scheduler import deciding
 from pharos_scheduler.book import Book
-from pharos_scheduler.placement import Turns, Waiting, in_order, lane, plan, slots, start_in_seconds
+from pharos_scheduler.placement import Turns, Waiting, ahead, lane, plan, slots, start_in_seconds
 from pharos_scheduler.ports import (
     Backoffs,
     Clock,
@@ -100,6 +100,7 @@ class Scheduler:
         self._clearing: dict[str, Job] = {}
         self._workers: dict[str, Worker] = {}
         self._lost_since: dict[str, datetime] = {}
+        self._left_since: dict[str, datetime] = {}
         self._dispatches: Counter[str] = Counter()
         self._served: dict[str, int] = {}
         self._turn = 0
@@ -286,9 +287,9 @@ class Scheduler:
         self._in_flight.discard(job.job_id)
         self._lost_since.pop(job.job_id, None)
         self._dispatches.pop(job.job_id, None)
+        self.changed.set()  # its slot is free, whatever is still to be tidied
         await self._let_go(job)
         await self._store.release(job)
-        self.changed.set()
 
     async def _let_go(self, job: Job) -> None:
         """Take the command out of Q: its place is free."""
@@ -412,6 +413,7 @@ class Scheduler:
         clearing = frozenset(self._clearing)
         handed = await self._dispatcher.handed()
         await self._note_clearing(handed, clearing)
+        await self._remove_left_over(handed.jobs, now)
         for job in [job for job in self.book if self._needs_a_look(job, now, handed.jobs)]:
             async with self.book.deciding(job.job_id):
                 current = self.book.get(job.job_id)
@@ -419,6 +421,23 @@ class Scheduler:
                     await self._look_at(current, now)
         if self._served and len(self._served) > PLACES_MAX:
             self._served.clear()
+
+    async def _remove_left_over(self, handed: frozenset[str], now: datetime) -> None:
+        """Items of jobs that have ended: a bus that crashed may have forgotten that they were settled.
+
+        Nobody is given them any more, because that they were delivered it remembers.
+        """
+        left = {
+            job_id: self._left_since.get(job_id, now) for job_id in handed if self.book.get(job_id) is None
+        }
+        for job_id, since in tuple(left.items()):
+            if (now - since).total_seconds() >= LOST_SECONDS:
+                async with self.book.deciding(job_id):
+                    if self.book.get(job_id) is None:
+                        log.warning("item_left_over", job_id=job_id)
+                        await self._dispatcher.remove_item(job_id)
+                del left[job_id]
+        self._left_since = left
 
     async def release_orphans(self) -> None:
         """Let go of claims that no open job has any more.
@@ -514,17 +533,11 @@ class Scheduler:
         if len(self._waiting) > PLACES_MAX:
             waiting = len(self._waiting) + len(self._arriving)
             return Place(position=waiting, waiting=waiting, estimated_start_at=self._estimate(waiting - 1))
-        everybody = Waiting([*self._waiting, *self._arriving.values(), current])
-        ahead = self._ahead(current, everybody)
-        return Place(position=ahead + 1, waiting=len(everybody), estimated_start_at=self._estimate(ahead))
-
-    def _ahead(self, job: Job, waiting: Waiting) -> int:
-        in_flight = self._running()
-        order = in_order(waiting, self._turns(in_flight), self._now(), self._ageing_seconds)
-        for ahead, each in enumerate(order):
-            if each.job_id == job.job_id:
-                return ahead
-        raise AssertionError("a job that waits has a place")
+        with self._waiting.joined_by([*self._arriving.values(), current]) as everybody:
+            turns = self._turns(self._running())
+            before = ahead(current, everybody, turns, self._now(), self._ageing_seconds)
+            waiting = len(everybody)
+        return Place(position=before + 1, waiting=waiting, estimated_start_at=self._estimate(before))
 
     def _estimate(self, ahead: int) -> datetime | None:
         """When a job that *ahead* others precede may start; None while there is nothing to judge by."""
