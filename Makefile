@@ -49,8 +49,9 @@ test-integration: dev ## Tests against a real bus, real stores, real SQL; and of
 test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest tests/e2e -m 'not chaos' $(ARGS)
 
-test-faults: dev ## The most telling faults, and the page that they are told on
+test-faults: dev ## The most telling faults, and random lives of jobs
 	$(PYTHON) -m pytest tests/faults -m 'not chaos' $(ARGS)
+	$(PYTHON) -m pytest -n 2 tests/stateful -m 'not chaos' $(ARGS)
 
 faults: dev ## Every fault, in every part, at every moment; writes docs/reliability.md
 	$(PYTHON) -m tests.faults $(ARGS)

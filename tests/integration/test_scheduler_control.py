@@ -42,7 +42,11 @@ from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import decode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.streams import BusLimits, declare
+from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_scheduler.app import _lead, utc_now
+from pharos_scheduler.dispatcher import BusDispatcher
+from pharos_scheduler.items import BusItems
+from pharos_scheduler.job_store import BusJobStore
 from pharos_scheduler.settings import Settings
 from pharos_service.asking import ask as ask_service
 from pharos_service.buckets import Bucket
@@ -466,6 +470,68 @@ async def test_a_pause_that_a_crash_interrupts_does_not_keep_the_job_from_going_
         assert (again.job.job_id, again.attempt) == (wanted.job_id, 1)
 
 
+@pytest.mark.parametrize(
+    ("before", "action", "written"),
+    [
+        (JobState.FAILED, Action.RETRY, JobState.RETRYING),
+        (JobState.FAILED, Action.RETRY, JobState.QUEUED),
+        (JobState.PAUSED, Action.RESUME, JobState.QUEUED),
+        (JobState.QUEUED, Action.PAUSE, JobState.PAUSED),
+    ],
+)
+async def test_a_command_that_a_leader_carried_out_with_its_last_words_goes_on_with_the_next_one(
+    bus: Bus, before: JobState, action: Action, written: JobState
+) -> None:
+    """They were on their way for so long that the next one had looked already; the command comes again."""
+    wanted = command(1)
+    async with leading(bus):
+        await submit(bus, wanted)
+        await job_when(bus, wanted, is_in(JobState.QUEUED))
+        if before is JobState.PAUSED:
+            await control(bus, wanted.job_id, Action.PAUSE)
+        if before is JobState.FAILED:
+            await announce(bus)
+            item, message = await take(bus)
+            await say(bus, item, ItemFailed, error="No", code="repository_not_found", cleared=True)
+            await message.ack()
+        await job_when(bus, wanted, is_in(before))
+    async with leading(bus):
+        # It answers behind all that it looked at.
+        assert (await control(bus, "another", Action.PAUSE)).status == 404
+        asked = (await bus.api(f"STREAM.INFO.{streams.CONTROL}"))["state"]["last_seq"] + 1
+        await write_as_the_last_leader(bus, wanted, written, control=asked)
+
+        answer = await control(bus, wanted.job_id, action)
+
+        assert isinstance(answer, Controlled)
+        if action is not Action.PAUSE:
+            await announce(bus)
+            again, _ = await take(bus, seconds=5)
+            assert again.job.job_id == wanted.job_id
+        else:
+            assert (await control(bus, wanted.job_id, Action.RESUME)).job.state is JobState.QUEUED
+
+
+async def write_as_the_last_leader(bus: Bus, wanted: SubmitJob, state: JobState, *, control: int) -> None:
+    """The event by which *wanted* comes to *state*, as command number *control* asked."""
+    store = BusJobStore(bus, utc_now, lambda: None)
+    tracked = await store.load(wanted.tenant, wanted.job_id)
+    assert tracked is not None
+    await store.claim(tracked.job)
+    fact = tracked.sequence
+    if state is JobState.PAUSED:
+        fact = await BusItems(bus, utc_now).take_away(tracked.job, ItemPaused, None)
+    job = replace(
+        tracked.job,
+        state=state,
+        control=control,
+        facts_after=fact,
+        next_attempt_at=utc_now() if state is JobState.RETRYING else None,
+        paused_at=utc_now() if state is JobState.PAUSED else None,
+    )
+    await store.record(job, tracked.sequence)
+
+
 async def test_a_job_that_came_and_went_while_no_scheduler_ran_is_known_to_its_owner(
     bus: Bus,
 ) -> None:
@@ -493,6 +559,17 @@ async def test_a_leader_that_wakes_up_late_can_change_nothing(bus: Bus) -> None:
     assert isinstance(raised.value, LeaseLost) or raised.group_contains(LeaseLost)
     assert await events_of(bus, wanted) == []
     assert await messages_in(bus, streams.WORK) == 0
+
+
+async def test_an_item_that_is_with_the_workers_is_not_handed_out_beside_itself(bus: Bus) -> None:
+    wanted = job_of(command(1), 1)
+    item = WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1, term=1)
+    for term in (1, 2):  # what makes them the same is not their message id: it names the term
+        await BusDispatcher(bus, utc_now, lambda: None).dispatch(replace(item, term=term))
+    assert await messages_in(bus, streams.WORK) == 1
+    await take(bus)
+    await BusDispatcher(bus, utc_now, lambda: None).dispatch(replace(item, term=3))
+    assert await messages_in(bus, streams.WORK) == 1
 
 
 async def test_what_a_leader_hands_out_carries_its_term(bus: Bus) -> None:

@@ -136,6 +136,7 @@ class Owners:
             tenant_queue_max=0,
             now=now_here,
             new_job_id=lambda: job_id,
+            jobs_of_the_day=nobody,
             deadline_seconds=SUBMIT_SECONDS,
         )
 

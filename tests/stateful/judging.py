@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import Any, Final
 
 import msgspec
@@ -18,6 +18,9 @@ from pharos_contracts.jobs.v1 import (
     ItemStarted,
     Job,
     JobEvent,
+    JobQueued,
+    JobStarted,
+    is_expired,
 )
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import decode
@@ -25,11 +28,11 @@ from pharos_contracts.rpc import Refused
 from pharos_gateway.submitting import QueueFull, QueueUnavailable, Submitted
 from pharos_service.bus import Bus
 from tests.stateful.asking import Asked, Sent
-from tests.stateful.shelf import PUBLISHED, WROTE, Deed, Row
+from tests.stateful.shelf import BEGAN, PUBLISHED, WROTE, Deed, Row
 from tests.stateful.short_times import WORKER
 
 # A worker that hears of a cancel stops at once; one that the bus cannot reach, when its hold has lapsed.
-HEARD_SECONDS_MAX: Final = 0.5
+HEARD_SECONDS_MAX: Final = 0.6
 STOP_SECONDS_MAX: Final = WORKER.lapse + 1.0
 RECOVERY_SECONDS: Final = 3.0
 # That a command was carried out, the server writes down a moment later: killed in between, it asks again.
@@ -40,6 +43,7 @@ OUTCOME: Final[Mapping[Action, JobState]] = {
     Action.CANCEL: JobState.CANCELLED,
     Action.RETRY: JobState.RETRYING,
 }
+_STOPPED: Final = frozenset({JobState.PAUSED, JobState.CANCELLED})
 _WITHOUT_RESULT: Final = frozenset({JobState.CANCELLED, JobState.FAILED, JobState.SKIPPED})
 
 
@@ -66,6 +70,14 @@ class Trouble(msgspec.Struct, frozen=True):
     crashed: bool
 
 
+class Harm(msgspec.Struct):
+    """When a process was dead, frozen or kept from the bus; in seconds. ``ended``: and well again."""
+
+    instance: str
+    began: float
+    ended: float = float("inf")
+
+
 class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     """Everything that is known of a history."""
 
@@ -76,9 +88,14 @@ class Evidence(msgspec.Struct, frozen=True, kw_only=True):
     deeds: Sequence[Deed]
     rows: Sequence[Row]
     slots: int
-    harmed: frozenset[str]
+    harms: Sequence[Harm]
     troubles: Sequence[Trouble]
     doubled: frozenset[str]
+
+    @property
+    def harmed(self) -> frozenset[str]:
+        """The instances that ever may have looked dead."""
+        return frozenset(harm.instance for harm in self.harms)
 
     def events(self) -> dict[str, list[Told]]:
         """The events of each job, in order."""
@@ -127,6 +144,7 @@ def faults(evidence: Evidence) -> list[str]:
         *_same_work(evidence),
         *_commands(evidence),
         *_uncalled(evidence),
+        *_started(evidence),
         *_published(evidence),
         *_left_over(evidence),
         *_late_writes(evidence),
@@ -167,9 +185,17 @@ def _same_work(evidence: Evidence) -> Iterator[str]:
         if job.state in TERMINAL:
             doing.discard(job.job_id)
             continue
+        if _is_told_late(each):
+            continue
         if job.job_id not in doing and doing:
             yield f"Job {job.job_id} opens (event {each.sequence}) while {doing} does the same work."
         doing.add(job.job_id)
+
+
+def _is_told_late(told: Told) -> bool:
+    """Whether its time was over when its job's first event was written: it came and went while nobody led."""
+    job = told.event.job
+    return isinstance(told.event, JobQueued) and is_expired(job, datetime.fromtimestamp(told.at, UTC))
 
 
 def _commands(evidence: Evidence) -> Iterator[str]:
@@ -251,6 +277,21 @@ def _uncalled(evidence: Evidence) -> Iterator[str]:
             before = job.control
 
 
+def _started(evidence: Evidence) -> Iterator[str]:
+    """A job runs because a worker said so of this attempt, after whatever was taken from workers before."""
+    said: dict[str, list[tuple[int, int]]] = defaultdict(list)
+    for each in evidence.told:
+        if isinstance(each.event, ItemEvent):
+            said[each.event.job_id].append((each.event.attempt, each.sequence))
+        elif isinstance(each.event, JobStarted):
+            job = each.event.job
+            if not any(
+                attempt == job.attempt and job.facts_after < sequence
+                for attempt, sequence in said[job.job_id]
+            ):
+                yield f"Job {job.job_id} runs (event {each.sequence}) by no worker's word of it."
+
+
 def _published(evidence: Evidence) -> Iterator[str]:
     """One run of a job is published where it completed, and none where it did not."""
     published: dict[str, list[str]] = defaultdict(list)
@@ -282,29 +323,33 @@ def _left_over(evidence: Evidence) -> Iterator[str]:
 
 
 def _late_writes(evidence: Evidence) -> Iterator[str]:
-    """Who was told that a job is cancelled sees nothing of it written later than a worker needs to stop."""
+    """Who was told that a job is stopped sees no run write that began before, once a worker has had time."""
+    began = {deed.run: deed.at for deed in evidence.deeds if deed.what == BEGAN}
     for asked in evidence.asked:
         for answer in asked.answers[:1]:
             said = answer.said
-            if not isinstance(said, Controlled) or said.job.state is not JobState.CANCELLED:
+            if not isinstance(said, Controlled) or said.job.state not in _STOPPED:
                 continue
             for deed in evidence.deeds:
-                if deed.what != WROTE or deed.job_id != asked.job_id or deed.attempt > said.job.attempt:
+                if deed.what != WROTE or deed.job_id != asked.job_id or began[deed.run] > answer.at:
                     continue
-                reached = deed.by not in evidence.harmed and not _is_troubled(evidence, answer.at)
+                reached = _is_reached(evidence, deed.by, answer.at)
                 if deed.at > answer.at + (HEARD_SECONDS_MAX if reached else STOP_SECONDS_MAX):
                     yield (
                         f"{deed.by} wrote for job {deed.job_id}, attempt {deed.attempt}, "
-                        f"{deed.at - answer.at:.1f} s after its owner was told that it is cancelled."
+                        f"{deed.at - answer.at:.1f} s after its owner was told that it is {said.job.state}."
                     )
                     break
 
 
-def _is_troubled(evidence: Evidence, at: float) -> bool:
-    """Whether the server was away around then, or so shortly before that not everybody is back."""
-    return any(
-        trouble.began < at + HEARD_SECONDS_MAX and at < trouble.ended + RECOVERY_SECONDS
-        for trouble in evidence.troubles
+def _is_reached(evidence: Evidence, instance: str, at: float) -> bool:
+    """Whether that worker hears what is said then: all is well around it, and has been for a while."""
+    begun = at + HEARD_SECONDS_MAX
+    return not any(
+        trouble.began < begun and at < trouble.ended + RECOVERY_SECONDS for trouble in evidence.troubles
+    ) and not any(
+        harm.instance == instance and harm.began < begun and at < harm.ended + RECOVERY_SECONDS
+        for harm in evidence.harms
     )
 
 
@@ -341,11 +386,16 @@ def _capacity(evidence: Evidence) -> Iterator[str]:
 
 
 def _poison(evidence: Evidence) -> Iterator[str]:
-    """Only a job whose workers died, or looked as if they had, is taken for poison."""
+    """Only a job whose workers died, or looked as if they had, is taken for poison.
+
+    Who leaves cannot hand back an item that is in the queue twice: for the copy that is a death, too.
+    """
     started: dict[str, set[str]] = defaultdict(set)
     for each in evidence.told:
         if isinstance(each.event, ItemStarted):
             started[each.event.job_id].add(each.event.instance)
     for job_id, job in evidence.last().items():
-        if job.code == "poison" and len(started[job_id] & evidence.harmed) < 2:
+        if job.code != "poison" or job_id in evidence.doubled:
+            continue
+        if len(started[job_id] & evidence.harmed) < 2:
             yield f"Job {job_id} is taken for poison; of its workers {started[job_id]} not two died."

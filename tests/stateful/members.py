@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import aclosing, asynccontextmanager, contextmanager, suppress
@@ -30,6 +31,7 @@ from pharos_service.bus import TROUBLE, Bus, connect
 from pharos_service.lease import Held, Lease, lead
 from pharos_service.pull import durable
 from pharos_service.settings import ServiceSettings
+from tests.stateful.judging import Harm
 from tests.stateful.labour import Day, Labour
 from tests.stateful.logbook import Logbook
 from tests.stateful.processes import Clock, Process
@@ -43,8 +45,8 @@ BACK_SECONDS: Final = 0.2
 class Member:
     """One name, whatever process has it at the moment. ``errors`` is what processes of it ended with.
 
-    ``harmed`` are the instances of a worker that were killed, frozen or kept from the bus: nobody else may be
-    taken for dead.
+    ``harms`` are the times at which an instance of a worker was killed, frozen or kept from the bus: nobody
+    else may be taken for dead.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class Member:
         self.clock = Clock()
         self.drain = Drain()
         self.instance = ""
-        self.harmed: set[str] = set()
+        self.harms: list[Harm] = []
         self.errors: list[BaseException] = []
         self.process: Process | None = None
         self._back_seconds = BACK_SECONDS
@@ -104,10 +106,10 @@ class Member:
         if self.process is not None:
             self.process.kill()
 
-    def freeze(self) -> None:
-        self.harm()
+    def freeze(self) -> Harm:
         if self.process is not None:
             self.process.freeze()
+        return self.harm()
 
     def thaw(self) -> None:
         if self.process is not None:
@@ -117,9 +119,10 @@ class Member:
         if self.process is not None:
             self.process.tell(act)
 
-    def harm(self) -> None:
-        """Something happens to the process that may look like its death."""
-        self.harmed.add(self.instance)
+    def harm(self) -> Harm:
+        """Something happens to the process that may look like its death; whoever ends it says so there."""
+        self.harms.append(Harm(self.instance, time.time()))
+        return self.harms[-1]
 
 
 def scheduler(name: str, proxy: Proxy, logbook: Logbook) -> Member:

@@ -219,6 +219,7 @@ def _rows(workers: int) -> list[st.SearchStrategy[Steps]]:
         *[_some_of(alone).map(lambda step: (step,))] * 8,
         _interrupted(faults, submit, Action.PAUSE, Action.RESUME),
         _interrupted(faults, submit, Action.CANCEL, Action.RETRY),
+        _stopped(),
         _replaced(),
         _rivals(),
     ]
@@ -273,6 +274,24 @@ def _interrupted(
     job = LAST if begun else draw(st.integers(0, 9))
     between = draw(st.lists(_some_of([fault, wait]), max_size=2))
     return (*begun, draw(fault), Ask(action=stop, job=job), *between, Ask(action=go, job=job))
+
+
+@st.composite
+def _stopped(draw: st.DrawFn) -> Steps:
+    """A job is stopped soon after its start, between two looks of its worker at the queue, or near its end.
+
+    Nothing else need be wrong with anything.
+    """
+    long = draw(st.booleans())
+    submit = Submit(
+        tenant=2,  # nobody is in its way
+        repository=draw(st.integers(0, 2)),
+        priority=Priority.URGENT,
+        days=(Day.LONG,) if long else (),
+    )
+    moment = Wait(seconds=draw(st.sampled_from((0.1, 0.87, 0.87) if long else (0.1, 0.12, 0.14, 0.16))))
+    action = draw(st.sampled_from((Action.PAUSE, Action.CANCEL)))
+    return submit, moment, Ask(action=action, job=LAST), Wait(seconds=0.5)
 
 
 @st.composite

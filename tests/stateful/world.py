@@ -31,7 +31,7 @@ from pharos_service.bus_check import Unanswered, take_snapshot
 from pharos_service.lease import Lease
 from pharos_service.settings import ServiceSettings
 from tests.stateful.asking import Owners
-from tests.stateful.judging import Trouble
+from tests.stateful.judging import Harm, Trouble
 from tests.stateful.labour import Day
 from tests.stateful.logbook import Logbook
 from tests.stateful.members import Member, deliveries, history, scheduler, worker
@@ -229,17 +229,19 @@ class World:
 
     async def _freeze(self, member: Member, seconds: float) -> None:
         process = member.process
-        member.freeze()
+        harm = member.freeze()
         await asyncio.sleep(seconds)
         if process is not None:
             process.thaw()
+        harm.ended = time.time()
 
     async def _disconnect(self, who: Who, seconds: float, *, cut: bool) -> None:
+        harm: Harm | None = None
         if who is Who.GATEWAY:
             proxy = self._gateway
         else:
             member = await self._member(who)
-            member.harm()
+            harm = member.harm()
             proxy = member.proxy
         if cut:
             proxy.cut()
@@ -247,6 +249,8 @@ class World:
             proxy.hold()
         await asyncio.sleep(seconds)
         proxy.heal()
+        if harm is not None:
+            harm.ended = time.time()
 
     async def _restart_bus(self, down_seconds: float) -> None:
         async with self._bus_lock:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import random
+import secrets
 import shutil
 import signal
 import socket
@@ -28,19 +28,38 @@ def free_port() -> int:
 
     Of those a client that keeps knocking may be given the very port as its own, and so connect to itself.
     """
+    with _reserved() as place:
+        port: int = place.getsockname()[1]
+    return port
+
+
+def _reserved() -> socket.socket:
+    """A port that is nobody else's until this is closed: it is bound, and only a server may listen on it.
+
+    Drawn from the system: ``random`` draws the same ports in every process in which hypothesis has seeded it.
+    """
     for _ in range(200):
-        port = random.randrange(12_000, 30_000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
+        place = socket.socket()
+        try:
+            place.bind(("127.0.0.1", 12_000 + secrets.randbelow(18_000)))
+        except OSError:
+            place.close()
+            continue
+        # Only now: two that say so before may bind the same port. A server says so too, and may listen there.
+        place.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        return place
     raise RuntimeError("no free port was found")
 
 
 class NatsServer:
-    """Start it with ``with``. ``kill`` and ``start`` make a crash and a recovery on the same store."""
+    """Start it with ``with``. ``kill`` and ``start`` make a crash and a recovery on the same store.
+
+    Its port stays its own while it is down: who knocks there then must not find the server of another test.
+    """
 
     def __init__(self) -> None:
-        self.port = free_port()
+        self._place = _reserved()
+        self.port: int = self._place.getsockname()[1]
         self.directory = Path(tempfile.mkdtemp(prefix="pharos-nats-"))
         self._process: subprocess.Popen[bytes] | None = None
         configuration = self.directory / "nats.conf"
@@ -93,4 +112,5 @@ class NatsServer:
     ) -> None:
         if self._process is not None and self._process.poll() is None:
             self.kill()
+        self._place.close()
         shutil.rmtree(self.directory, ignore_errors=True)

@@ -95,6 +95,7 @@ class Shared(Generic[T]):
         """The answer; raises what the question raises."""
         if self._following is None:
             self._following = asyncio.create_task(self._after(self._asked))
+            self._following.add_done_callback(_heard)
         return await asyncio.shield(self._following)
 
     async def _after(self, asked: asyncio.Task[T] | None) -> T:
@@ -102,6 +103,12 @@ class Shared(Generic[T]):
             await asyncio.wait([asked])
         self._asked, self._following = self._following, None
         return await self._question()
+
+
+def _heard(asked: asyncio.Task[T]) -> None:
+    """Whoever asked may have gone since: an error that nobody waits for is no news."""
+    if not asked.cancelled():
+        asked.exception()
 
 
 class Queue:

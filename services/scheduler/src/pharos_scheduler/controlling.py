@@ -106,11 +106,13 @@ class Controller:
             if tracked is None:
                 return NOT_FOUND
             if sequence <= tracked.job.control:
-                await self._take_effect(tracked.job, sequence)
-                return Controlled(job=tracked.job)
+                return await self._go_on(tracked, sequence)
             try:
                 return await self._act(command, tracked, sequence)
             except IllegalTransition as error:
+                current = await self._reload(tracked)
+                if sequence <= current.job.control:
+                    return await self._go_on(current, sequence)
                 return Refused(
                     code="invalid_transition",
                     detail=f"Cannot {command.action} a {error.state} job",
@@ -128,6 +130,25 @@ class Controller:
             if timer is not None and tenant in (None, timer.tenant):
                 return await self._scheduler.lapsed(timer)
         return tracked
+
+    async def _go_on(self, tracked: Tracked, sequence: int) -> Controlled:
+        """Do what must follow a command that was written already, perhaps after this leader had looked.
+
+        The last words of a leader that is gone may have been on their way for as long.
+        """
+        job = tracked.job
+        if job.control == sequence:
+            await self._take_effect(job)
+            if job.state is JobState.RETRYING and await self._is_untouched(job):
+                tracked = await self._end_backoff(tracked)
+            elif job.state is JobState.QUEUED:
+                self._scheduler.take_up(tracked)
+        return Controlled(job=tracked.job)
+
+    async def _is_untouched(self, job: Job) -> bool:
+        """Whether no worker has said anything of *job* since it was asked for again."""
+        last = await self._items.last(job)
+        return last is None or last.sequence <= job.facts_after
 
     async def _act(self, command: ControlJob, tracked: Tracked, sequence: int) -> Answer:
         match command.action:
@@ -176,7 +197,7 @@ class Controller:
             )
             written = await self._book.write_over(tracked, decide)
             assert written is not None, "a decision that never declines is written"
-            await self._take_effect(written.job, sequence)
+            await self._take_effect(written.job)
             return Controlled(job=written.job)
         raise BusError(f"the item of job {tracked.job.job_id} changed {TRIES_MAX} times")
 
@@ -185,9 +206,9 @@ class Controller:
         assert found is not None, "a job that was written has a last event"
         return found
 
-    async def _take_effect(self, job: Job, sequence: int) -> None:
+    async def _take_effect(self, job: Job) -> None:
         """What must follow a stop that was written: nothing of it queued, worked on or left."""
-        if job.control != sequence or job.state not in (JobState.PAUSED, JobState.CANCELLED):
+        if job.state not in (JobState.PAUSED, JobState.CANCELLED):
             return
         action = Action.PAUSE if job.state is JobState.PAUSED else Action.CANCEL
         await self._dispatcher.withdraw(job, action, job.facts_after)
@@ -219,10 +240,14 @@ class Controller:
             ),
         )
         assert written is not None, "a decision that never declines is written"
+        return Controlled(job=(await self._end_backoff(written)).job)
+
+    async def _end_backoff(self, tracked: Tracked) -> Tracked:
+        """What its owner asks for again waits for nothing but a worker."""
         queued = await self._book.write_over(
-            written, lambda job: deciding.due(job) if job.state is JobState.RETRYING else None
+            tracked, lambda job: deciding.due(job) if job.state is JobState.RETRYING else None
         )
-        return Controlled(job=(queued or written).job)
+        return queued or tracked
 
     async def _replay(self, command: ReplayDeadLetter, sequence: int) -> Answer:
         letter = await self._letters.get(command.tenant, command.letter_id)

@@ -251,6 +251,15 @@ class Scheduler:
             if tracked is not None:
                 await self._requeue(tracked, attempt)
 
+    def take_up(self, tracked: Tracked) -> None:
+        """A queued job that another leader may have had go on after this one had looked."""
+        job = tracked.job
+        if job.job_id not in self._in_flight and deciding.waits_outside(job):
+            self.book.recovered(tracked)
+            self._waiting.add(job)
+            self._unread.add(job.job_id)
+            self.changed.set()
+
     def meet(self, worker: Worker) -> None:
         self._workers[worker.name] = worker
         self.changed.set()
