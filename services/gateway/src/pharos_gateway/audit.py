@@ -31,7 +31,7 @@ log = structlog.get_logger()
 KEPT_MAX: Final = 10_000
 AT_ONCE: Final = 32
 RETRY_SECONDS: Final = 0.25
-# What a request started goes first: to write of it at once would cost the start of its job half a millisecond.
+# What a request started goes first: to write of it at once would delay its job by half a millisecond.
 BEHIND_SECONDS: Final = 0.05
 TARGET_LENGTH_MAX: Final = 256
 READS: Final = {"reads": True}  # the ``opt`` of a route that changes nothing although it is a POST
