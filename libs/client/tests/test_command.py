@@ -241,7 +241,9 @@ def test_a_failed_job_says_its_sentence_and_exits_1(
 ) -> None:
     gateway.routes["/api/v1/jobs/3"] = FAILED
     assert call(["ingest", URL, "--watch"]) == 1
-    assert "error: Failed to clone repository" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "error: Failed to clone repository" in out
+    assert "Once that is put right: " in out and "job retry 3" in out
 
 
 def test_ctrl_c_leaves_the_job_running_and_says_so(gateway: FakeGateway) -> None:

@@ -226,6 +226,9 @@ def _tell_ended(session: Session, job: Job) -> None:
     if job.state == "completed":
         dataset = f' --dataset "{line(job.result.dataset)}"' if job.result and job.result.dataset else ""
         session.say(f'Next: {rendering.program()} search "where are errors handled?"{dataset}')
+    elif job.state in {"failed", "cancelled"}:
+        when = "Once that is put right" if job.state == "failed" else "Should it run after all"
+        session.say(f"{when}: {rendering.program()} job retry {job.number or job.job_id}")
     elif not job.is_done:
         session.say(f"Try again with: {rendering.program()} ingest {line(job.repository)} --watch")
 
