@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
-from typing import Any, Final
+from collections.abc import Awaitable, Mapping
+from typing import Any, Final, TypeVar
 
 import msgspec
 import nats.errors
@@ -24,6 +24,8 @@ from pharos_contracts.message import encode
 from pharos_service.settings import ServiceSettings
 
 log = structlog.get_logger()
+
+T = TypeVar("T")
 
 REQUEST_TIMEOUT_SECONDS: Final = 1.5
 API_TIMEOUT_SECONDS: Final = 2.5  # some of them look at everything that a stream holds
@@ -75,6 +77,25 @@ class Stored(msgspec.Struct, frozen=True):
 
 # Whatever a call over a connection may raise when that connection, or the server behind it, has trouble.
 TROUBLE: Final = (BusError, nats.errors.Error, TimeoutError, OSError)
+
+
+async def heeding(answer: Awaitable[T]) -> T:
+    """What *answer* is; CancelledError also where the wait for it was cancelled and did not say so.
+
+    ``asyncio.wait_for`` of Python 3.11, in which the client waits, swallows a cancellation that comes along
+    with an answer: a loop of questions that was told to end would go on for ever.
+    """
+    task = asyncio.current_task()
+    before = 0 if task is None else task.cancelling()
+    try:
+        found = await answer
+    except Exception as error:
+        if task is not None and task.cancelling() > before:
+            raise asyncio.CancelledError from error
+        raise
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+    return found
 
 
 def connection_options(settings: ServiceSettings, name: str) -> dict[str, Any]:
@@ -150,7 +171,9 @@ class Bus:
                 found["Nats-Expected-Last-Subject-Sequence-Subject"] = expect_scope
         payload = message if isinstance(message, bytes) else encode(message)
         try:
-            return await self.jetstream.publish(subject, payload, timeout=timeout, headers=found or None)
+            return await heeding(
+                self.jetstream.publish(subject, payload, timeout=timeout, headers=found or None)
+            )
         except nats.js.errors.APIError as error:
             raise _refusal(error.code, error.err_code, error.description) from error
         except nats.js.errors.NoStreamResponseError as error:
@@ -177,10 +200,12 @@ class Bus:
         if not self.connected:
             raise BusUnavailable("Not connected to the bus")
         try:
-            reply = await self.client.request(
-                f"$JS.API.DIRECT.GET.{stream}",
-                json.dumps(request).encode(),
-                timeout=REQUEST_TIMEOUT_SECONDS,
+            reply = await heeding(
+                self.client.request(
+                    f"$JS.API.DIRECT.GET.{stream}",
+                    json.dumps(request).encode(),
+                    timeout=REQUEST_TIMEOUT_SECONDS,
+                )
             )
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise BusUnavailable("The bus does not answer") from error
@@ -197,8 +222,10 @@ class Bus:
         if not self.connected:
             raise BusUnavailable("Not connected to the bus")
         try:
-            reply = await self.client.request(
-                f"$JS.API.{subject}", json.dumps(request or {}).encode(), timeout=API_TIMEOUT_SECONDS
+            reply = await heeding(
+                self.client.request(
+                    f"$JS.API.{subject}", json.dumps(request or {}).encode(), timeout=API_TIMEOUT_SECONDS
+                )
             )
         except (nats.errors.Error, TimeoutError, OSError) as error:
             raise BusUnavailable("JetStream does not answer") from error
@@ -213,7 +240,7 @@ class Bus:
         if not self.connected:
             raise BusUnavailable("Not connected to the bus")
         try:
-            return await self.client.request(subject, payload, timeout=timeout)
+            return await heeding(self.client.request(subject, payload, timeout=timeout))
         except nats.errors.NoRespondersError as error:
             raise BusUnavailable("Nobody answers this question at the moment") from error
         except (nats.errors.TimeoutError, TimeoutError) as error:
