@@ -14,6 +14,7 @@ from typing import Any
 
 import httpx
 import pytest
+from msgspec.structs import replace
 from structlog.testing import capture_logs
 
 from pharos_contracts import streams, subjects
@@ -27,10 +28,11 @@ from pharos_gateway.rotate_secrets import rotate
 from pharos_gateway.sealing import Sealer
 from pharos_scheduler.job_store import BusJobStore
 from pharos_scheduler.push_store import BusPushes
-from pharos_scheduler.pushes import Pushes
+from pharos_scheduler.pushes import HeldPushes, Pushes, newest
 from pharos_scheduler.schedule_store import BusSubmissions
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
+from pharos_service.lease import LeaseLost
 from pharos_service.settings import Secret
 from tests.support.gateway import BEARER, client, now, settings, until_ready
 from tests.support.keys import issue, with_key
@@ -419,6 +421,45 @@ async def test_a_push_that_has_waited_for_too_long_is_given_up(http: httpx.Async
     await pushes.due(push_due(push), held.pushes)
     assert await queued(bus) == []
     assert await store.held(push_due(push)) is None
+
+
+async def test_pushes_that_rest_join_one_that_came_meanwhile(http: httpx.AsyncClient, bus: Bus) -> None:
+    first = await a_push(http, bus)
+    then = replace(
+        first,
+        before=sha(1),
+        job=replace(first.job, job_id="then", source=replace(first.job.source, sha=sha(2))),
+    )
+    pushes, store = leader(bus)
+    due = push_due(first)
+    await pushes.arrive(first)
+    rested = await store.held(due)
+    assert rested is not None and rested.pushes is not None
+    await bus.api(f"STREAM.PURGE.{streams.SCHED}")
+    await pushes.arrive(then)
+    await pushes.due(due, rested.pushes)
+    assert await queued(bus) == []
+    held = await store.held(due)
+    assert held is not None and held.pushes is not None
+    assert set(held.pushes.pushes) == {first, then}
+    assert held.pushes.since == rested.pushes.since
+    assert newest(held.pushes.pushes) == then
+
+
+async def test_of_two_leaders_that_hold_a_push_one_wins_and_a_late_one_changes_nothing(
+    http: httpx.AsyncClient, bus: Bus
+) -> None:
+    def lost() -> None:
+        raise LeaseLost
+
+    push = await a_push(http, bus)
+    due, pushes = push_due(push), HeldPushes(pushes=(push,), since=now())
+    later = now() + timedelta(days=1)
+    assert await BusPushes(bus, may_write).hold(due, pushes, later, 0)
+    assert not await BusPushes(bus, may_write).hold(due, pushes, later, 0)
+    with pytest.raises(LeaseLost):
+        await BusPushes(bus, lost).hold(due, pushes, later, 1)
+    assert await messages_in(bus, streams.SCHED) == 1
 
 
 async def test_what_is_held_and_cannot_be_read_is_replaced(http: httpx.AsyncClient, bus: Bus) -> None:
