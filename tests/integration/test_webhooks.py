@@ -490,3 +490,6 @@ async def test_a_watch_of_another_gateway_is_known_within_a_moment(
         # What follows from a push is decided by the bucket itself, not by what was heard of it.
         assert (await deliver(other, made["secret"], body())).status_code == 401
     assert await Bucket(bus, streams.KV_WATCHES, Watch).get(f"default.{made['id']}") is None
+    tombstone = await bus.last(f"KV_{streams.KV_WATCHES}", f"$KV.{streams.KV_WATCHES}.>")
+    assert tombstone is not None
+    assert tombstone.headers["Nats-TTL"] == "86400"  # else the bucket would fill with what is gone

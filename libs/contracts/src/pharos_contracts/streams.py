@@ -419,6 +419,7 @@ def declare(limits: BusLimits) -> Bus:
             writers="gateway",
             readers="gateway",
             max_bytes=16 * MiB,
+            message_ttl=True,  # of the tombstones of deleted watches
         ),
         Stream(
             name=f"OBJ_{OBJ_UPLOADS}",

@@ -31,6 +31,8 @@ WATCHES_PER_REPOSITORY_MAX: Final = 10  # of one tenant: what is sent is compare
 BRANCHES_MAX: Final = 20
 SECRET_BYTES: Final = 32
 TRIES_MAX: Final = 5
+# A gateway that was away for longer looks a watch up before anything follows from it.
+TOMBSTONE_SECONDS: Final = 86_400
 PATH: Final = "/webhooks/github"
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
@@ -211,7 +213,7 @@ class Watching:
             entry = await self._entry(sight, watch_id)
             if entry is None:
                 return False
-            if await self._bucket.delete(entry.key, entry.revision):
+            if await self._bucket.delete(entry.key, entry.revision, tombstone_seconds=TOMBSTONE_SECONDS):
                 self._store.forget(entry.key)
                 return True
         raise BusRefused("The webhook is being changed by somebody else")
