@@ -28,8 +28,9 @@ from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.search.v1 import Search, SearchAnswer
-from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES
+from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
+from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
 from pharos_gateway.settings import Settings
 from pharos_service.buckets import Bucket
@@ -67,6 +68,7 @@ class Open(Enum):
     EDITOR = "editors"
     TENANT_EDITOR = "editors whose key is for the whole tenant"
     ADMIN = "admins"
+    SIGNED = "whoever signs what they send"
 
 
 # Whether a route is about one thing of the tenant, all of them, something new in the project ``default``, or
@@ -98,6 +100,11 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/schedules"): (Open.EDITOR, DEFAULT),
     ("GET", "/api/v1/schedules/{schedule_id}"): (Open.VIEWER, ONE),
     ("DELETE", "/api/v1/schedules/{schedule_id}"): (Open.EDITOR, ONE),
+    ("GET", "/api/v1/webhooks"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/webhooks"): (Open.EDITOR, DEFAULT),
+    ("GET", "/api/v1/webhooks/{watch_id}"): (Open.VIEWER, ONE),
+    ("DELETE", "/api/v1/webhooks/{watch_id}"): (Open.EDITOR, ONE),
+    ("POST", "/webhooks/github"): (Open.SIGNED, NONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
@@ -120,6 +127,8 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
     ("POST", "/projects/{project}/query"): {"query": "x"},
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
+    ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
+    ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -172,6 +181,17 @@ class World:
             created_by="ada",
         )
         await Bucket(self.bus, KV_SCHEDULES, Schedule).put("acme.nightly", schedule)
+        watch = Watch(
+            watch_id="watch",
+            tenant="acme",
+            source=SOURCE,
+            repository_key=SOURCE.identity,
+            project="atlas",
+            sealed="?",
+            created_at=now(),
+            created_by="ada",
+        )
+        await Bucket(self.bus, KV_WATCHES, Watch).put("acme.watch", watch)
         dataset = Dataset(
             tenant="acme",
             project="atlas",
@@ -231,6 +251,7 @@ class World:
             "action": "pause",
             "schedule_id": "nightly",
             "letter_id": "letter",
+            "watch_id": "watch",
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -291,6 +312,8 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
     """(the statuses that are right, None is any but a refusal; whether acme's things are in the answer)."""
     if open_to is Open.EVERYBODY:
         return None, False
+    if open_to is Open.SIGNED:
+        return {401}, False
     if who in ("wrong", "expired", "disabled"):
         return {401}, False
     if who == "none":
@@ -334,6 +357,7 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             (f"/api/v1/jobs/{JOB.job_id}", f"/api/v1/jobs/{job(99).job_id}"),
             (f"/api/v1/jobs/{JOB.number}", "/api/v1/jobs/99"),
             ("/api/v1/schedules/nightly", "/api/v1/schedules/never"),
+            ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])

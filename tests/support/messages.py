@@ -23,6 +23,7 @@ from pharos_contracts.control.v1 import (
     Place,
     Purged,
     PurgeDeadLetter,
+    Push,
     PutSchedule,
     ReplayDeadLetter,
     Scheduled,
@@ -62,6 +63,7 @@ from pharos_contracts.message import Message, encode, tag_of
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
 AT = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
@@ -234,10 +236,23 @@ def examples() -> list[Message]:
         PurgeDeadLetter(**asked, letter_id="WORK-17"),
         PutSchedule(**asked, schedule=schedule),
         DeleteSchedule(**asked, schedule_id="nightly"),
+        Push(**asked, watch_id="w1", branch="main", before="b" * 40, pushed_at=AT, job=COMMAND),
         Controlled(job=job(JobState.CANCELLED)),
         Purged(id=JOB_ID),
         Scheduled(schedule=schedule),
         schedule,
+        Watch(
+            watch_id="w1",
+            tenant="default",
+            source=SOURCE,
+            repository_key=SOURCE.identity,
+            branches=("main", "release/*"),
+            project="default",
+            sealed="gAAAAA",
+            quota="default/ada",
+            created_at=AT,
+            created_by="ada",
+        ),
         StopItem(job_id=JOB_ID, item_id="0", action=Action.CANCEL, fact=12, at=AT),
         DeadLetter(
             letter_id=JOB_ID,

@@ -9,9 +9,11 @@ from uuid import UUID
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from pharos_contracts import subjects
 from pharos_contracts.audit.v1 import Audited
+from pharos_contracts.control.v1 import Push
 from pharos_contracts.identity import (
     InvalidName,
     as_token,
@@ -114,6 +116,16 @@ def test_parts_of_a_fingerprint_do_not_run_into_each_other() -> None:
         project="p", dataset=None, repository="r", ref="main"
     )
     assert dataset_key("t", "p", "any text / at all@main").count(".") == 2
+
+
+def test_pushes_to_one_branch_of_one_watch_share_a_message_and_no_others_do() -> None:
+    push = next(each for each in examples() if isinstance(each, Push))
+    due = subjects.push_due(push)
+    assert subjects.parse_due(subjects.due_subject(due)) == due
+    assert subjects.control_subject(push) == "cmd.control.w1.push"
+    assert subjects.push_due(replace(push, before="c" * 40)) == due
+    for other in ({"branch": "main2"}, {"watch_id": "w2"}):
+        assert subjects.push_due(replace(push, **other)) != due
 
 
 def test_every_stream_has_a_size_limit_and_every_consumer_a_stream() -> None:

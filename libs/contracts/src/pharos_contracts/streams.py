@@ -50,6 +50,7 @@ KV_DATASETS: Final = "datasets"
 KV_IDEMPOTENCY: Final = "idempotency"
 KV_LIMITS: Final = "limits"
 KV_SCHEDULES: Final = "schedules"
+KV_WATCHES: Final = "watches"
 OBJ_UPLOADS: Final = "uploads"
 
 WORKER_TTL_SECONDS: Final = 15.0
@@ -229,7 +230,7 @@ def declare(limits: BusLimits) -> Bus:
         ),
         Stream(
             name=CONTROL,
-            about="Pause, resume, cancel and retry, and batches.",
+            about="Pause, resume, cancel and retry, pushes, and batches.",
             writers="gateway",
             readers="scheduler",
             subjects=("cmd.control.*.*", "cmd.batch.>"),
@@ -291,7 +292,7 @@ def declare(limits: BusLimits) -> Bus:
         ),
         Stream(
             name=SCHED,
-            about="Messages to be sent later: the ends of backoffs, and cron schedules.",
+            about="Messages to be sent later: the ends of backoffs, cron schedules, and pushes.",
             writers="scheduler",
             readers="scheduler",
             subjects=("sched.>", "due.>"),
@@ -389,7 +390,7 @@ def declare(limits: BusLimits) -> Bus:
         ),
         _bucket(
             KV_IDEMPOTENCY,
-            "Which job an Idempotency-Key started.",
+            "Which job an Idempotency-Key started, and which pushes were taken.",
             writers="gateway",
             readers="gateway",
             max_bytes=64 * MiB,
@@ -411,6 +412,14 @@ def declare(limits: BusLimits) -> Bus:
             writers="scheduler",
             readers="scheduler, gateway",
             max_bytes=16 * MiB,
+        ),
+        _bucket(
+            KV_WATCHES,
+            "Repositories whose pushes start jobs, secrets encrypted.",
+            writers="gateway",
+            readers="gateway",
+            max_bytes=16 * MiB,
+            message_ttl=True,  # of the tombstones of deleted watches
         ),
         Stream(
             name=f"OBJ_{OBJ_UPLOADS}",
@@ -461,7 +470,7 @@ def declare(limits: BusLimits) -> Bus:
         Consumer(
             stream=SCHED,
             name=SCHEDULER_DUE,
-            about="Backoffs that are over, and schedules whose time has come.",
+            about="Backoffs that are over, schedules whose time has come, and pushes that rest.",
             filters=("due.>",),
             ack_wait_seconds=LEADER_ACK_WAIT_SECONDS,
         ),

@@ -14,10 +14,11 @@ from pharos_contracts.control.v1 import (
     DeadLetter,
     DeleteSchedule,
     PurgeDeadLetter,
+    Push,
     PutSchedule,
     ReplayDeadLetter,
 )
-from pharos_contracts.identity import token
+from pharos_contracts.identity import fingerprint, token
 from pharos_contracts.jobs.v1 import ItemEvent, JobEvent, Priority, Progress, SubmitJob, WorkItem
 from pharos_contracts.message import tag_of
 
@@ -100,6 +101,8 @@ def control_subject(command: AnyCommand) -> str:
             return f"cmd.control.{token(command.schedule.schedule_id)}.put_schedule"
         case DeleteSchedule():
             return f"cmd.control.{token(command.schedule_id)}.delete_schedule"
+        case Push():
+            return f"cmd.control.{token(command.watch_id)}.push"
         case _:
             assert_never(command)
 
@@ -107,14 +110,20 @@ def control_subject(command: AnyCommand) -> str:
 class DueKind(StrEnum):
     RETRY = "retry"
     CRON = "cron"
+    PUSH = "push"
 
 
 class Due(msgspec.Struct, frozen=True):
-    """What a message that SCHED sent later is about: the ``id`` of a job or of a schedule."""
+    """What a message that SCHED sent later is about: the ``id`` of a job, a schedule or a branch."""
 
     kind: DueKind
     tenant: str
     id: str
+
+
+def push_due(push: Push) -> Due:
+    """What pushes to one branch of one watch share."""
+    return Due(DueKind.PUSH, push.job.tenant, fingerprint(push.watch_id, push.branch))
 
 
 def later_subject(due: Due) -> str:

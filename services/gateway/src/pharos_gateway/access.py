@@ -154,6 +154,20 @@ class Access:
             caller = public_caller(address_of(connection))
         let_pass(connection, caller)
 
+    async def signed(self, connection: Connection, _: BaseRouteHandler) -> None:
+        """Whoever signs what they send: whether they did, the route finds out."""
+        await self._spend(connection, None)
+
+    def not_signed(self, connection: Connection) -> None:
+        """They did not. TooManyGuesses where that happens too often.
+
+        What is signed is believed even then: nobody guesses 256 random bits, and GitHub sends the pushes of
+        everybody from the same few addresses.
+        """
+        address = address_of(connection)
+        self._check_guesses(address, None)
+        self._guesses.failed(address)
+
     def _require(self, connection: Connection, caller: Caller | None, role: Role) -> None:
         if caller is None:
             raise Unauthenticated

@@ -35,8 +35,10 @@ from pharos_contracts.streams import (
     KV_KEYS,
     KV_LIMITS,
     KV_SCHEDULES,
+    KV_WATCHES,
     KV_WORKERS,
 )
+from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import openapi
 from pharos_gateway.access import Access, RequestLimits
@@ -59,6 +61,7 @@ from pharos_gateway.live import Live
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
+from pharos_gateway.pushing import Pushing, TakenPush
 from pharos_gateway.queueing import Queue
 from pharos_gateway.quotas import JobQuota
 from pharos_gateway.resolving import Resolving
@@ -73,9 +76,11 @@ from pharos_gateway.routes import (
     operations,
     schedules,
     search,
+    webhooks,
 )
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
+from pharos_gateway.sealing import Sealer
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
@@ -83,6 +88,8 @@ from pharos_gateway.snapshots import Snapshots
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
 from pharos_gateway.tickets import Tickets
+from pharos_gateway.watch_store import WatchStore
+from pharos_gateway.watching import Watching
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
 
@@ -109,6 +116,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     bus: Bus
     live: Live
     issued: KeyStore
+    watches: WatchStore
     trail: Trail
     allowances: Allowances
     streams: Streams
@@ -127,6 +135,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             bus=bus,
             live=Live(bus, Bucket(bus, KV_WORKERS, Worker)),
             issued=issued,
+            watches=WatchStore(Bucket(bus, KV_WATCHES, Watch)),
             trail=Trail(bus),
             allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
             streams=streams,
@@ -170,6 +179,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     commands = Commands(bus)
     check_host = Resolving().check
     secrets = _secrets(settings)
+    jobs_of_the_day = JobQuota(allowances, settings.rate_limit_jobs_per_day)
     submitting = Submitting(
         bus,
         queue,
@@ -183,7 +193,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         tenant_queue_max=settings.tenant_queue_max,
         now=utc_now,
         new_job_id=new_id,
-        jobs_of_the_day=JobQuota(allowances, settings.rate_limit_jobs_per_day),
+        jobs_of_the_day=jobs_of_the_day,
     )
     disk = Disk(Path(settings.home), settings.disk_free_min_mb)
     issuing = Issuing(Bucket(bus, KV_KEYS, Key), issued, now=utc_now, random=os.urandom)
@@ -196,6 +206,30 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         ttl_seconds=settings.task_ttl_seconds,
         now=utc_now,
         new_id=new_id,
+    )
+    sealer = Sealer(settings.secret_keys) if settings.secret_keys else None
+    watching = Watching(
+        bus,
+        Bucket(bus, KV_WATCHES, Watch),
+        parts.watches,
+        sealer,
+        allowed_hosts=settings.allowed_hosts,
+        check_host=check_host,
+        now=utc_now,
+        new_id=new_id,
+        random=os.urandom,
+    )
+    pushing = Pushing(
+        bus,
+        Bucket(bus, KV_WATCHES, Watch),
+        parts.watches,
+        sealer,
+        Bucket(bus, KV_IDEMPOTENCY, TakenPush),
+        allowed_hosts=settings.allowed_hosts,
+        jobs_of_the_day=jobs_of_the_day,
+        check_disk=disk.check,
+        ttl_seconds=settings.task_ttl_seconds,
+        now=utc_now,
     )
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
@@ -221,6 +255,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             ),
             jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
             schedules.routes(access, bus, scheduling),
+            webhooks.routes(access, bus, watching, pushing),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             tickets_routes.routes(access, tickets, utc_now),
@@ -322,20 +357,22 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     following = asyncio.create_task(live.run(), name="live")
     sending = asyncio.create_task(_send_callbacks(settings, bus), name="callbacks")
     knowing = asyncio.create_task(parts.issued.run(), name="keys")
+    watching = asyncio.create_task(parts.watches.run(), name="watches")
     auditing = asyncio.create_task(parts.trail.run(), name="audit")
     listening = asyncio.create_task(server.serve(), name="http")
     try:
         address = await _address(server, listening, following)
-        yield Running(address, {connecting, following, sending, knowing, auditing, listening})
+        yield Running(address, {connecting, following, sending, knowing, watching, auditing, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            for task in (following, sending, knowing, auditing, connecting):
+            behind = (following, sending, knowing, watching, auditing, connecting)
+            for task in behind:
                 task.cancel()
-            await asyncio.gather(following, sending, knowing, auditing, connecting, return_exceptions=True)
+            await asyncio.gather(*behind, return_exceptions=True)
             await parts.allowances.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(parts.trail.flush(), FLUSH_SECONDS)

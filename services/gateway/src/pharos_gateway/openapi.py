@@ -24,6 +24,7 @@ import pharos_contracts.limits.v1
 import pharos_contracts.rpc
 import pharos_contracts.schedules.v1
 import pharos_contracts.search.v1
+import pharos_contracts.watches.v1
 import pharos_contracts.workers.v1
 from pharos_contracts.message import Message
 
@@ -65,6 +66,10 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "code": "invalid_transition",
             "status": "completed",
         },
+    ),
+    413: (
+        "The body is too large",
+        {"detail": "The body of the request is larger than 1 MiB", "code": "body_too_large"},
     ),
     429: (
         "Too much at once; `Retry-After` says when to come back",
@@ -288,6 +293,32 @@ CALLBACKS_DISABLED: Final = {
     "detail": "Callbacks need the setting PHAROS_SECRET_KEY, which this installation does not have",
     "code": "callbacks_disabled",
 }
+WEBHOOK: Final[Mapping[str, Any]] = {
+    "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a93",
+    "tenant": "default",
+    "repository": "github.com/user/repo1",
+    "branches": ["main", "release/*"],
+    "project": "default",
+    "dataset": None,
+    "scope": "project",
+    "priority": "normal",
+    "path": "/webhooks/github",
+    "created_at": "2024-01-20T10:30:00Z",
+    "created_by": "admin",
+}
+CREATED_WEBHOOK: Final = {**WEBHOOK, "secret": "x" * 43}
+WEBHOOKS: Final = {"webhooks": [WEBHOOK], "truncated": False}
+PUSHED: Final = {
+    "status": "accepted",
+    "detail": "github.com/user/repo1 is indexed as soon as the pushes to the branch rest",
+    "branch": "main",
+    "sha": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+}
+UNREADABLE_DELIVERY: Final = {
+    "detail": "The body is not what GitHub sends for this event",
+    "code": "invalid_request",
+}
 KEY: Final[Mapping[str, Any]] = {
     "id": "mzxw6ytboi4dcmrt",
     "tenant": "acme",
@@ -457,6 +488,7 @@ def config() -> OpenAPIConfig:
             Tag(name="ingestion", description="Submitting repositories, and what became of them."),
             Tag(name="jobs", description="Jobs, workers and datasets."),
             Tag(name="schedules", description="Repositories that are indexed again and again."),
+            Tag(name="webhooks", description="Repositories that are indexed when somebody pushes to them."),
             Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="search", description="Searching what was indexed."),
@@ -468,6 +500,9 @@ def config() -> OpenAPIConfig:
                 "bearer": SecurityScheme(type="http", scheme="bearer"),
                 "apiKey": SecurityScheme(type="apiKey", name="x-api-key", security_scheme_in="header"),
                 "adminKey": SecurityScheme(type="apiKey", name="x-admin-key", security_scheme_in="header"),
+                "signature": SecurityScheme(
+                    type="apiKey", name="X-Hub-Signature-256", security_scheme_in="header"
+                ),
             }
         ),
     )
@@ -483,6 +518,7 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.datasets.v1,
         pharos_contracts.control.v1,
         pharos_contracts.schedules.v1,
+        pharos_contracts.watches.v1,
         pharos_contracts.keys.v1,
         pharos_contracts.audit.v1,
         pharos_contracts.connections.v1,

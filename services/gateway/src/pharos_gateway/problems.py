@@ -22,12 +22,15 @@ from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.disk import DiskNearlyFull
+from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
+from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
 from pharos_gateway.scheduling import ScheduleTaken
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
+from pharos_gateway.watching import InvalidWatch, TooManyWatches, WebhooksDisabled
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
@@ -100,6 +103,13 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
     match error:
         case Problem():
             return error
+        case UnknownSignature():
+            return Problem(
+                401,
+                "unknown_signature",
+                "Nobody here watches this repository with a secret that makes this signature",
+                headers={"WWW-Authenticate": "X-Hub-Signature-256"},
+            )
         case Unauthenticated():
             return Problem(401, "unauthenticated", UNAUTHENTICATED, headers={"WWW-Authenticate": "Bearer"})
         case Forbidden():
@@ -129,6 +139,14 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(409, "key_not_live", str(error))
         case ScheduleTaken():
             return Problem(409, "schedule_taken", str(error))
+        case TooManyWatches():
+            return Problem(409, "too_many_webhooks", str(error))
+        case WebhooksDisabled():
+            return Problem(400, "webhooks_disabled", str(error))
+        case InvalidWatch():
+            return invalid(error.detail, field=error.field)
+        case UnreadableDelivery():
+            return invalid(str(error))
         case TooManyKeys():
             return Problem(409, "too_many_keys", str(error))
         case InvalidRepositoryUrl() | HostRefused():

@@ -1,4 +1,4 @@
-"""``python -m pharos_gateway.rotate_secrets``: seal the secrets of all connections under the newest key.
+"""``python -m pharos_gateway.rotate_secrets``: seal all secrets under the newest key.
 
 Put the new key before the old one in ``PHAROS_SECRET_KEY``, separated by a comma, and restart what reads it;
 run this; then take the old one away. It may run while everything else does, and again.
@@ -9,14 +9,15 @@ from __future__ import annotations
 import asyncio
 import os
 import sys
-from typing import Annotated, Final
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 from msgspec import Meta
 from msgspec.structs import replace
 
 from pharos_contracts.connections.v1 import Connection
-from pharos_contracts.streams import KV_CONNECTIONS
+from pharos_contracts.streams import KV_CONNECTIONS, KV_WATCHES
+from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.sealing import Sealer, Unopenable
 from pharos_gateway.settings import secret_keys_of
 from pharos_service import logs
@@ -28,6 +29,8 @@ from pharos_service.settings import InvalidSettings, Secret, ServiceSettings, lo
 CONNECT_SECONDS: Final = 15.0
 TRIES_MAX: Final = 5
 EXIT_WRONG: Final = 1
+
+V = TypeVar("V", Connection, Watch)
 
 
 class RotationSettings(ServiceSettings, frozen=True, kw_only=True):
@@ -58,10 +61,21 @@ class Rotated(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def rotate(bus: Bus, sealer: Sealer) -> Rotated:
-    """Every connection's secret under the newest key. Errors of the bus pass through."""
-    bucket = Bucket(bus, KV_CONNECTIONS, Connection)
-    prefix = f"$KV.{KV_CONNECTIONS}."
-    info = await bus.api(f"STREAM.INFO.KV_{KV_CONNECTIONS}", {"subjects_filter": f"{prefix}>"})
+    """Every secret under the newest key. Errors of the bus pass through."""
+    of_connections = await _rotate_all(bus, KV_CONNECTIONS, Connection, sealer)
+    of_watches = await _rotate_all(bus, KV_WATCHES, Watch, sealer)
+    return Rotated(
+        anew=of_connections.anew + of_watches.anew,
+        already=of_connections.already + of_watches.already,
+        unopenable=of_connections.unopenable + of_watches.unopenable,
+    )
+
+
+async def _rotate_all(bus: Bus, name: str, kind: type[V], sealer: Sealer) -> Rotated:
+    """What the bucket called *name* holds."""
+    bucket = Bucket(bus, name, kind)
+    prefix = f"$KV.{name}."
+    info = await bus.api(f"STREAM.INFO.KV_{name}", {"subjects_filter": f"{prefix}>"})
     anew, already = 0, 0
     unopenable: list[str] = []
     for subject in sorted(info["state"].get("subjects") or ()):
@@ -76,7 +90,7 @@ async def rotate(bus: Bus, sealer: Sealer) -> Rotated:
     return Rotated(anew=anew, already=already, unopenable=tuple(unopenable))
 
 
-async def _rotate_one(bucket: Bucket[Connection], sealer: Sealer, key: str) -> bool | None:
+async def _rotate_one(bucket: Bucket[V], sealer: Sealer, key: str) -> bool | None:
     """Whether it is sealed anew; None where it is gone or has no secret. Unopenable."""
     for _ in range(TRIES_MAX):
         entry = await bucket.get(key)
@@ -84,12 +98,13 @@ async def _rotate_one(bucket: Bucket[Connection], sealer: Sealer, key: str) -> b
             return None
         value = entry.value
         assert value.sealed is not None, "just looked at"
-        sealed = sealer.reseal(value.sealed, tenant=value.tenant, connection_id=value.connection_id)
+        name = value.watch_id if isinstance(value, Watch) else value.connection_id
+        sealed = sealer.reseal(value.sealed, tenant=value.tenant, connection_id=name)
         if sealed == value.sealed:
             return False
         if await bucket.update(key, replace(value, sealed=sealed), entry.revision) is not None:
             return True
-    raise BusError(f"The connection {key} is being changed all the time")
+    raise BusError(f"The entry {key} is being changed all the time")
 
 
 async def run(settings: RotationSettings) -> int:

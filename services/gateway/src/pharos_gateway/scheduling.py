@@ -26,8 +26,9 @@ from pharos_sources.repository_url import RepositoryAddress, parse_repository_ur
 
 JITTER_SECONDS_MAX = 86_400
 
-# Names of datasets are free text; what a terminal or a log would obey is not.
-NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$"
+# Names of datasets are free text; what a terminal or a log would obey is not. In Python, `$` alone would let
+# a line break pass at the end.
+NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)"
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 

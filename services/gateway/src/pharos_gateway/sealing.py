@@ -1,4 +1,4 @@
-"""Secrets of connections, sealed with the installation's secret key. Pure.
+"""Secrets of connections and watches, sealed with the installation's secret key. Pure.
 
 Fernet (AES-128-CBC with HMAC-SHA256, from the library cryptography) under a key that is derived with HKDF for
 each connection by itself: what was sealed for one does not open for another, whoever copies it there.

@@ -56,10 +56,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     secret_key: Annotated[
         Secret,
         Meta(
-            description="What the secrets of connections are sealed with and those that sign callbacks are "
-            "derived from, at least 32 characters, the same at every gateway. Several, separated by commas: "
-            "the newest first, which seals and signs, all open. Empty: jobs with a callback and connections "
-            "with a secret are refused."
+            description="What the secrets of connections and webhooks are sealed with and those that sign "
+            "callbacks are derived from, at least 32 characters, the same at every gateway. Several, "
+            "separated by commas: the newest first, which seals and signs, all open. Empty: jobs with a "
+            "callback, connections with a secret and webhooks are refused."
         ),
     ] = Secret("")
     tenant_queue_max: Annotated[
@@ -133,7 +133,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     rate_limit_jobs_per_day: Annotated[
         int,
         Meta(
-            description="Jobs that one user who is no admin may start a day; 0: as many as they like.",
+            description="Jobs that one user who is no admin may start a day, each push to a branch that they "
+            "watch for one; 0: as many as they like.",
             ge=0,
             le=10_000_000,
         ),

@@ -21,6 +21,8 @@ from pharos_scheduler.dead_letters import BusDeadLetters
 from pharos_scheduler.dispatcher import BusDispatcher
 from pharos_scheduler.items import BusItems
 from pharos_scheduler.job_store import BusJobStore
+from pharos_scheduler.push_store import BusPushes
+from pharos_scheduler.pushes import Pushes
 from pharos_scheduler.schedule_store import BusScheduleStore, BusSubmissions, BusWakeUps
 from pharos_scheduler.scheduler import Scheduler
 from pharos_scheduler.schedules import Schedules
@@ -99,17 +101,21 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
     items = BusItems(bus, utc_now)
     dispatcher = BusDispatcher(bus, utc_now, held.check)
     letters = BusDeadLetters(bus)
-    schedules = Schedules(
-        BusScheduleStore(bus, held.check),
-        BusWakeUps(bus, held.check),
-        BusSubmissions(
-            bus,
-            store,
-            now=utc_now,
-            check=held.check,
-            tenant_queue_max=settings.tenant_queue_max or None,
-        ),
+    submissions = BusSubmissions(
+        bus,
+        store,
         now=utc_now,
+        check=held.check,
+        tenant_queue_max=settings.tenant_queue_max or None,
+    )
+    schedules = Schedules(
+        BusScheduleStore(bus, held.check), BusWakeUps(bus, held.check), submissions, now=utc_now
+    )
+    pushes = Pushes(
+        BusPushes(bus, held.check),
+        submissions,
+        now=utc_now,
+        rest_seconds=settings.webhook_debounce_seconds,
     )
     scheduler = Scheduler(
         store,
@@ -129,6 +135,7 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         dispatcher,
         letters,
         schedules,
+        pushes,
         now=utc_now,
         max_attempts=settings.max_attempts,
     )
@@ -139,7 +146,7 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         tasks.start_soon(timers, bus, scheduler)
         tasks.start_soon(items_said, bus, scheduler)
         tasks.start_soon(control, bus, controller, letters)
-        tasks.start_soon(due, bus, scheduler, schedules)
+        tasks.start_soon(due, bus, scheduler, schedules, pushes)
         tasks.start_soon(advisories, bus, scheduler)
         tasks.start_soon(workers, bus, scheduler)
         tasks.start_soon(places, bus, scheduler)

@@ -1,4 +1,4 @@
-"""What owners and operators ask of jobs: pause, resume, cancel, retry; and of dead letters and schedules.
+"""What owners and operators ask of jobs: pause, resume, cancel, retry; of schedules, dead letters, pushes.
 
 To stop a job is two writes. The first takes its item away, by the same compare-and-set that every fact of a
 worker goes through: a worker that is about to publish and an owner who cancels exclude each other there. The
@@ -22,6 +22,7 @@ from pharos_contracts.control.v1 import (
     DeleteSchedule,
     Purged,
     PurgeDeadLetter,
+    Push,
     PutSchedule,
     ReplayDeadLetter,
     Scheduled,
@@ -31,6 +32,7 @@ from pharos_contracts.lifecycle import IllegalTransition, JobState, Signal, adva
 from pharos_contracts.rpc import Refused
 from pharos_scheduler import deciding
 from pharos_scheduler.ports import Clock, DeadLetters, Dispatcher, Items, JobStore, Tracked
+from pharos_scheduler.pushes import Pushes
 from pharos_scheduler.scheduler import Scheduler
 from pharos_scheduler.schedules import InvalidSchedule, Schedules
 from pharos_service.bus import BusError
@@ -58,6 +60,7 @@ class Controller:
         dispatcher: Dispatcher,
         letters: DeadLetters,
         schedules: Schedules,
+        pushes: Pushes,
         *,
         now: Clock,
         max_attempts: int,
@@ -69,11 +72,15 @@ class Controller:
         self._dispatcher = dispatcher
         self._letters = letters
         self._schedules = schedules
+        self._pushes = pushes
         self._now = now
         self._max_attempts = max_attempts
 
-    async def carry_out(self, command: AnyCommand, sequence: int) -> Answer:
-        """Do what *command*, which is number *sequence* on CONTROL, asks. Repeatable."""
+    async def carry_out(self, command: AnyCommand, sequence: int) -> Answer | None:
+        """Do what *command*, which is number *sequence* on CONTROL, asks. Repeatable.
+
+        None where nobody waits for an answer.
+        """
         match command:
             case ControlJob():
                 return await self._control(command, sequence)
@@ -90,6 +97,9 @@ class Controller:
                     return await self._reschedule(command)
                 except InvalidSchedule as error:
                     return Refused(code=error.code, detail=error.detail, status=error.status)
+            case Push():
+                await self._pushes.arrive(command)
+                return None
             case _:
                 assert_never(command)
 

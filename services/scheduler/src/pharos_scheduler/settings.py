@@ -28,3 +28,12 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             gt=0,
         ),
     ] = 600
+    webhook_debounce_seconds: Annotated[
+        float,
+        Meta(
+            description="How long nobody may have pushed to a watched branch before its newest commit is "
+            "indexed; one that never rests is indexed after twelve times this.",
+            ge=0,
+            le=3600,
+        ),
+    ] = 5

@@ -28,6 +28,7 @@ from pharos_contracts.workers.v1 import Worker
 from pharos_scheduler.controlling import Controller
 from pharos_scheduler.dead_letters import unreadable
 from pharos_scheduler.ports import DeadLetters
+from pharos_scheduler.pushes import HeldPushes, Pushes
 from pharos_scheduler.scheduler import Scheduler
 from pharos_scheduler.schedules import Schedules, WakeUp
 from pharos_service.buckets import Bucket, Entry, Gone
@@ -143,13 +144,15 @@ async def control(bus: Bus, controller: Controller, letters: DeadLetters) -> Non
                     f"STREAM.MSG.DELETE.{streams.CONTROL}",
                     {"seq": message.metadata.sequence.stream, "no_erase": True},
                 )
-            if command.reply_to.startswith(INBOX):  # who asked may be gone: it is for whoever still listens
+            if answer is not None and command.reply_to.startswith(
+                INBOX
+            ):  # who asked may be gone: it is for whoever still listens
                 await bus.client.publish(command.reply_to, encode(answer))
             await message.ack()
 
 
-async def due(bus: Bus, scheduler: Scheduler, schedules: Schedules) -> None:
-    """SCHED: backoffs that are over, and schedules whose time has come."""
+async def due(bus: Bus, scheduler: Scheduler, schedules: Schedules, pushes: Pushes) -> None:
+    """SCHED: backoffs that are over, schedules whose time has come, and pushes that rest."""
     async with aclosing(messages_of(bus, streams.SCHED, streams.SCHEDULER_DUE)) as messages:
         async for message in messages:
             try:
@@ -161,6 +164,13 @@ async def due(bus: Bus, scheduler: Scheduler, schedules: Schedules) -> None:
             try:
                 if what.kind is DueKind.CRON:
                     await schedules.due(what.tenant, what.id, decode(message.data, WakeUp))
+                elif what.kind is DueKind.PUSH:
+                    await pushes.due(what, decode(message.data, HeldPushes))
+                    # It may hold many pushes, and nobody needs it any more.
+                    await bus.api(
+                        f"STREAM.MSG.DELETE.{streams.SCHED}",
+                        {"seq": message.metadata.sequence.stream, "no_erase": True},
+                    )
                 elif message.data.isdigit():
                     await scheduler.due(what.tenant, what.id, int(message.data))
             except UnreadableMessage as error:

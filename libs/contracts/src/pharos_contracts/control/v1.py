@@ -1,4 +1,4 @@
-"""Commands over jobs, schedules and dead letters, and their answers, version 1."""
+"""Commands over jobs, schedules and dead letters, and their answers; pushes. Version 1."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from pharos_contracts.jobs.v1 import Job
+from pharos_contracts.jobs.v1 import Job, SubmitJob
 from pharos_contracts.message import Message
 from pharos_contracts.schedules.v1 import Schedule
 
@@ -64,7 +64,21 @@ class DeleteSchedule(Command, frozen=True, kw_only=True, tag="control.command.v1
     schedule_id: str
 
 
-AnyCommand = ControlJob | ReplayDeadLetter | PurgeDeadLetter | PutSchedule | DeleteSchedule
+class Push(Command, frozen=True, kw_only=True, tag="control.command.v1.push"):
+    """Somebody pushed to a branch that is watched: please submit ``job`` when the pushes to it rest.
+
+    Of several pushes only the newest is. ``before`` is the commit that the branch was at, ``pushed_at`` when
+    it left that by the clock of the sender. Nobody is told of the outcome.
+    """
+
+    watch_id: str
+    branch: str
+    before: str
+    pushed_at: datetime
+    job: SubmitJob
+
+
+AnyCommand = ControlJob | ReplayDeadLetter | PurgeDeadLetter | PutSchedule | DeleteSchedule | Push
 
 
 class Controlled(Message, frozen=True, kw_only=True, tag="control.view.v1.job"):
