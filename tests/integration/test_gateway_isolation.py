@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
-from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
+from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
@@ -69,9 +69,9 @@ class Open(Enum):
     ADMIN = "admins"
 
 
-# Whether a route is about one thing of the tenant, all of them, something new in the project ``default``, or
-# none of these.
-ONE, ALL, DEFAULT, NONE = "one", "all", "default", "none"
+# Whether a route is about one thing of the tenant, all of them, something new in a project that is not
+# ``elsewhere``, or none of these.
+ONE, ALL, PUT, NONE = "one", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
@@ -85,7 +85,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/ingestion/jobs/history"): (Open.PUBLIC, ALL),
     ("GET", "/api/v1/ingestion/events"): (Open.PUBLIC, ALL),
     ("POST", "/api/v1/ingestion/ingest"): (Open.EDITOR, NONE),
-    ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, DEFAULT),
+    ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("POST", "/api/v1/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
@@ -95,12 +95,21 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/events"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/events/ticket"): (Open.VIEWER, NONE),
     ("GET", "/api/v1/schedules"): (Open.VIEWER, ALL),
-    ("POST", "/api/v1/schedules"): (Open.EDITOR, DEFAULT),
+    ("POST", "/api/v1/schedules"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/schedules/{schedule_id}"): (Open.VIEWER, ONE),
     ("DELETE", "/api/v1/schedules/{schedule_id}"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
+    ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
+    ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
+    ("GET", "/projects/{project}/ingest/jobs/{job_id}"): (Open.VIEWER, ONE),
+    ("GET", "/projects/{project}/ingest/jobs/{job_id}/logs"): (Open.VIEWER, ONE),
+    ("POST", "/projects/{project}/ingest/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
+    ("GET", "/projects/{project}/stats"): (Open.VIEWER, ALL),
+    ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
+    ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
+    ("POST", "/ingest"): (Open.EDITOR, PUT),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters/{letter_id}"): (Open.TENANT_EDITOR, ONE),
@@ -120,6 +129,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
     ("POST", "/projects/{project}/query"): {"query": "x"},
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
+    ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
+    ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
+    ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
+    ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -269,7 +282,11 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         found = World(http, bus)
 
         async def history(message: Msg) -> None:
-            question = decode(message.data, ListJobs | FindJob)
+            question = decode(message.data, ListJobs | FindJob | ReadLog)
+            if isinstance(question, ReadLog):
+                line = LogEntry(sequence=1, event="jobs.event.v1.queued", at=now(), text=MARKER)
+                await message.respond(encode(JobLog(entries=(line,))))
+                return
             shown = [each for each in (JOB, BATCH) if question.tenant in (None, each.tenant)]
             views = tuple(
                 JobView(job=replace(each, state=JobState.RUNNING), sequence=1, changed_at=now())
@@ -299,7 +316,7 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
     needed = {Open.EDITOR: 1, Open.TENANT_EDITOR: 1, Open.ADMIN: 2}.get(open_to, 0)
     if rank < needed or (open_to is Open.TENANT_EDITOR and who == "elsewhere"):
         return {403}, False
-    if things == DEFAULT and who == "elsewhere":
+    if things == PUT and who == "elsewhere":
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
         return ({404} if things == ONE else None), False
@@ -412,6 +429,34 @@ async def test_a_key_of_some_projects_submits_and_schedules_only_there(world: Wo
         "/api/v1/schedules", json={**plan, "project": "elsewhere", "id": "mine"}, headers=elsewhere
     )
     assert (there.status_code, taken.status_code, here.status_code) == (403, 409, 201)
+    body = {"repo": "http://git.test:9418/o/r"}
+    github = [
+        await world.http.post(f"/projects/{project}/ingest/github", json=body, headers=elsewhere)
+        for project in ("atlas", "elsewhere")
+    ]
+    assert [answer.status_code for answer in github] == [403, 202]
+    assert github[1].json()["project"] == "elsewhere"
+
+
+async def test_a_job_is_found_in_its_project_only(world: World) -> None:
+    owner = world.credentials["owner"]
+    for project, status in (("atlas", 200), ("all", 200), ("elsewhere", 404)):
+        for path in ("", "/logs"):
+            answer = await world.http.get(
+                f"/projects/{project}/ingest/jobs/{JOB.job_id}{path}", headers=owner
+            )
+            assert answer.status_code == status, (project, path)
+
+
+async def test_only_an_admin_submits_in_the_name_of_another_user(world: World) -> None:
+    body = {"repo_url": "http://git.test:9418/o/r", "user_id": "bob"}
+    refused = await world.http.post("/ingest", json=body, headers=world.credentials["owner"])
+    own = await world.http.post("/ingest", json=body, headers=world.credentials["colleague"])
+    assert (refused.status_code, refused.json()["code"], own.status_code) == (403, "other_user", 202)
+    body["repo_url"] += "2"
+    asked = await world.http.post("/ingest", json=body, headers=world.credentials["admin"])
+    shown = await world.http.get(f"/api/v1/jobs/{asked.json()['id']}", headers=world.credentials["admin"])
+    assert shown.json()["submitted_by"] == "bob"
 
 
 async def test_nobody_is_an_admin_of_keys_by_sending_nothing(bus: Bus, nats_server: NatsServer) -> None:

@@ -59,6 +59,7 @@ from pharos_gateway.live import Live
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
+from pharos_gateway.project_ingest import ProjectIngest
 from pharos_gateway.queueing import Queue
 from pharos_gateway.quotas import JobQuota
 from pharos_gateway.resolving import Resolving
@@ -71,6 +72,8 @@ from pharos_gateway.routes import (
     jobs,
     keys,
     operations,
+    projects,
+    resources,
     schedules,
     search,
 )
@@ -200,6 +203,13 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
+    project_ingest = ProjectIngest(
+        submitting,
+        datasets,
+        finder,
+        allowed_hosts=settings.allowed_hosts,
+        callback_of=_callback_of(settings),
+    )
     cors = None
     if settings.cors_origins:
         cors = CORSConfig(
@@ -226,6 +236,10 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),
+            projects.routes(
+                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling
+            ),
+            resources.routes(access, disk, submitting, settings.allowed_hosts),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
