@@ -6,6 +6,8 @@ The table of routes is the application's own: a route without a decision here fa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from enum import Enum
@@ -16,6 +18,8 @@ import pytest
 from msgspec.structs import replace
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
@@ -31,6 +35,7 @@ from pharos_contracts.search.v1 import Search, SearchAnswer
 from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_gateway.app import Parts, application, serving
+from pharos_gateway.routes.sockets import CLOSE_CODE
 from pharos_gateway.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -110,6 +115,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
     ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
     ("POST", "/ingest"): (Open.EDITOR, PUT),
+    ("WS", "/ws"): (Open.VIEWER, ALL),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters/{letter_id}"): (Open.TENANT_EDITOR, ONE),
@@ -124,6 +130,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("DELETE", "/api/v1/keys/{key_id}"): (Open.ADMIN, ONE),
     ("GET", "/api/v1/audit"): (Open.ADMIN, ALL),
 }
+SOCKET = "WS"
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
@@ -144,7 +151,7 @@ def _routes() -> list[tuple[str, str]]:
     return sorted(
         (str(method), route.path_format.replace(":str", "") or "/")
         for route in found
-        for method in getattr(route, "methods", ())
+        for method in (getattr(route, "methods", ()) or (SOCKET,))
         if method not in ("OPTIONS", "HEAD")
     )
 
@@ -236,6 +243,18 @@ class World:
             while (await self.http.get("/api/v1/jobs", headers=with_key(expired))).status_code != 401:
                 await asyncio.sleep(0.02)
 
+    async def subscribe(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        """As ``ask``, of a WebSocket: (the status in the code it is closed with, what it says)."""
+        url = f"{self.http.base_url.copy_with(scheme='ws')}".rstrip("/") + path
+        async with connect(url, additional_headers=headers, proxy=None) as socket:
+            with contextlib.suppress(ConnectionClosed):  # it may be sent away before it says anything
+                await socket.send('{"action":"subscribe","project":"atlas"}')
+            said = str(await socket.recv())
+            if json.loads(said)["type"] == "subscribed":
+                return 200, said
+            await socket.wait_closed()
+            return (socket.close_code or 0) - CLOSE_CODE, said
+
     async def ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """(status, body); of a stream the status alone."""
         url = path.replace("{repo_url}", "http://git.test:9418/o/r")
@@ -249,6 +268,8 @@ class World:
             "path": "openapi.json",
         }.items():
             url = url.replace(f"{{{name}}}", value)
+        if method == SOCKET:
+            return await self.subscribe(url, headers)
         if path in STREAMS:
             async with self.http.stream(method, url, headers=headers) as stream:
                 return stream.status_code, ""

@@ -76,6 +76,7 @@ from pharos_gateway.routes import (
     resources,
     schedules,
     search,
+    sockets,
 )
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
@@ -93,6 +94,7 @@ log = structlog.get_logger()
 
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
+SOCKET_MESSAGE_BYTES_MAX: Final = 16 * 1024
 STOP_SECONDS: Final = 2
 FLUSH_SECONDS: Final = 2
 
@@ -233,6 +235,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             schedules.routes(access, bus, scheduling),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
+            sockets.routes(access, bus, live, streams, utc_now),
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),
@@ -323,7 +326,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             host=settings.host,
             port=settings.port,
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,
