@@ -279,6 +279,27 @@ CASES = (
         ),
     ),
     Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": "github.com/o/once", "branch": "main"},
+        headers={"Idempotency-Key": "once"},
+        status=202,
+        answer=queued(jobId=uuid("once"), repository="o/once", dataset="github.com/o/once@main"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": "github.com/o/once", "branch": "main"},
+        headers={"Idempotency-Key": "once"},
+        status=202,
+        answer=queued(jobId=uuid("once"), repository="o/once", dataset="github.com/o/once@main"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(),
+        headers={"Idempotency-Key": "x" * 256},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request"},
+    ),
+    Case(
         send="POST /projects/all/ingest/github",
         body=ingest(),
         status=400,

@@ -12,11 +12,15 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
+from nats.aio.msg import Msg
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from pharos_contracts.history.v1 import JobPage, JobView
 from pharos_contracts.jobs.v1 import Job, Progress, Stage
 from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import encode
+from pharos_contracts.rpc import HISTORY
 from pharos_contracts.subjects import progress_subject
 from pharos_gateway.app import serving
 from pharos_service.bus import Bus
@@ -224,3 +228,22 @@ async def test_a_gateway_that_stops_sends_its_sockets_away(bus: Bus, nats_server
             await hear(socket)
         assert closed.value.rcvd is not None
         assert closed.value.rcvd.code in (1001, 1012)
+
+
+async def test_history_knows_what_the_socket_has_told(bus: Bus, nats_server: NatsServer) -> None:
+    async def behind(message: Msg) -> None:
+        view = JobView(job=RUNNING, sequence=1, changed_at=now())
+        await message.respond(encode(JobPage(jobs=(view,))))
+
+    await bus.client.subscribe(HISTORY, cb=behind)
+    async with (
+        gateway(nats_server.url) as address,
+        client(address, **BEARER) as http,
+        opened(address, **BEARER) as socket,
+    ):
+        await say(socket, SUBSCRIBE)
+        await hear(socket)
+        await History(bus).tell(replace(RUNNING, ended_at=now()), JobState.COMPLETED)
+        await until(socket, "completed")
+        (row,) = (await http.get("/projects/default/ingest/history")).json()
+        assert (row["status"], row["progress"]) == ("completed", 100)

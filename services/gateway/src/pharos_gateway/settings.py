@@ -103,7 +103,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     streams_per_key_max: Annotated[
         int,
         Meta(
-            description="Event streams and WebSockets that one key, or one address without a key, may have open.",
+            description="Event streams and WebSockets that one key, or one address without a key, "
+            "may have open.",
             ge=1,
             le=100_000,
         ),

@@ -137,7 +137,10 @@ def routes(
         async def rows() -> list[IngestRow]:
             waiting = await finder.waiting(sight)
             page = await finder.page(sight, states=(), limit=limit, before=None)
-            return [shown(job) for job in history.merged((each.job for each in page.jobs), waiting, limit)]
+            # History may be a moment behind what a client has just been told over its WebSocket.
+            told = [job for job in live.recent_jobs() if sight.job(job)]
+            known = [*(each.job for each in page.jobs), *told]
+            return [shown(job) for job in history.merged(known, waiting, limit)]
 
         return await read("History", rows())
 
