@@ -6,6 +6,8 @@ The table of routes is the application's own: a route without a decision here fa
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 from collections.abc import AsyncIterator
 from datetime import timedelta
 from enum import Enum
@@ -16,11 +18,13 @@ import pytest
 from msgspec.structs import replace
 from nats.aio.client import Client
 from nats.aio.msg import Msg
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
-from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
+from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
@@ -32,6 +36,7 @@ from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
+from pharos_gateway.routes.sockets import CLOSE_CODE
 from pharos_gateway.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -71,9 +76,9 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, all of them, something new in the project ``default``, or
-# none of these.
-ONE, ALL, DEFAULT, NONE = "one", "all", "default", "none"
+# Whether a route is about one thing of the tenant, all of them, something new in a project that is not
+# ``elsewhere``, or none of these.
+ONE, ALL, PUT, NONE = "one", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
@@ -87,7 +92,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/ingestion/jobs/history"): (Open.PUBLIC, ALL),
     ("GET", "/api/v1/ingestion/events"): (Open.PUBLIC, ALL),
     ("POST", "/api/v1/ingestion/ingest"): (Open.EDITOR, NONE),
-    ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, DEFAULT),
+    ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("POST", "/api/v1/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
@@ -97,17 +102,27 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/events"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/events/ticket"): (Open.VIEWER, NONE),
     ("GET", "/api/v1/schedules"): (Open.VIEWER, ALL),
-    ("POST", "/api/v1/schedules"): (Open.EDITOR, DEFAULT),
+    ("POST", "/api/v1/schedules"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/schedules/{schedule_id}"): (Open.VIEWER, ONE),
     ("DELETE", "/api/v1/schedules/{schedule_id}"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/webhooks"): (Open.VIEWER, ALL),
-    ("POST", "/api/v1/webhooks"): (Open.EDITOR, DEFAULT),
+    ("POST", "/api/v1/webhooks"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/webhooks/{watch_id}"): (Open.VIEWER, ONE),
     ("DELETE", "/api/v1/webhooks/{watch_id}"): (Open.EDITOR, ONE),
     ("POST", "/webhooks/github"): (Open.SIGNED, NONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
+    ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
+    ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
+    ("GET", "/projects/{project}/ingest/jobs/{job_id}"): (Open.VIEWER, ONE),
+    ("GET", "/projects/{project}/ingest/jobs/{job_id}/logs"): (Open.VIEWER, ONE),
+    ("POST", "/projects/{project}/ingest/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
+    ("GET", "/projects/{project}/stats"): (Open.VIEWER, ALL),
+    ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
+    ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
+    ("POST", "/ingest"): (Open.EDITOR, PUT),
+    ("WS", "/ws"): (Open.VIEWER, ALL),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters/{letter_id}"): (Open.TENANT_EDITOR, ONE),
@@ -122,6 +137,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("DELETE", "/api/v1/keys/{key_id}"): (Open.ADMIN, ONE),
     ("GET", "/api/v1/audit"): (Open.ADMIN, ALL),
 }
+SOCKET = "WS"
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
@@ -129,6 +145,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
+    ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
+    ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
+    ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
+    ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -140,7 +160,7 @@ def _routes() -> list[tuple[str, str]]:
     return sorted(
         (str(method), route.path_format.replace(":str", "") or "/")
         for route in found
-        for method in getattr(route, "methods", ())
+        for method in (getattr(route, "methods", ()) or (SOCKET,))
         if method not in ("OPTIONS", "HEAD")
     )
 
@@ -243,6 +263,18 @@ class World:
             while (await self.http.get("/api/v1/jobs", headers=with_key(expired))).status_code != 401:
                 await asyncio.sleep(0.02)
 
+    async def subscribe(self, path: str, headers: dict[str, str]) -> tuple[int, str]:
+        """As ``ask``, of a WebSocket: (the status in the code it is closed with, what it says)."""
+        url = f"{self.http.base_url.copy_with(scheme='ws')}".rstrip("/") + path
+        async with connect(url, additional_headers=headers, proxy=None) as socket:
+            with contextlib.suppress(ConnectionClosed):  # it may be sent away before it says anything
+                await socket.send('{"action":"subscribe","project":"atlas"}')
+            said = str(await socket.recv())
+            if json.loads(said)["type"] == "subscribed":
+                return 200, said
+            await socket.wait_closed()
+            return (socket.close_code or 0) - CLOSE_CODE, said
+
     async def ask(self, method: str, path: str, headers: dict[str, str]) -> tuple[int, str]:
         """(status, body); of a stream the status alone."""
         url = path.replace("{repo_url}", "http://git.test:9418/o/r")
@@ -257,6 +289,8 @@ class World:
             "path": "openapi.json",
         }.items():
             url = url.replace(f"{{{name}}}", value)
+        if method == SOCKET:
+            return await self.subscribe(url, headers)
         if path in STREAMS:
             async with self.http.stream(method, url, headers=headers) as stream:
                 return stream.status_code, ""
@@ -290,7 +324,11 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         found = World(http, bus)
 
         async def history(message: Msg) -> None:
-            question = decode(message.data, ListJobs | FindJob)
+            question = decode(message.data, ListJobs | FindJob | ReadLog)
+            if isinstance(question, ReadLog):
+                line = LogEntry(sequence=1, event="jobs.event.v1.queued", at=now(), text=MARKER)
+                await message.respond(encode(JobLog(entries=(line,))))
+                return
             shown = [each for each in (JOB, BATCH) if question.tenant in (None, each.tenant)]
             views = tuple(
                 JobView(job=replace(each, state=JobState.RUNNING), sequence=1, changed_at=now())
@@ -322,7 +360,7 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
     needed = {Open.EDITOR: 1, Open.TENANT_EDITOR: 1, Open.ADMIN: 2}.get(open_to, 0)
     if rank < needed or (open_to is Open.TENANT_EDITOR and who == "elsewhere"):
         return {403}, False
-    if things == DEFAULT and who == "elsewhere":
+    if things == PUT and who == "elsewhere":
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
         return ({404} if things == ONE else None), False
@@ -436,6 +474,34 @@ async def test_a_key_of_some_projects_submits_and_schedules_only_there(world: Wo
         "/api/v1/schedules", json={**plan, "project": "elsewhere", "id": "mine"}, headers=elsewhere
     )
     assert (there.status_code, taken.status_code, here.status_code) == (403, 409, 201)
+    body = {"repo": "http://git.test:9418/o/r"}
+    github = [
+        await world.http.post(f"/projects/{project}/ingest/github", json=body, headers=elsewhere)
+        for project in ("atlas", "elsewhere")
+    ]
+    assert [answer.status_code for answer in github] == [403, 202]
+    assert github[1].json()["project"] == "elsewhere"
+
+
+async def test_a_job_is_found_in_its_project_only(world: World) -> None:
+    owner = world.credentials["owner"]
+    for project, status in (("atlas", 200), ("all", 200), ("elsewhere", 404)):
+        for path in ("", "/logs"):
+            answer = await world.http.get(
+                f"/projects/{project}/ingest/jobs/{JOB.job_id}{path}", headers=owner
+            )
+            assert answer.status_code == status, (project, path)
+
+
+async def test_only_an_admin_submits_in_the_name_of_another_user(world: World) -> None:
+    body = {"repo_url": "http://git.test:9418/o/r", "user_id": "bob"}
+    refused = await world.http.post("/ingest", json=body, headers=world.credentials["owner"])
+    own = await world.http.post("/ingest", json=body, headers=world.credentials["colleague"])
+    assert (refused.status_code, refused.json()["code"], own.status_code) == (403, "other_user", 202)
+    body["repo_url"] += "2"
+    asked = await world.http.post("/ingest", json=body, headers=world.credentials["admin"])
+    shown = await world.http.get(f"/api/v1/jobs/{asked.json()['id']}", headers=world.credentials["admin"])
+    assert shown.json()["submitted_by"] == "bob"
 
 
 async def test_nobody_is_an_admin_of_keys_by_sending_nothing(bus: Bus, nats_server: NatsServer) -> None:

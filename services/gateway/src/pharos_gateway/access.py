@@ -6,7 +6,7 @@ but for the first reading of the keys at the start of the process.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import datetime
 from typing import Any, Final
 
@@ -109,22 +109,22 @@ class Access:
 
     async def viewer(self, connection: Connection, _: BaseRouteHandler) -> None:
         """Whoever may read."""
-        self._require(connection, await self._caller(connection), Role.VIEWER)
+        self._require(connection, await self._caller(connection, connection.headers), Role.VIEWER)
 
     async def editor(self, connection: Connection, _: BaseRouteHandler) -> None:
         """Whoever may submit and control."""
-        self._require(connection, await self._caller(connection), Role.EDITOR)
+        self._require(connection, await self._caller(connection, connection.headers), Role.EDITOR)
 
     async def tenant_editor(self, connection: Connection, _: BaseRouteHandler) -> None:
         """An editor whose key is not restricted to projects: what this opens concerns the whole tenant."""
-        caller = await self._caller(connection)
+        caller = await self._caller(connection, connection.headers)
         self._require(connection, caller, Role.EDITOR)
         if caller is not None and caller.projects is not None:
             raise OtherProject(None)
 
     async def admin(self, connection: Connection, _: BaseRouteHandler) -> None:
         """An admin with a key: nobody becomes one by sending nothing."""
-        caller = await self._caller(connection)
+        caller = await self._caller(connection, connection.headers)
         self._require(connection, None if caller is None or caller.key is None else caller, Role.ADMIN)
 
     async def streaming(self, connection: Connection, _: BaseRouteHandler) -> None:
@@ -132,9 +132,13 @@ class Access:
         text = connection.query_params.get(PARAMETER)
         if text is None:
             return await self.viewer(connection, _)
+        self._require(connection, await self._by_ticket(connection, str(text)), Role.VIEWER)
+        return None
+
+    async def _by_ticket(self, connection: Connection, text: str) -> Caller:
         address = address_of(connection)
         self._check_guesses(address, None)
-        ticket = self._tickets.read(str(text), self._now())
+        ticket = self._tickets.read(text, self._now())
         if ticket is None:
             self._guesses.failed(address)
             raise Unauthenticated
@@ -142,12 +146,28 @@ class Access:
             raise KeysUnknown
         caller = self._authenticator.redeem(ticket, address)
         await self._spend(connection, caller)
-        self._require(connection, caller, Role.VIEWER)
-        return None
+        return caller
+
+    async def opening(self, connection: Connection) -> Caller | None:
+        """Whoever opens a socket, by header or ticket; None where they have yet to say who they are."""
+        if PARAMETER in connection.query_params:
+            return await self._by_ticket(connection, str(connection.query_params[PARAMETER]))
+        return await self._caller(connection, connection.headers)
+
+    async def introduced(self, connection: Connection, credential: str) -> Caller:
+        """Whoever presents *credential* in a message of a socket."""
+        caller = await self._caller(connection, {"authorization": f"Bearer {credential}"})
+        if caller is None:
+            raise Unauthenticated
+        return caller
+
+    async def count(self, connection: Connection, caller: Caller) -> None:
+        """One more message of a socket, which counts as a request."""
+        await self._spend(connection, caller)
 
     async def public(self, connection: Connection, _: BaseRouteHandler) -> None:
         """Everybody, unless the installation closed its public routes."""
-        caller = await self._caller(connection)
+        caller = await self._caller(connection, connection.headers)
         if caller is None:
             if not self._public_status:
                 raise Unauthenticated
@@ -175,11 +195,11 @@ class Access:
         if not caller.may(role):
             raise Forbidden(role)
 
-    async def _caller(self, connection: Connection) -> Caller | None:
+    async def _caller(self, connection: Connection, headers: Mapping[str, str]) -> Caller | None:
         """Whoever calls, if their credential is good and they do not call too often."""
         address = address_of(connection)
         try:
-            caller = await self._identified(connection, address)
+            caller = await self._identified(headers, address)
         except Unauthenticated:
             self._check_guesses(address, None)
             self._guesses.failed(address)
@@ -190,15 +210,15 @@ class Access:
         await self._spend(connection, caller)
         return caller
 
-    async def _identified(self, connection: Connection, address: str) -> Caller | None:
+    async def _identified(self, headers: Mapping[str, str], address: str) -> Caller | None:
         try:
-            return self._authenticator.identify(connection.headers, address)
+            return self._authenticator.identify(headers, address)
         except UnknownKey:
             if self._store.is_known:
                 raise
         if not await self._store.known():
             raise KeysUnknown
-        return self._authenticator.identify(connection.headers, address)
+        return self._authenticator.identify(headers, address)
 
     def _check_guesses(self, address: str, credential: str | None) -> None:
         seconds = self._guesses.wait_seconds(address)

@@ -61,6 +61,7 @@ from pharos_gateway.live import Live
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
+from pharos_gateway.project_ingest import ProjectIngest
 from pharos_gateway.pushing import Pushing, TakenPush
 from pharos_gateway.queueing import Queue
 from pharos_gateway.quotas import JobQuota
@@ -74,8 +75,11 @@ from pharos_gateway.routes import (
     jobs,
     keys,
     operations,
+    projects,
+    resources,
     schedules,
     search,
+    sockets,
     webhooks,
 )
 from pharos_gateway.routes import tickets as tickets_routes
@@ -97,6 +101,7 @@ log = structlog.get_logger()
 
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
+SOCKET_MESSAGE_BYTES_MAX: Final = 16 * 1024
 STOP_SECONDS: Final = 2
 FLUSH_SECONDS: Final = 2
 
@@ -234,6 +239,13 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
+    project_ingest = ProjectIngest(
+        submitting,
+        datasets,
+        finder,
+        allowed_hosts=settings.allowed_hosts,
+        callback_of=_callback_of(settings),
+    )
     cors = None
     if settings.cors_origins:
         cors = CORSConfig(
@@ -258,9 +270,14 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             webhooks.routes(access, bus, watching, pushing),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
+            sockets.routes(access, bus, live, streams, utc_now),
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),
+            projects.routes(
+                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling
+            ),
+            resources.routes(access, disk, submitting, settings.allowed_hosts),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
@@ -344,7 +361,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             host=settings.host,
             port=settings.port,
             http="httptools",
-            ws="none",
+            ws="websockets-sansio",
+            ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
+            ws_per_message_deflate=False,
             lifespan="off",
             log_config=None,
             access_log=False,

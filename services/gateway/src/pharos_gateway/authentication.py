@@ -97,6 +97,13 @@ class OtherProject(Exception):
         )
 
 
+class OtherUser(Exception):
+    """Something is asked for in the name of another user, and the key is no admin's."""
+
+    def __init__(self) -> None:
+        super().__init__("The user_id must be the key's own user; only an admin may name another one")
+
+
 class InvalidIdentity(Exception):
     """``x-tenant`` or ``x-role`` cannot be understood."""
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
 import msgspec
 
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
-from pharos_contracts.identity import token
+from pharos_contracts.identity import dataset_key, token
 from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.streams import KV_DATASETS
 from pharos_gateway.entries import entries
@@ -58,6 +59,15 @@ class Datasets:
         found.sort(key=lambda dataset: (dataset.tenant, dataset.project, dataset.dataset))
         shown = (dataset for dataset in found if sight.dataset(dataset.project, dataset.scope))
         return DatasetList(datasets=tuple(_view(dataset) for dataset in shown), truncated=truncated)
+
+    async def one(self, tenant: str, project: str, name: str) -> DatasetView | None:
+        """The one of that *name*."""
+        entry = await self._bucket.get(dataset_key(tenant, project, name))
+        return None if entry is None else _view(entry.value)
+
+    async def of_project(self, tenant: str, project: str) -> Sequence[DatasetView]:
+        """All of one project, at most 1,000."""
+        return (await self.list(Sight(tenant=tenant), project)).datasets
 
 
 def _view(dataset: Dataset) -> DatasetView:

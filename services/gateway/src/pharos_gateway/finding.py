@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from typing import Final, Protocol
+from typing import Final, Protocol, TypeVar
 from uuid import UUID
 
 import msgspec
 import structlog
 
 from pharos_contracts import rpc
-from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
+from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, ReadLog
 from pharos_contracts.identity import token
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.message import UnreadableMessage, decode
@@ -22,6 +22,8 @@ from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus
 
 log = structlog.get_logger()
+
+A = TypeVar("A", JobPage, JobLog)
 
 HISTORY_SECONDS: Final = 1.5
 JUST_NOW_SECONDS: Final = 0.2
@@ -110,16 +112,32 @@ class Finder:
 
         Where much is hidden a page may be short, or empty, although its cursor says that more follows.
         """
+        if sight.projects is not None and not sight.projects:
+            return JobPage(jobs=(), cursor=None)
+        only = next(iter(sight.projects)) if sight.projects is not None and len(sight.projects) == 1 else None
         found: list[JobView] = []
         for _ in range(1 if sight.is_whole else PAGES_MAX):
             page = await self._ask_history(
-                ListJobs(tenant=sight.tenant, states=tuple(states), limit=limit - len(found), before=before)
+                ListJobs(
+                    tenant=sight.tenant,
+                    project=only,
+                    states=tuple(states),
+                    limit=limit - len(found),
+                    before=before,
+                ),
+                JobPage,
             )
             found.extend(view for view in page.jobs if sight.job(view.job))
             before = page.cursor
             if before is None or len(found) >= limit:
                 break
         return msgspec.structs.replace(page, jobs=tuple(found))
+
+    async def log(self, job: Job, *, after: int | None, limit: int) -> JobLog:
+        """What happened to *job*, in sentences, oldest first. HistoryUnavailable, QuestionRefused."""
+        return await self._ask_history(
+            ReadLog(tenant=job.tenant, job_id=job.job_id, after=after, limit=limit), JobLog
+        )
 
     async def waiting(self, sight: Sight) -> list[Job]:
         """What waits in Q, which history may not know of yet."""
@@ -128,16 +146,16 @@ class Finder:
 
     async def _from_history(self, question: FindJob) -> Job | None:
         try:
-            views = (await self._ask_history(question)).jobs
+            views = (await self._ask_history(question, JobPage)).jobs
         except QuestionRefused as error:
             if error.refusal.status == 404:
                 return None
             raise
         return views[0].job if views else None
 
-    async def _ask_history(self, question: ListJobs | FindJob) -> JobPage:
+    async def _ask_history(self, question: ListJobs | FindJob | ReadLog, answer: type[A]) -> A:
         try:
-            return await ask(self._bus, rpc.HISTORY, question, JobPage, timeout=HISTORY_SECONDS)
+            return await ask(self._bus, rpc.HISTORY, question, answer, timeout=HISTORY_SECONDS)
         except NobodyAnswers as error:
             raise HistoryUnavailable(str(error)) from error
         except QuestionRefused as error:

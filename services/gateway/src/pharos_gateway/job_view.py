@@ -91,7 +91,7 @@ def view(
     *workers* are the names of those that live, None where that is not looked at; *place* counts only while
     it is queued.
     """
-    current = progress if progress is not None and _is_current(job, progress) else None
+    current = current_progress(job, progress)
     queued = job.state is JobState.QUEUED
     return JobView(
         job_id=job.job_id,
@@ -139,8 +139,11 @@ def _waits(job: Job, workers: Collection[str]) -> bool:
             return False
 
 
-def _is_current(job: Job, progress: Progress) -> bool:
-    return job.state not in TERMINAL and job.state is not JobState.QUEUED and progress.attempt >= job.attempt
+def current_progress(job: Job, progress: Progress | None) -> Progress | None:
+    """*progress* where it still says something of *job*: it is open, begun, and in that attempt."""
+    if progress is None or job.state in TERMINAL or job.state is JobState.QUEUED:
+        return None
+    return progress if progress.attempt >= job.attempt else None
 
 
 def _progress(progress: Progress) -> JobProgress:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from datetime import UTC, datetime
 from time import monotonic
-from typing import Final
+from typing import Final, Protocol
 
 import anyio
 import msgspec
@@ -49,6 +49,14 @@ class _Seen(msgspec.Struct, frozen=True):
     at: float  # monotonic seconds
 
 
+class Watcher(Protocol):
+    """Whoever is told of jobs as they are, not of events in their order. It must not wait."""
+
+    def happened(self, job: Job) -> None: ...
+    def progressed(self, progress: Progress, job: Job | None) -> None: ...
+    def close(self) -> None: ...
+
+
 class Live:
     """The shared tails and their readers. ``run`` them in a task of their own."""
 
@@ -65,6 +73,7 @@ class Live:
         self._unsent: dict[str, Progress] = {}
         self._durations: deque[float] = deque(maxlen=DURATIONS_MAX)
         self._subscriptions: set[Subscription] = set()
+        self._watchers: set[Watcher] = set()
         self.sequence = 0
         self.ready = asyncio.Event()  # JOBS is being followed
         self.workers_known = asyncio.Event()
@@ -128,6 +137,17 @@ class Live:
         finally:
             self._subscriptions.discard(subscription)
 
+    @contextmanager
+    def watched(self, watcher: Watcher) -> Iterator[None]:
+        """*watcher* is told of what happens from now on."""
+        if self.stopping:
+            watcher.close()
+        self._watchers.add(watcher)
+        try:
+            yield
+        finally:
+            self._watchers.discard(watcher)
+
     def close(self) -> None:
         """Send every reader away, in good order: the process stops."""
         self.stopping = True
@@ -136,6 +156,8 @@ class Live:
     def _send_away(self) -> None:
         for subscription in self._subscriptions:
             subscription.close(STOPPING)
+        for watcher in self._watchers:
+            watcher.close()
 
     # The tails
 
@@ -177,6 +199,9 @@ class Live:
                         self.sequence = event.sequence
                         for subscription in self._subscriptions:
                             subscription.offer(happening)
+                        if happening.job is not None:
+                            for watcher in self._watchers:
+                                watcher.happened(happening.job)
 
     async def _bounds(self) -> tuple[int, int]:
         """First and last sequence of JOBS, as soon as the bus can say."""
@@ -281,6 +306,8 @@ class Live:
         for progress in unsent.values():
             job = self.recent(progress.job_id)
             number = None if job is None else job.number
+            for watcher in self._watchers:
+                watcher.progressed(progress, job)
             blocks: dict[bool, bytes] = {}
             for subscription in self._subscriptions:
                 if not subscription.wants(progress.tenant, progress.job_id, job):

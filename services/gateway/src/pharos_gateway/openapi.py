@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -410,6 +410,80 @@ HISTORY: Final = {
         },
     ]
 }
+GITHUB_QUEUED: Final[Mapping[str, Any]] = {
+    "jobId": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "status": "queued",
+    "message": "GitHub ingest job queued",
+    "project": "default",
+    "dataset": "atlas-core",
+    "repository": "o/r",
+    "branch": "main",
+    "scope": "project",
+    "sha": None,
+}
+GITHUB_SKIPPED: Final = {
+    **GITHUB_QUEUED,
+    "status": "skipped",
+    "message": "This commit is indexed already",
+    "sha": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+}
+INGEST_ROW: Final[Mapping[str, Any]] = {
+    "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "source": "github",
+    "project": "default",
+    "dataset": "atlas-core",
+    "scope": "project",
+    "status": "running",
+    "startedAt": "10:30 AM",
+    "duration": "⏳ running",
+    "summary": "o/r (main)",
+    "progress": 75,
+    "error": None,
+    "startedAtIso": "2024-01-20T10:30:00Z",
+    "durationSeconds": None,
+    "state": "running",
+    "number": 1,
+    "repository": "github.com/o/r",
+    "branch": "main",
+    "sha": None,
+    "commit": None,
+    "reason": None,
+    "phase": "Indexing repository...",
+    "currentFile": "src/context.ts",
+    "attempt": 1,
+    "filesProcessed": None,
+}
+PAUSED_ROW: Final = {**INGEST_ROW, "status": "queued", "state": "paused", "phase": None, "currentFile": None}
+INGEST_LOG: Final = {
+    "jobId": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "logs": [{"timestamp": "2024-01-20T10:28:00Z", "level": "info", "message": "Queued as number 1"}],
+    "cursor": None,
+}
+PROJECT_STATS: Final = {
+    "project": "default",
+    "datasets": 1,
+    "repositories": 1,
+    "files": 342,
+    "chunks": 2_210,
+    "lastIndexedAt": "2024-01-20T10:30:07Z",
+    "jobs": {"queued": 0, "running": 1, "truncated": False},
+    "truncated": False,
+}
+PROJECT_SCHEDULE: Final = {
+    "id": "nightly",
+    "project": "default",
+    "repository": "github.com/o/r",
+    "branch": "main",
+    "dataset": "atlas-core",
+    "scope": "project",
+    "cron": "0 3 * * *",
+    "timezone": "UTC",
+    "jitterSeconds": 0,
+    "priority": "normal",
+    "skipUnchanged": True,
+    "createdAt": "2024-01-20T10:30:00Z",
+    "nextRunAt": "2024-01-21T03:00:00Z",
+}
 SEARCH_ANSWER: Final = {
     "request_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a91",
     "results": [
@@ -431,13 +505,16 @@ SEARCH_ANSWER: Final = {
 }
 
 
-def success(body: Any, example: Mapping[str, Any], description: str) -> ResponseSpec:
+def success(
+    body: Any, example: Mapping[str, Any] | Sequence[Mapping[str, Any]], description: str
+) -> ResponseSpec:
     """The answer hoped for, with an example."""
+    shown: Any = dict(example) if isinstance(example, Mapping) else list(example)
     return ResponseSpec(
         data_container=body,
         generate_examples=False,
         description=description,
-        examples=[Example(value=dict(example))],
+        examples=[Example(value=shown)],
     )
 
 
@@ -487,6 +564,7 @@ def config() -> OpenAPIConfig:
         tags=[
             Tag(name="ingestion", description="Submitting repositories, and what became of them."),
             Tag(name="jobs", description="Jobs, workers and datasets."),
+            Tag(name="projects", description="Repositories by project: submits, history, jobs."),
             Tag(name="schedules", description="Repositories that are indexed again and again."),
             Tag(name="webhooks", description="Repositories that are indexed when somebody pushes to them."),
             Tag(name="callbacks", description="Being told of the end of a job."),

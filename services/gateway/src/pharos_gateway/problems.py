@@ -15,6 +15,7 @@ from pharos_gateway.authentication import (
     Forbidden,
     InvalidIdentity,
     OtherProject,
+    OtherUser,
     Unauthenticated,
     address_of,
 )
@@ -116,6 +117,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(403, "forbidden", str(error), extra={"needed": error.needed})
         case OtherProject():
             return Problem(403, "other_project", str(error))
+        case OtherUser():
+            return Problem(403, "other_user", str(error))
         case TooManyGuesses():
             return _slow_down("too_many_guesses", str(error), error.retry_seconds)
         case RateExceeded():

@@ -51,6 +51,7 @@ class ScheduleRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     priority: Priority = Priority.NORMAL
     project: _Name = PROJECT_DEFAULT
     dataset: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)] | None = None
+    scope: Scope = Scope.PROJECT
     skip_unchanged: Annotated[
         bool, Meta(description="A run that finds its commit indexed already ends as skipped.")
     ] = True
@@ -162,6 +163,7 @@ class Scheduling:
             source=RepositorySource(identity=address.identity, clone_url=address.clone_url, branch=branch),
             project=token(request.project),
             dataset=request.dataset,
+            scope=request.scope,
             priority=request.priority,
             cron=request.cron,
             timezone=request.timezone,

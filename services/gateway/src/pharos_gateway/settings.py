@@ -93,12 +93,18 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         Meta(description="Origins whose browsers may call the API; `*` for all. Empty: none."),
     ] = ()
     streams_max: Annotated[
-        int, Meta(description="Event streams that may be open at once, all together.", ge=1, le=100_000)
+        int,
+        Meta(
+            description="Event streams and WebSockets that may be open at once, all together.",
+            ge=1,
+            le=100_000,
+        ),
     ] = 2_000
     streams_per_key_max: Annotated[
         int,
         Meta(
-            description="Event streams that one key, or one address without a key, may have open.",
+            description="Event streams and WebSockets that one key, or one address without a key, "
+            "may have open.",
             ge=1,
             le=100_000,
         ),

@@ -27,6 +27,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     def project(self, name: str) -> bool:
         return self.projects is None or name in self.projects
 
+    def within(self, project: str | None) -> Sight:
+        """What is shown of one *project*; None is every one that is shown."""
+        if project is None:
+            return self
+        shown = frozenset({project}) if self.project(project) else frozenset()
+        return msgspec.structs.replace(self, projects=shown)
+
     def job(self, job: Job) -> bool:
         return (
             self.tenant in (None, job.tenant)

@@ -23,7 +23,7 @@ from nats.js.api import PubAck
 from pharos_contracts import subjects
 from pharos_contracts.control.v1 import Place
 from pharos_contracts.identity import PROJECT_DEFAULT, fingerprint, work_key
-from pharos_contracts.jobs.v1 import ActiveJob, Job, Priority, RepositorySource, SubmitJob, job_of
+from pharos_contracts.jobs.v1 import ActiveJob, Job, Priority, RepositorySource, Scope, SubmitJob, job_of
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import Message
 from pharos_contracts.workers.v1 import Worker
@@ -71,7 +71,8 @@ UNDECIDED: Final = "An earlier submit of the same repository is still being deci
 class Order(msgspec.Struct, frozen=True, kw_only=True):
     """What a caller asks for, checked. ``sha`` wins over ``branch``.
 
-    ``quota`` is whose jobs of the day this is one of; None is nobody's.
+    ``quota`` is whose jobs of the day this is one of; None is nobody's. ``dataset`` None is the one that is
+    called after the repository and its branch.
     """
 
     tenant: str
@@ -84,6 +85,9 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str | None = None
     callback: CallbackAddress | None = None
     quota: str | None = None
+    project: str = PROJECT_DEFAULT
+    dataset: str | None = None
+    scope: Scope = Scope.PROJECT
 
 
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
@@ -297,8 +301,8 @@ class Submitting:
             job_id=job_id,
             tenant=order.tenant,
             key=work_key(
-                project=PROJECT_DEFAULT,
-                dataset=None,
+                project=order.project,
+                dataset=order.dataset,
                 repository=order.address.key,
                 ref=order.sha or branch,
             ),
@@ -308,7 +312,9 @@ class Submitting:
                 branch=order.branch,
                 sha=order.sha,
             ),
-            project=PROJECT_DEFAULT,
+            project=order.project,
+            dataset=order.dataset,
+            scope=order.scope,
             priority=order.priority,
             force=order.force,
             submitted_at=self._now(),

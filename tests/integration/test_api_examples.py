@@ -1,0 +1,588 @@
+"""The examples of the HTTP contract, sent to the letter. A new example is a new row.
+
+An answer may have further fields, never fewer or other ones. The other services are played: what is looked at
+here is what clients read.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+import httpx
+import msgspec
+import pytest
+from faststream.nats import NatsBroker
+from msgspec.structs import replace
+
+from pharos_contracts import rpc
+from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
+from pharos_contracts.identity import dataset_key
+from pharos_contracts.jobs.v1 import Job, Progress, RepositorySource, Scope, Stage
+from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import Message
+from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.streams import KV_DATASETS
+from pharos_contracts.subjects import progress_subject
+from pharos_gateway.app import serving
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus
+from pharos_service.rpc import answer
+from tests.support.gateway import BEARER, History, client, job, leading, now, result, settings, until_ready
+from tests.support.nats_server import NatsServer
+
+pytestmark = pytest.mark.anyio
+
+SHA = "9fceb02d0ae598e95dc970b74767f19372d61af8"
+MORNING = datetime(2024, 1, 20, 10, 30, tzinfo=UTC)
+SLUG = "Zykairotis/claude-context-core"
+
+
+class Like:
+    """Equal to whatever *fits*; every value of one *name* must be the same."""
+
+    def __init__(self, said: str, fits: Callable[[Any], bool], name: str | None = None) -> None:
+        self.said = said
+        self.fits = fits
+        self.name = name
+
+    def __repr__(self) -> str:
+        return f"<{self.said}>"
+
+
+def _is_uuid(value: Any) -> bool:
+    try:
+        return str(UUID(value)) == value
+    except (ValueError, TypeError, AttributeError):
+        return False
+
+
+def uuid(name: str | None = None) -> Like:
+    return Like("a UUID" if name is None else f"the UUID of {name}", _is_uuid, name)
+
+
+TIME = Like("a time in UTC", lambda value: isinstance(value, str) and value.endswith("Z"))
+NUMBER = Like("a number", lambda value: isinstance(value, int | float))
+COUNT = Like("a whole number above 0", lambda value: isinstance(value, int) and value > 0)
+SENTENCE = Like("a sentence", lambda value: isinstance(value, str) and bool(value))
+
+
+class Case(msgspec.Struct, frozen=True, kw_only=True):
+    """What is sent, and what must come. ``among``: the answer is a list that has it."""
+
+    send: str
+    body: Any = None
+    headers: Mapping[str, str] = {}
+    status: int
+    answer: Any
+    among: bool = False
+
+
+def ingest(**changes: Any) -> dict[str, Any]:
+    body = {
+        "repo": "github.com/o/r",
+        "dataset": "atlas-core",
+        "branch": "main",
+        "sha": None,
+        "scope": "project",
+        "force": False,
+    }
+    return {**body, **changes}
+
+
+def queued(**changes: Any) -> dict[str, Any]:
+    body = {
+        "jobId": uuid(),
+        "status": "queued",
+        "message": "GitHub ingest job queued",
+        "project": "default",
+        "dataset": "atlas-core",
+        "repository": "o/r",
+        "branch": "main",
+        "scope": "project",
+    }
+    return {**body, **changes}
+
+
+SUBMITTED = {
+    "status": "dispatched",
+    "job_id": COUNT,
+    "queue_position": COUNT,
+    "target": "any",
+    "queue_size": COUNT,
+    "max_queue_size": 10,
+}
+SOURCE = RepositorySource(
+    identity=f"github.com/{SLUG}", clone_url=f"https://github.com/{SLUG}", branch="main"
+)
+RUNNING = job(501, source=SOURCE, dataset="running", started_at=MORNING, attempt=1)
+ENDED = job(
+    502,
+    source=SOURCE,
+    dataset="ended",
+    started_at=MORNING,
+    ended_at=MORNING.replace(minute=32, second=7),
+    result=result(dataset="ended", commit=SHA, branch="main"),
+    attempt=1,
+)
+FAILED = job(503, source=SOURCE, dataset="failed", error="Failed to clone repository", attempt=1)
+OPEN_ROW = {
+    "id": RUNNING.job_id,
+    "source": "github",
+    "project": "default",
+    "dataset": "running",
+    "scope": "project",
+    "status": "running",
+    "startedAt": "10:30 AM",
+    "duration": "⏳ running",
+    "summary": f"{SLUG} (main)",
+    "progress": 75,
+    "error": None,
+    "startedAtIso": "2024-01-20T10:30:00Z",
+    "durationSeconds": None,
+    "phase": "Indexing repository...",
+    "currentFile": "src/context.ts",
+}
+ENDED_ROW = {
+    **OPEN_ROW,
+    "id": ENDED.job_id,
+    "dataset": "ended",
+    "status": "completed",
+    "duration": "2m 7s",
+    "durationSeconds": 127.0,
+    "progress": 100,
+    "phase": None,
+    "currentFile": None,
+}
+HIT = {
+    "id": "r1",
+    "chunk": "class Context:",
+    "file": "src/context.py",
+    "lineSpan": {"start": 12, "end": 48},
+    "symbol": "Context",
+    "language": "python",
+    "repository": "github.com/o/r",
+    "commit": SHA,
+    "url": None,
+    "scores": {"dense": 0.5, "sparse": None, "structural": None, "rerank": None, "final": 0.03},
+}
+FOUND = {"request_id": uuid(), "results": [HIT], "metadata": {"mode": "hybrid"}, "latency_ms": NUMBER}
+NO_JOB = {"detail": "There is no such job", "code": "not_found"}
+HERE = "/projects/default"
+
+CASES = (
+    # Resources
+    Case(
+        send="POST /resources/ingest-repo",
+        body={"git_url": "https://github.com/ram-tewari/pharos"},
+        headers=BEARER,
+        status=202,
+        answer=SUBMITTED,
+    ),
+    Case(
+        send="POST /ingest",
+        body={
+            "repo_url": "https://github.com/ram-tewari/other",
+            "user_id": "1c3c6cb0-4c10-46ba-b9ad-8ca82fc008fa",
+        },
+        headers=BEARER,
+        status=202,
+        answer=SUBMITTED,
+    ),
+    Case(
+        send="POST /ingest",
+        body={"repo_url": "https://github.com/o/r", "user_id": "1c3c6cb0-4c10-46ba-b9ad-8ca82fc008fa"},
+        status=403,
+        answer={"detail": SENTENCE, "code": "other_user"},
+    ),
+    Case(
+        send="POST /resources/ingest-repo",
+        body={"git_url": "https://github.com/o"},
+        headers=BEARER,
+        status=400,
+        answer={"detail": "Invalid repository URL", "code": "invalid_repository_url", "reason": SENTENCE},
+    ),
+    # Submitting into a project
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}", "dataset": "atlas-core", "branch": "main", "scope": "project"},
+        status=202,
+        answer=queued(jobId=uuid("one"), repository=SLUG),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": f"https://github.com/{SLUG}.git", "dataset": "atlas-core", "branch": "main"},
+        status=200,
+        answer=queued(jobId=uuid("one"), repository=SLUG, message="GitHub ingest job already queued"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": SLUG, "dataset": "atlas-core", "branch": "main"},
+        status=200,
+        answer=queued(jobId=uuid("one"), repository=SLUG, message="GitHub ingest job already queued"),
+    ),
+    Case(send=f"POST {HERE}/ingest/github", body=ingest(), status=202, answer=queued()),
+    Case(
+        send="POST /projects/atlas/ingest/github",
+        body=ingest(dataset=None, scope="global"),
+        status=202,
+        answer=queued(project="atlas", dataset="github.com/o/r@main", scope="global"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": "github.com/o/no-branch"},
+        status=202,
+        answer=queued(dataset=None, branch=None, repository="o/no-branch"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(repo="github.com/o/indexed", dataset="indexed", sha=SHA),
+        status=200,
+        answer=queued(
+            jobId=ENDED.job_id,
+            status="skipped",
+            message="This commit is indexed already",
+            dataset="indexed",
+            repository="o/indexed",
+        ),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": "github.com/o/indexed", "sha": SHA.upper()},
+        status=200,
+        answer=queued(
+            jobId=ENDED.job_id,
+            status="skipped",
+            message="This commit is indexed already",
+            dataset="indexed",
+            repository="o/indexed",
+        ),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(repo="github.com/o/indexed", dataset="indexed", sha=SHA, force=True),
+        status=202,
+        answer=queued(dataset="indexed", repository="o/indexed", sha=SHA),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(repo="github.com/o/indexed", dataset="indexed", sha=SHA, scope="global"),
+        status=200,  # the same work as the one before, which waits
+        answer=queued(
+            dataset="indexed", repository="o/indexed", message="GitHub ingest job already queued", sha=SHA
+        ),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": "github.com/o/once", "branch": "main"},
+        headers={"Idempotency-Key": "once"},
+        status=202,
+        answer=queued(jobId=uuid("once"), repository="o/once", dataset="github.com/o/once@main"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body={"repo": "github.com/o/once", "branch": "main"},
+        headers={"Idempotency-Key": "once"},
+        status=202,
+        answer=queued(jobId=uuid("once"), repository="o/once", dataset="github.com/o/once@main"),
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(),
+        headers={"Idempotency-Key": "x" * 256},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request"},
+    ),
+    Case(
+        send="POST /projects/all/ingest/github",
+        body=ingest(),
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "project"},
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(sha="9fceb02"),
+        status=400,
+        answer={"detail": "Invalid branch or commit", "code": "invalid_ref", "reason": SENTENCE},
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/github",
+        body=ingest(scope="everybody"),
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request"},
+    ),
+    # Reading and controlling
+    Case(
+        send="GET /projects/default/stats",
+        status=200,
+        answer={
+            "project": "default",
+            "datasets": 1,
+            "repositories": 1,
+            "files": 342,
+            "chunks": 2210,
+            "lastIndexedAt": TIME,
+            "jobs": {"queued": COUNT, "running": 1},
+        },
+    ),
+    Case(send=f"GET {HERE}/ingest/history", status=200, answer=OPEN_ROW, among=True),
+    Case(send=f"GET {HERE}/ingest/history", status=200, answer=ENDED_ROW, among=True),
+    Case(send="GET /projects/all/ingest/history?limit=100", status=200, answer=ENDED_ROW, among=True),
+    Case(send="GET /projects/nobody/ingest/history", status=200, answer=[]),
+    Case(send=f"GET {HERE}/ingest/jobs/{RUNNING.job_id}", status=200, answer=OPEN_ROW),
+    Case(send=f"GET {HERE}/ingest/jobs/{ENDED.job_id}", status=200, answer=ENDED_ROW),
+    Case(
+        send=f"GET {HERE}/ingest/jobs/{FAILED.job_id}",
+        status=200,
+        answer={"status": "failed", "error": "Failed to clone repository"},
+    ),
+    Case(send=f"GET /projects/atlas/ingest/jobs/{RUNNING.job_id}", status=404, answer=NO_JOB),
+    Case(
+        send=f"GET {HERE}/ingest/jobs/{RUNNING.job_id}/logs",
+        status=200,
+        answer={
+            "jobId": RUNNING.job_id,
+            "logs": [{"timestamp": TIME, "level": "info", "message": "Queued"}],
+            "cursor": None,
+        },
+    ),
+    Case(send=f"GET /projects/atlas/ingest/jobs/{RUNNING.job_id}/logs", status=404, answer=NO_JOB),
+    Case(send=f"POST /projects/atlas/ingest/jobs/{RUNNING.job_id}/pause", status=404, answer=NO_JOB),
+    Case(
+        send=f"POST {HERE}/ingest/jobs/{RUNNING.job_id}/pause",
+        status=200,
+        answer={"id": RUNNING.job_id, "status": "queued", "state": "paused"},
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/jobs/{RUNNING.job_id}/resume",
+        status=200,
+        answer={"id": RUNNING.job_id, "status": "queued", "state": "queued"},
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/jobs/{RUNNING.job_id}/cancel",
+        status=200,
+        answer={"id": RUNNING.job_id, "status": "cancelled"},
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/jobs/{ENDED.job_id}/pause",
+        status=409,
+        answer={
+            "detail": "Cannot pause a completed job",
+            "code": "invalid_transition",
+            "status": "completed",
+        },
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/jobs/{FAILED.job_id}/retry",
+        status=200,
+        answer={"id": FAILED.job_id, "status": "queued"},
+    ),
+    Case(
+        send=f"POST {HERE}/ingest/jobs/{ENDED.job_id}/stop",
+        status=400,
+        answer={"detail": SENTENCE, "code": "unknown_action"},
+    ),
+    # Searching
+    Case(
+        send=f"POST {HERE}/query",
+        body={"query": "How does the Context class work?", "k": 5},
+        status=200,
+        answer=FOUND,
+    ),
+    Case(
+        send=f"POST {HERE}/query",
+        body={
+            "query": "How does the Context class work?",
+            "topK": 5,
+            "dataset": "atlas-*",
+            "repo": "github.com/o/r",
+            "lang": "python",
+            "pathPrefix": "src/",
+            "threshold": 0.1,
+            "includeGlobal": False,
+            "mode": "hybrid",
+        },
+        status=200,
+        answer=FOUND,
+    ),
+    Case(
+        send="POST /projects/all/query",
+        body={"query": "x", "dataset": ["a", "b"]},
+        status=200,
+        answer=FOUND,
+    ),
+    # Numbers and schedules
+    Case(
+        send="GET /projects/nobody/stats",
+        status=200,
+        answer={"datasets": 0, "files": 0, "chunks": 0, "lastIndexedAt": None},
+    ),
+    Case(
+        send="POST /projects/default/schedules",
+        body={"repo": "github.com/o/r", "dataset": "atlas-core", "branch": "main", "cron": "0 3 * * *"},
+        status=201,
+        answer={
+            "id": uuid(),
+            "project": "default",
+            "repository": "github.com/o/r",
+            "branch": "main",
+            "dataset": "atlas-core",
+            "scope": "project",
+            "cron": "0 3 * * *",
+            "timezone": "UTC",
+        },
+    ),
+)
+
+
+class World:
+    """The other services, as far as the gateway can tell."""
+
+    def __init__(self) -> None:
+        self.ended = [ENDED, FAILED]
+        self.searched: list[Search] = []
+
+    async def history(self, question: ListJobs | FindJob | ReadLog) -> Message:
+        if isinstance(question, ReadLog):
+            line = LogEntry(sequence=1, event="jobs.event.v1.queued", at=now(), text="Queued")
+            return JobLog(entries=(line,))
+        shown: list[Job] = []
+        if isinstance(question, ListJobs) and question.project in (None, "default"):
+            shown = [replace(RUNNING, state=JobState.RUNNING), replace(ENDED, state=JobState.COMPLETED)]
+            shown = [each for each in shown if not question.states or each.state in question.states]
+        return JobPage(jobs=tuple(JobView(job=each, sequence=1, changed_at=now()) for each in shown))
+
+    async def search(self, question: Search) -> Message:
+        self.searched.append(question)
+        hit = SearchResult(
+            id="r1",
+            chunk="class Context:",
+            file="src/context.py",
+            line_span=LineSpan(start=12, end=48),
+            symbol="Context",
+            kind="class",
+            language="python",
+            project="default",
+            dataset="atlas-core",
+            repository="github.com/o/r",
+            commit=SHA,
+            url=None,
+            scores=Scores(dense=0.5, final=0.03),
+        )
+        return SearchAnswer(results=(hit,), metadata={"mode": question.mode.value}, latency_ms=1.5)
+
+
+@asynccontextmanager
+async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
+    """The other services, the jobs and the dataset that the cases are about."""
+    world = World()
+    broker = NatsBroker(nats_url)
+    answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
+    answer(broker, rpc.SEARCH, Search, world.search)
+    told = History(bus)
+    await told.tell(RUNNING, JobState.RUNNING)
+    await told.tell(ENDED, JobState.COMPLETED)
+    await told.tell(FAILED, JobState.FAILED)
+    progress = Progress(
+        tenant="default",
+        job_id=RUNNING.job_id,
+        item_id="i",
+        attempt=1,
+        at=now(),
+        stage=Stage.ENCODE,
+        done=3,
+        total=4,
+        percent=75.9,
+        current_file="src/context.ts",
+    )
+    await bus.publish(progress_subject(progress), progress)
+    indexed = Dataset(
+        tenant="default",
+        project="default",
+        dataset="indexed",
+        scope=Scope.PROJECT,
+        repository="github.com/o/indexed",
+        clone_url="https://github.com/o/indexed",
+        branch="main",
+        commit=SHA,
+        generation=1,
+        stage=IndexStage.FULL,
+        job_id=ENDED.job_id,
+        files=342,
+        chunks=2210,
+        encoder="e",
+        chunker="c",
+        published_at=now(),
+    )
+    await Bucket(bus, KV_DATASETS, Dataset).put(dataset_key("default", "default", "indexed"), indexed)
+    async with broker:
+        await broker.start()
+        yield world
+
+
+def difference(expected: Any, found: Any, names: dict[str, Any], at: str = "") -> str | None:
+    """Where *found* is not as *expected*; None where it is. Further fields are no difference."""
+    if isinstance(expected, Like):
+        fits = expected.fits(found)
+        if fits and expected.name is not None:
+            fits = names.setdefault(expected.name, found) == found
+        return None if fits else f"{at}: {found!r} is not {expected!r}"
+    if isinstance(expected, dict) and isinstance(found, dict):
+        for key, value in expected.items():
+            if key not in found:
+                return f"{at}.{key} is missing"
+            wrong = difference(value, found[key], names, f"{at}.{key}")
+            if wrong is not None:
+                return wrong
+        return None
+    if isinstance(expected, list) and isinstance(found, list) and len(expected) == len(found):
+        wrongs = (difference(*each, names, f"{at}[]") for each in zip(expected, found, strict=True))
+        return next((wrong for wrong in wrongs if wrong is not None), None)
+    return None if expected == found else f"{at}: {found!r} instead of {expected!r}"
+
+
+def mistake(case: Case, response: httpx.Response, names: dict[str, Any]) -> str | None:
+    if response.status_code != case.status:
+        return f"{response.status_code} instead of {case.status}: {response.text[:300]}"
+    body = response.json()
+    if not case.among:
+        return difference(case.answer, body, names)
+    wrongs = [difference(case.answer, each, names) for each in body]
+    return None if None in wrongs else f"not among the answers: {wrongs}"
+
+
+async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: NatsServer) -> None:
+    def decide(command: AnyCommand, _: int) -> Message | None:
+        assert isinstance(command, PutSchedule)
+        return Scheduled(schedule=command.schedule)
+
+    chosen = settings(nats_server.url, git_allowed_hosts="http://github.com", anonymous="default:editor")
+    names: dict[str, Any] = {}
+    wrong = []
+    async with (
+        furnished(bus, nats_server.url),
+        serving(chosen) as running,
+        client(running.address) as http,
+        leading(bus) as scheduler,
+    ):
+        await until_ready(http)
+        for case in CASES:
+            method, _, path = case.send.partition(" ")
+            scheduler.decide = decide if path.endswith("/schedules") else None
+            deadline = asyncio.get_running_loop().time() + 3
+            while True:
+                response = await http.request(method, path, json=case.body, headers=dict(case.headers))
+                found = mistake(case, response, names)
+                # What is read may take a moment to be known; what is sent is sent once.
+                if found is None or method != "GET" or asyncio.get_running_loop().time() > deadline:
+                    break
+                await asyncio.sleep(0.05)
+            if found is not None:
+                wrong.append((case.send, case.body, found))
+    assert wrong == []
