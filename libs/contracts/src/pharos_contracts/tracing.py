@@ -123,7 +123,7 @@ def trace_job(job: Job, *, sequence: int, at: datetime, digest: str) -> JobTrace
         key=job.key,
         number=job.number,
         project=job.project,
-        repository=job.source.identity,
+        repository=job.identity,
         dataset=job.dataset,
         state=job.state,
         attempt=job.attempt,

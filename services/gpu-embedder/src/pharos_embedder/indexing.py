@@ -73,6 +73,7 @@ class Indexing:
 
     async def _index(self, held: Held, workspace: Path) -> IndexResult:
         job = held.job
+        assert job.source is not None, "documents are not indexed here"
         address = parse_repository_url(job.source.clone_url, allowed_hosts=self._config.allowed_hosts)
         its_own = job.tenant == TENANT_DEFAULT and address.host == GITHUB
 

@@ -75,7 +75,7 @@ class Presence:
             state=WorkerState.BUSY,
             job_ids=(*self._worker.job_ids, job.job_id),
             tenant=job.tenant,
-            repository=job.source.identity,
+            repository=job.identity,
             error=None,
             since=self._now(),
         )
@@ -90,7 +90,7 @@ class Presence:
             error=error,
             stage=None,
             tenant=job.tenant,
-            repository=job.source.identity if left or error else None,
+            repository=job.identity if left or error else None,
             since=self._now(),
         )
 

@@ -41,7 +41,7 @@ RANKS_MAX: Final = max(PRIORITY_RANK.values()) + max(TRIGGER_RANK.values())
 
 def lane(job: Job) -> Lane:
     """What only one running job may write at a time: a dataset, or a repository that names its own."""
-    return job.tenant, job.project, job.dataset or job.source.identity
+    return job.tenant, job.project, job.dataset or job.identity
 
 
 def slots(workers: Iterable[Worker]) -> int:
