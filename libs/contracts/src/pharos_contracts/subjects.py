@@ -32,6 +32,7 @@ from pharos_contracts.message import tag_of
 
 POOL_DEFAULT = "default"
 POOL_DOCUMENTS = "documents"
+POOLS = (POOL_DEFAULT, POOL_DOCUMENTS)
 ITEM_REPOSITORY = "0"  # a repository job has one item, and so has that of a document
 ITEM_CLEAR = "clear"  # what removes the rest of a cancelled job
 

@@ -139,6 +139,9 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share.
 
     ``built_on`` is the generation that was live when it began, 0 for none: only that one may it replace.
+    ``dataset_files`` and ``dataset_chunks`` are what the dataset then has, where the job made only a part of
+    it, such as one document; ``title``, ``natural_language`` (ISO 639-1) and ``quality`` (0 to 1) are that
+    document's, as far as they are known. A document has no commit.
     """
 
     dataset: str
@@ -160,11 +163,20 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Notice, ...] = ()
     warnings_total: int = 0
     summary: str = ""
+    dataset_files: int = 0
+    dataset_chunks: int = 0
+    title: str = ""
+    natural_language: str = ""
+    quality: float | None = None
+
+
+NO_NUMBER: Final = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as of its last event: each event carries it whole, so that the last one is enough to go on.
 
+    ``number`` is the sequence that Q gave its command; what did not come by Q has NO_NUMBER.
     ``max_attempts`` grows with each retry that its owner asks for, so that attempts never begin again at 1.
     ``paused_seconds`` is how long it stood still without a start: its time to live does not run then.
     ``control`` is the sequence of the last command of its owner that was acted upon, ``facts_after`` that of
@@ -292,7 +304,7 @@ class JobSkipped(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.skipped
 
 
 def job_of(command: SubmitJob, number: int) -> Job:
-    """The job that *command* asks for, as it is when Q has taken it as its *number*-th."""
+    """The job that *command* asks for, when Q has taken it as its *number*-th, or DOCS (NO_NUMBER)."""
     return Job(
         job_id=command.job_id,
         number=number,
