@@ -102,6 +102,7 @@ class Publisher:
             live = Live(
                 generation=entry.value.generation,
                 full=entry.value.stage is IndexStage.FULL,
+                files=entry.value.files,
                 commit=entry.value.commit,
                 encoder=entry.value.encoder,
                 chunker=entry.value.chunker,
@@ -132,8 +133,8 @@ class Publisher:
             generation=result.generation,
             stage=stage,
             job_id=job.job_id,
-            files=result.files_processed,
-            chunks=result.chunks,
+            files=result.dataset_files or result.files_processed,
+            chunks=result.dataset_chunks or result.chunks,
             encoder=self._encoder,
             chunker=self._chunker,
             published_at=self._now(),
