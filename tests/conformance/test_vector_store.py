@@ -19,6 +19,7 @@ from pharos_embedder.vectors import (
     STRUCTURE_DIMENSIONS,
     DatasetKey,
     DimensionMismatch,
+    DocumentFacts,
     Filters,
     Floats,
     Generation,
@@ -169,6 +170,37 @@ def test_a_new_generation_is_invisible_until_readers_ask_for_it(store: VectorSto
     assert store.live_ids(ATLAS, 1, "chunk") == {kept.id, gone.id}
     assert store.live_ids(ATLAS, 2, "chunk") == {kept.id, born.id}
     assert [store.count(ATLAS, generation, "chunk") for generation in (0, 1, 2, 3)] == [0, 2, 2, 2]
+
+
+def test_a_chunk_of_a_document_comes_back_with_what_is_known_of_it(store: VectorStore) -> None:
+    facts = DocumentFacts(
+        ordinal=3, kind="pdf", title="Guide", headings=("Setup", "Linux"), page=2, page_end=3,
+        natural_language="en", date="2026-01-15", filename="guide.pdf",
+    )  # fmt: skip
+    plain = DocumentFacts(ordinal=0, kind="text")
+    store.upsert([chunk("docs/guide.pdf", document=facts), chunk("note", document=plain), chunk("a.py")])
+    hits = store.sparse(SparseVector.of({7: 1.0}), at(1), 10)
+    assert {hit.payload.path: hit.payload.document for hit in hits} == {
+        "docs/guide.pdf": facts,
+        "note": plain,
+        "a.py": None,
+    }
+
+
+def test_one_file_of_a_generation_is_listed_and_read(store: VectorStore) -> None:
+    many = [chunk("a.md", line=line) for line in range(1, PAGE + 3)]
+    old, other = chunk("b.md"), chunk("a.md.txt")
+    foreign = chunk("a.md", dataset=FOREIGN)
+    store.upsert([*many, old, other, foreign])
+    store.retire(ATLAS, [old.id], 2)
+    listed = store.live_ids(ATLAS, 2, "chunk", path="a.md")
+    assert listed == {point.id for point in many}
+    assert store.live_ids(ATLAS, 1, "chunk", path="b.md") == {old.id}
+    assert store.live_ids(ATLAS, 2, "chunk", path="b.md") == set()
+    assert store.live_ids(ATLAS, 2, "file", path="a.md") == set()
+    read = store.payloads(ATLAS, [*sorted(listed), foreign.id, str(uuid4())])
+    assert sorted(read, key=lambda each: each.start_line) == [point.payload for point in many]
+    assert store.payloads(ATLAS, []) == []
 
 
 def test_discarding_undoes_an_unfinished_run_however_often_it_is_called(store: VectorStore) -> None:

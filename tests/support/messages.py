@@ -36,6 +36,7 @@ from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJ
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
     ActiveJob,
+    DocumentSource,
     IndexResult,
     ItemCancelled,
     ItemCommitting,
@@ -72,12 +73,33 @@ KEY = "3f2a9c0d4e5b6a7f8091a2b3c4d5e6f7"
 SOURCE = RepositorySource(identity="github.com/user/repo1", clone_url="https://github.com/user/repo1")
 GOLDEN = Path(__file__).parents[2] / "libs" / "contracts" / "tests" / "golden"
 
+DOCUMENT = DocumentSource(
+    label="docs",
+    identity="docs/guide.pdf",
+    filename="guide.pdf",
+    media_type="application/pdf",
+    object_name="0199a3c4-6c00-7abc-8def-0123456789ab",
+    size=52_013,
+    sha256="9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08",
+)
 COMMAND = SubmitJob(
     job_id=JOB_ID,
     tenant="default",
     key=KEY,
     source=SOURCE,
     project="default",
+    submitted_at=AT,
+    submitted_by="admin",
+    ttl_seconds=86400,
+)
+DOCUMENT_COMMAND = SubmitJob(
+    job_id=JOB_ID,
+    tenant="default",
+    key=KEY,
+    kind=JobKind.FILE,
+    document=DOCUMENT,
+    project="default",
+    dataset="documents/docs",
     submitted_at=AT,
     submitted_by="admin",
     ttl_seconds=86400,

@@ -8,16 +8,20 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from msgspec.structs import replace
+
 from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import Action, AnyCommand, ControlJob, Controlled, Purged, Scheduled
-from pharos_contracts.identity import uuid7
+from pharos_contracts.identity import documents_dataset, uuid7
 from pharos_contracts.jobs.v1 import (
     ActiveJob,
     AnyItemEvent,
     AnyJobEvent,
+    DocumentSource,
     IndexResult,
     ItemEvent,
     Job,
+    JobKind,
     RepositorySource,
     SubmitJob,
     WorkItem,
@@ -54,6 +58,18 @@ def command(number: int, *, ttl_seconds: int = 3600, age_seconds: float = 0) -> 
     )
 
 
+def document_command(number: int, label: str = "notes", **more: Any) -> SubmitJob:
+    """The job of a note that lies in the object store."""
+    wanted = command(number, **more)
+    return replace(
+        wanted,
+        kind=JobKind.TEXT,
+        source=None,
+        document=DocumentSource(label=label, identity=f"note-{number}", object_name=f"o-{number}"),
+        dataset=documents_dataset(label),
+    )
+
+
 async def submit(bus: Bus, wanted: SubmitJob) -> int:
     active = Bucket(bus, streams.KV_ACTIVE, ActiveJob)
     await active.create(
@@ -64,7 +80,7 @@ async def submit(bus: Bus, wanted: SubmitJob) -> int:
         subjects.submit_subject(wanted),
         wanted,
         message_id=wanted.job_id,
-        ttl_seconds=wanted.ttl_seconds,
+        ttl_seconds=None if wanted.document else wanted.ttl_seconds,
         expect_last=0,
         expect_scope=subjects.same_work_filter(wanted),
     )
@@ -102,7 +118,7 @@ async def is_released(bus: Bus, wanted: SubmitJob) -> None:
             await asyncio.sleep(0.02)
 
 
-async def announce(bus: Bus, slots: int = 1) -> None:
+async def announce(bus: Bus, slots: int = 1, *, document_slots: int = 0) -> None:
     now = utc_now()
     await Bucket(bus, streams.KV_WORKERS, Worker).put(
         "w1",
@@ -113,15 +129,16 @@ async def announce(bus: Bus, slots: int = 1) -> None:
             state=WorkerState.IDLE,
             device="cpu",
             slots=slots,
+            document_slots=document_slots,
             since=now,
             seen_at=now,
         ),
     )
 
 
-async def take(bus: Bus, seconds: float = 10) -> tuple[WorkItem, Any]:
+async def take(bus: Bus, seconds: float = 10, *, consumer: str = streams.WORKERS) -> tuple[WorkItem, Any]:
     """The next item, as a worker would get it."""
-    subscription = await bus.jetstream.pull_subscribe_bind(durable=streams.WORKERS, stream=streams.WORK)
+    subscription = await bus.jetstream.pull_subscribe_bind(durable=consumer, stream=streams.WORK)
     (message,) = await subscription.fetch(1, timeout=seconds)
     item: WorkItem = decode(message.data, WorkItem)
     return item, message

@@ -10,9 +10,21 @@ import pytest
 
 import pharos_contracts
 from pharos_contracts.control.v1 import Command
-from pharos_contracts.jobs.v1 import AnyEvent, AnyItemEvent, AnyJobEvent, ItemEvent, JobEvent
+from pharos_contracts.jobs.v1 import (
+    AnyEvent,
+    AnyItemEvent,
+    AnyJobEvent,
+    DocumentSource,
+    ItemEvent,
+    Job,
+    JobEvent,
+    JobKind,
+    SubmitJob,
+    command_of,
+    job_of,
+)
 from pharos_contracts.message import Message, UnreadableMessage, decode, encode, tag_of
-from tests.support.messages import GOLDEN, examples
+from tests.support.messages import COMMAND, DOCUMENT, DOCUMENT_COMMAND, GOLDEN, examples
 
 EXAMPLES = {tag_of(example): example for example in examples()}
 
@@ -90,3 +102,44 @@ def test_a_field_that_a_later_release_added_is_ignored() -> None:
     example = EXAMPLES["jobs.event.v1.queued"]
     stored = msgspec.json.decode(encode(example)) | {"field_of_the_future": 1}
     assert decode(msgspec.json.encode(stored), AnyJobEvent) == example
+
+
+def test_a_job_of_a_document_is_the_same_after_a_journey_and_becomes_its_command_again() -> None:
+    job = job_of(DOCUMENT_COMMAND, 0)
+    assert decode(encode(job), Job) == job
+    assert command_of(job) == DOCUMENT_COMMAND
+
+
+@pytest.mark.parametrize(
+    ("command", "identity"),
+    [(COMMAND, "github.com/user/repo1"), (DOCUMENT_COMMAND, "docs/guide.pdf")],
+    ids=["repository", "document"],
+)
+def test_a_job_is_known_by_what_it_indexes(command: SubmitJob, identity: str) -> None:
+    assert (command.identity, job_of(command, 1).identity) == (identity, identity)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"document": None},
+        {"document": None, "kind": JobKind.REPOSITORY},
+        {"source": COMMAND.source},
+        {"kind": JobKind.REPOSITORY},
+        {"document": None, "source": COMMAND.source},
+    ],
+    ids=["nothing", "no repository", "both", "a document as repository", "a repository as document"],
+)
+def test_a_job_is_about_a_repository_or_a_document(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match="a job"):
+        msgspec.structs.replace(DOCUMENT_COMMAND, **changes)
+    stored = msgspec.to_builtins(DOCUMENT_COMMAND) | msgspec.to_builtins(changes)
+    with pytest.raises(UnreadableMessage, match="a job"):
+        decode(msgspec.json.encode(stored), SubmitJob)
+
+
+def test_a_document_is_at_an_address_or_in_the_object_store() -> None:
+    with pytest.raises(ValueError, match="object store"):
+        DocumentSource(label="web", identity="x")
+    with pytest.raises(ValueError, match="object store"):
+        msgspec.structs.replace(DOCUMENT, url="https://example.com/guide.pdf")

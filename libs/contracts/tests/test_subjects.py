@@ -23,14 +23,21 @@ from pharos_contracts.identity import (
     uuid7,
     work_key,
 )
-from pharos_contracts.jobs.v1 import ItemEvent, JobEvent, Priority, Progress, WorkItem
+from pharos_contracts.jobs.v1 import ItemEvent, JobEvent, Priority, Progress, WorkItem, job_of
 from pharos_contracts.streams import BusLimits, Retention, declare
 from pharos_contracts.subjects import MalformedSubject, QueuedCommand, parse_timer
-from tests.support.messages import AT, COMMAND, JOB_ID, KEY, examples, job
+from tests.support.messages import AT, COMMAND, DOCUMENT_COMMAND, JOB_ID, KEY, examples, job
 
 
 def test_a_command_says_whose_it_is_how_urgent_and_what_it_is_for() -> None:
     assert subjects.submit_subject(COMMAND) == f"cmd.ingest.default.normal.{KEY}.{JOB_ID}"
+
+
+def test_a_document_waits_apart_from_repositories_and_takes_slots_of_its_own() -> None:
+    assert subjects.submit_subject(DOCUMENT_COMMAND) == f"cmd.document.default.normal.{KEY}.{JOB_ID}"
+    assert subjects.same_work_filter(DOCUMENT_COMMAND) == f"cmd.document.default.*.{KEY}.*"
+    item = WorkItem(job=job_of(DOCUMENT_COMMAND, 0), item_id="0", attempt=1, dispatch=1)
+    assert subjects.work_subject(item) == f"work.documents.{JOB_ID}.0"
 
 
 def test_a_timer_says_which_command_expired() -> None:
@@ -45,7 +52,7 @@ def test_what_is_not_a_timer_is_refused(subject: str) -> None:
 
 
 def test_every_subject_belongs_to_exactly_one_stream() -> None:
-    built = [subjects.submit_subject(COMMAND)]
+    built = [subjects.submit_subject(COMMAND), subjects.submit_subject(DOCUMENT_COMMAND)]
     for example in examples():
         if isinstance(example, JobEvent):
             built.append(subjects.job_event_subject(example))

@@ -9,7 +9,7 @@ import pytest
 from msgspec.structs import replace
 
 from pharos_contracts.identity import InvalidName
-from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
+from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, RepositorySource, Scope
 from pharos_contracts.keys.v1 import Key, Role
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import encode
@@ -213,6 +213,7 @@ def job(**others: Any) -> Job:
 
 
 BOB = Sight(tenant="acme", user="bob")
+RESOURCE = DocumentSource(label="resources", identity="r", object_name="o")
 
 
 @pytest.mark.parametrize(
@@ -222,7 +223,7 @@ BOB = Sight(tenant="acme", user="bob")
         (Sight(tenant="other"), {}, False),
         (BOB, {}, True),  # a repository is its tenant's
         (BOB, {"kind": JobKind.BATCH}, False),  # a batch is its user's
-        (BOB, {"kind": JobKind.RESOURCE}, False),
+        (BOB, {"kind": JobKind.RESOURCE, "source": None, "document": RESOURCE}, False),
         (BOB, {"kind": JobKind.BATCH, "submitted_by": "bob"}, True),
         (Sight(tenant="acme"), {"kind": JobKind.BATCH}, True),
         (replace(BOB, projects=frozenset({"atlas"})), {}, True),

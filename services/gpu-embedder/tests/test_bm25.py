@@ -160,6 +160,20 @@ def test_lexicons_of_several_datasets_are_pooled() -> None:
     assert Lexicon.merged([]) == EMPTY_LEXICON
 
 
+def test_a_lexicon_without_some_documents_and_with_others_is_that_of_the_rest() -> None:
+    documents = [document_terms(text) for text in ("alpha beta", "beta gamma gamma", "delta", "alpha")]
+    whole = Lexicon.of(documents[:3])
+    assert whole.changed(added=documents[3:], removed=documents[1:2]) == Lexicon.of(
+        [documents[0], documents[2], documents[3]]
+    )
+    assert whole.changed() == whole
+    assert whole.changed(removed=documents[:3]) == EMPTY_LEXICON
+
+
+def test_more_is_not_taken_from_a_lexicon_than_it_has() -> None:
+    assert EMPTY_LEXICON.changed(removed=[document_terms("alpha")]) == EMPTY_LEXICON
+
+
 def test_rare_terms_weigh_more_and_none_weighs_less_than_nothing() -> None:
     lexicon = Lexicon.from_frequencies(100, 1000, {1: 1, 2: 50, 3: 100})
     weights = [lexicon.idf(term) for term in (1, 2, 3)]

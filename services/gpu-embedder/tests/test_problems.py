@@ -8,6 +8,8 @@ from collections.abc import Iterator
 import pytest
 
 from pharos_contracts.jobs.v1 import Stage
+from pharos_embedder.documents.pool import DocumentPoolBroken
+from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.ports import unexpected
@@ -23,6 +25,7 @@ from pharos_embedder.vectors import (
     StoreLocked,
     StoreUnavailable,
 )
+from pharos_service.objects import ObjectDamaged, ObjectGone
 from pharos_sources.git_errors import (
     FetchError,
     FetchFailed,
@@ -35,6 +38,8 @@ from pharos_sources.git_errors import (
     RepositoryTooLarge,
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
+from pharos_sources.web_address import InvalidWebAddress
+from pharos_sources.web_errors import HTTPError, WebError
 
 URL = "https://h/o/r"
 CLASSED: list[tuple[Exception, str, bool]] = [
@@ -50,6 +55,14 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (GitMissing(), "fetch_failed", False),
     (FetchError("x"), "fetch_failed", False),
     (InvalidRepositoryUrl("not public"), "invalid_repository_url", False),
+    (DocumentRefused("document_scanned", "Its pages are pictures."), "document_scanned", False),
+    (DocumentPoolBroken("x"), "parsing_failed", True),
+    (HTTPError(404), "fetch_failed", False),
+    (HTTPError(503), "fetch_failed", True),
+    (WebError("x"), "fetch_failed", False),
+    (InvalidWebAddress("not public"), "invalid_url", False),
+    (ObjectGone(), "upload_gone", False),
+    (ObjectDamaged(), "upload_damaged", False),
     (PublishConflict("d"), "publish_conflict", True),
     (IndexIncomplete("d"), "publish_conflict", True),
     (EncoderBusy("full"), "encoder_busy", True),
@@ -111,3 +124,12 @@ def test_what_nobody_expects_is_not_taken_for_a_known_failure(error: Exception) 
     assert problem_of(error) is None
     assert "log" in unexpected(error).sentence
     assert "secret detail" not in unexpected(error).sentence
+
+
+def test_a_page_that_is_not_there_and_a_document_that_cannot_be_read_say_so_in_their_own_words() -> None:
+    sentences = [
+        problem.sentence
+        for error in (HTTPError(404), DocumentRefused("document_empty", "The document is empty."))
+        if (problem := problem_of(error)) is not None
+    ]
+    assert sentences == ["HTTPError: 404 Not Found", "The document is empty."]

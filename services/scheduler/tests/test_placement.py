@@ -12,8 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from pharos_contracts.jobs.v1 import Job, JobKind, Priority, RepositorySource, Trigger
+from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Priority, RepositorySource, Trigger
 from pharos_contracts.lifecycle import JobState
+from pharos_contracts.subjects import POOL_DEFAULT, POOL_DOCUMENTS
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_scheduler.placement import (
     RANKS_MAX,
@@ -47,6 +48,18 @@ def job(number: int, repository: int, tenant: str = "default") -> Job:
         submitted_at=AT,
         submitted_by="u",
         ttl_seconds=60,
+    )
+
+
+def document(number: int, label: int, tenant: str = "default") -> Job:
+    return replace(
+        job(number, 0, tenant),
+        job_id=f"document-{number}",
+        number=0,
+        kind=JobKind.TEXT,
+        source=None,
+        document=DocumentSource(label=f"l{label}", identity=f"n{number}", object_name="o"),
+        dataset=f"documents/l{label}",
     )
 
 
@@ -125,6 +138,54 @@ def test_the_first_submitted_runs_first() -> None:
 
 def test_two_jobs_of_one_repository_do_not_run_at_once() -> None:
     assert [each.number for each in planned([job(1, 7), job(2, 7), job(3, 8)], live=[worker(1, 3)])] == [1, 3]
+
+
+# Two pools
+
+documents = st.lists(
+    st.builds(document, st.integers(0, 200), st.integers(0, 12)),
+    unique_by=lambda each: each.job_id,
+    max_size=30,
+)
+
+
+@given(jobs, documents, st.integers(0, 4), st.integers(0, 4), st.integers(0, 8), st.integers(0, 8))
+def test_neither_pool_takes_or_awaits_a_slot_of_the_other(
+    repositories: list[Job], notes: list[Job], free: int, kept: int, running: int, reading: int
+) -> None:
+    in_flight = [*(job(300 + each, 20 + each) for each in range(running))]
+    in_flight += [document(300 + each, 20 + each) for each in range(reading)]
+    live = [replace(worker(1, free), document_slots=kept)]
+    both = planned([*repositories, *notes], in_flight, live)
+    apart = [planned(each, in_flight, live) for each in (repositories, notes)]
+    assert both == [*apart[0], *apart[1]]
+    assert len(apart[0]) <= max(0, free - running)
+    assert len(apart[1]) <= max(0, kept - reading)
+
+
+def test_a_note_is_handed_out_while_repositories_take_every_slot_of_theirs() -> None:
+    live = [replace(worker(1, 1), document_slots=1)]
+    chosen = planned([job(2, 2), job(3, 3), document(4, 1)], [job(1, 1)], live)
+    assert [each.job_id for each in chosen] == ["document-4"]
+
+
+def test_two_documents_of_one_dataset_are_not_read_at_once() -> None:
+    live = [replace(worker(1, 0), document_slots=3)]
+    chosen = planned([document(1, 7), document(2, 7), document(3, 8)], live=live)
+    assert [each.job_id for each in chosen] == ["document-1", "document-3"]
+
+
+def test_a_repository_that_names_a_dataset_of_documents_does_not_run_beside_one() -> None:
+    live = [replace(worker(1, 1), document_slots=1)]
+    named = replace(job(1, 1), dataset="documents/l7")
+    assert planned([document(2, 7)], [named], live) == []
+    assert planned([named], [document(2, 7)], live) == []
+
+
+def test_a_place_is_told_among_those_that_wait_for_the_same_slots() -> None:
+    waiting = Waiting([job(1, 1), job(2, 2), document(1, 1), document(2, 2)])
+    assert [ahead(each, waiting, Turns(), AT, AGEING_SECONDS) for each in waiting] == [0, 1, 0, 1]
+    assert (waiting.count(POOL_DEFAULT), waiting.count(POOL_DOCUMENTS)) == (2, 2)
 
 
 # Order

@@ -117,14 +117,25 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     sha: str | None = None
 
 
+class Document(msgspec.Struct, frozen=True, kw_only=True):
+    """Which document a job indexes."""
+
+    label: str
+    identity: str
+    url: str | None = None
+    filename: str | None = None
+    title: str = ""
+
+
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it is now."""
+    """A job as it is now, of a repository (``source``) or of a document."""
 
     job_id: str
     state: str
     number: int | None = None
     kind: str = "repository"
     source: Source | None = None
+    document: Document | None = None
     project: str | None = None
     dataset: str | None = None
     priority: str | None = None
@@ -159,7 +170,9 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def repository(self) -> str:
-        return self.source.identity if self.source is not None else ""
+        """What it indexes; a document's identity where it is about one."""
+        what = self.source or self.document
+        return "" if what is None else what.identity
 
     @property
     def seconds(self) -> float | None:

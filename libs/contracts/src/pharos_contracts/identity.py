@@ -57,6 +57,11 @@ def work_key(*, project: str, dataset: str | None, repository: str, ref: str | N
     return fingerprint(project, dataset or "", repository, ref or "")
 
 
+def documents_dataset(label: str) -> str:
+    """The dataset of the documents that come from *label*."""
+    return f"documents/{label}"
+
+
 def dataset_key(tenant: str, project: str, dataset: str) -> str:
     """The key of a dataset's record in the bucket ``datasets``: names of datasets are free text."""
     return f"{token(tenant)}.{token(project)}.{fingerprint(dataset)}"

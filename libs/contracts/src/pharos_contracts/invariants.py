@@ -20,7 +20,7 @@ from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import WORK, Q
-from pharos_contracts.subjects import ITEM_CLEAR, Due, DueKind, active_key
+from pharos_contracts.subjects import ITEM_CLEAR, POOLS, Due, DueKind, active_key
 from pharos_contracts.tracing import ItemTrace, JobTrace, Lane, cut
 from pharos_contracts.violations import (
     ClaimLeft,
@@ -49,7 +49,7 @@ from pharos_contracts.violations import (
     StaleWorkItem,
     Violation,
 )
-from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_contracts.workers.v1 import Worker, WorkerState, slots_of
 
 # Longer than what a dead process had in hand takes to come back to another one (30 s at most).
 GRACE_SECONDS: Final = 45.0
@@ -61,11 +61,12 @@ _UNDONE: Final = frozenset({JobState.CANCELLED, JobState.FAILED, JobState.SKIPPE
 
 
 class Waiting(msgspec.Struct, frozen=True):
-    """A command in Q."""
+    """A command in Q, or in DOCS."""
 
     job_id: str
     sequence: int
     at: datetime
+    stream: str = Q
 
 
 class HandedOut(msgspec.Struct, frozen=True):
@@ -231,6 +232,7 @@ def _owners(view: _View) -> Iterator[Violation]:
     """Every open job has somebody who goes on with it: its owner, a worker, the scheduler, or the time."""
     snapshot = view.snapshot
     queued = {entry.job_id for entry in snapshot.queue}
+    free = {pool for pool in POOLS if _has_free_slot(view, pool)}
     taken = _taken_lanes(view)
     for job in snapshot.jobs.values():
         if not job.is_open or not view.has_rested(job):
@@ -248,18 +250,23 @@ def _owners(view: _View) -> Iterator[Violation]:
                 owned = True
         if not owned:
             yield Ownerless(job_id=job.job_id, state=job.state, sequence=job.sequence)
-        elif job.state is JobState.QUEUED and taken is not None and job.lane not in taken:
+        elif job.state is JobState.QUEUED and job.pool in free and job.lane not in taken:
             yield NotHandedOut(job_id=job.job_id, sequence=job.sequence)
 
 
-def _taken_lanes(view: _View) -> set[Lane] | None:
-    """The lanes of what is with workers; None where no slot has been free for as long as the grace."""
-    snapshot = view.snapshot
-    taking = [worker for worker in snapshot.workers if worker.state is not WorkerState.DRAINING]
+def _has_free_slot(view: _View, pool: str) -> bool:
+    """Whether a slot of *pool* has been free for as long as the grace."""
+    taking = [worker for worker in view.snapshot.workers if worker.state is not WorkerState.DRAINING]
     if not any(not worker.job_ids and view.is_old(worker.since) for worker in taking):
-        return None
-    if sum(worker.slots for worker in taking) <= len(view.work):
-        return None
+        return False
+    jobs = view.snapshot.jobs
+    taken = sum(job_id not in jobs or jobs[job_id].pool == pool for job_id in view.work)
+    return sum(slots_of(worker, pool) for worker in taking) > taken
+
+
+def _taken_lanes(view: _View) -> set[Lane]:
+    """The lanes of what is with workers."""
+    snapshot = view.snapshot
     return {job.lane for job in snapshot.jobs.values() if job.state in _WORKING or job.job_id in view.work}
 
 
@@ -283,15 +290,18 @@ def _may_be_held(job: JobTrace) -> bool:
 
 def _queue(view: _View) -> Iterator[Violation]:
     snapshot = view.snapshot
-    if len(snapshot.queue) > snapshot.queue_max:
-        yield QueueOverCap(pending=len(snapshot.queue), cap=snapshot.queue_max)
+    pending = sum(entry.stream == Q for entry in snapshot.queue)
+    if pending > snapshot.queue_max:
+        yield QueueOverCap(pending=pending, cap=snapshot.queue_max)
     for entry in snapshot.queue:
         job = snapshot.jobs.get(entry.job_id)
         if job is None:
             if view.is_old(entry.at):
-                yield EntryWithoutLedger(stream=Q, sequence=entry.sequence, job_id=entry.job_id)
+                yield EntryWithoutLedger(stream=entry.stream, sequence=entry.sequence, job_id=entry.job_id)
         elif job.state is not JobState.QUEUED and view.is_old(entry.at, job.at):
-            yield StaleQueueEntry(sequence=entry.sequence, job_id=job.job_id, state=job.state)
+            yield StaleQueueEntry(
+                stream=entry.stream, sequence=entry.sequence, job_id=job.job_id, state=job.state
+            )
 
 
 def _work(view: _View) -> Iterator[Violation]:

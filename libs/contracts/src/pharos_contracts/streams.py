@@ -11,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from pharos_contracts.subjects import POOL_DEFAULT
+from pharos_contracts.subjects import POOL_DEFAULT, POOL_DOCUMENTS
 
 MiB: Final = 1024 * 1024
 GiB: Final = 1024 * MiB
@@ -31,6 +31,7 @@ AUDIT: Final = "AUDIT"
 DEAD: Final = "DEAD"
 
 SCHEDULER_QUEUE: Final = "scheduler-queue"
+SCHEDULER_DOCUMENTS: Final = "scheduler-documents"
 SCHEDULER_EXPIRY: Final = "scheduler-expiry"
 SCHEDULER_ITEMS: Final = "scheduler-items"
 SCHEDULER_ADVISORIES: Final = "scheduler-advisories"
@@ -38,6 +39,7 @@ SCHEDULER_CONTROL: Final = "scheduler-control"
 SCHEDULER_DUE: Final = "scheduler-due"
 CALLBACKS: Final = "callbacks"
 WORKERS: Final = "workers-default"
+WORKERS_DOCUMENTS: Final = "workers-documents"
 HISTORY: Final = "history"
 
 KV_WORKERS: Final = "workers"
@@ -226,6 +228,7 @@ def declare(limits: BusLimits) -> Bus:
             max_bytes=256 * MiB,
             max_messages=limits.documents_queue_max,
             max_message_bytes=MiB // 4,
+            # Nothing here expires by itself: no marker would tell, and the scheduler's own clock ends it.
             message_ttl=True,
         ),
         Stream(
@@ -442,6 +445,13 @@ def declare(limits: BusLimits) -> Bus:
             max_ack_pending=max(1000, limits.queue_max),
         ),
         Consumer(
+            stream=DOCS,
+            name=SCHEDULER_DOCUMENTS,
+            about="The same for documents.",
+            ack_wait_seconds=QUEUE_ACK_WAIT_SECONDS,
+            max_ack_pending=max(1000, limits.documents_queue_max),
+        ),
+        Consumer(
             stream=TIMERS,
             name=SCHEDULER_EXPIRY,
             about="Turns the markers of expired commands into skipped jobs.",
@@ -490,6 +500,14 @@ def declare(limits: BusLimits) -> Bus:
             name=WORKERS,
             about="An item belongs to the worker that it was delivered to while that worker says so.",
             filters=(f"work.{POOL_DEFAULT}.>",),
+            ack_wait_seconds=WORK_ACK_WAIT_SECONDS,
+            max_deliver=WORK_DELIVERIES_MAX,
+        ),
+        Consumer(
+            stream=WORK,
+            name=WORKERS_DOCUMENTS,
+            about="The same for the slots that are kept for documents.",
+            filters=(f"work.{POOL_DOCUMENTS}.>",),
             ack_wait_seconds=WORK_ACK_WAIT_SECONDS,
             max_deliver=WORK_DELIVERIES_MAX,
         ),

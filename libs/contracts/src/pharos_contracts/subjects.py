@@ -19,11 +19,22 @@ from pharos_contracts.control.v1 import (
     ReplayDeadLetter,
 )
 from pharos_contracts.identity import fingerprint, token
-from pharos_contracts.jobs.v1 import ItemEvent, JobEvent, Priority, Progress, SubmitJob, WorkItem
+from pharos_contracts.jobs.v1 import (
+    DOCUMENT_KINDS,
+    ItemEvent,
+    JobEvent,
+    JobKind,
+    Priority,
+    Progress,
+    SubmitJob,
+    WorkItem,
+)
 from pharos_contracts.message import tag_of
 
 POOL_DEFAULT = "default"
-ITEM_REPOSITORY = "0"  # a repository job has one item
+POOL_DOCUMENTS = "documents"
+POOLS = (POOL_DEFAULT, POOL_DOCUMENTS)
+ITEM_REPOSITORY = "0"  # a repository job has one item, and so has that of a document
 ITEM_CLEAR = "clear"  # what removes the rest of a cancelled job
 
 
@@ -43,18 +54,30 @@ class QueuedCommand(msgspec.Struct, frozen=True):
     job_id: str
 
 
+def _submits(kind: JobKind) -> str:
+    """What the subjects of commands of that kind begin with; it tells Q from DOCS."""
+    return "cmd.document" if kind in DOCUMENT_KINDS else "cmd.ingest"
+
+
 def submit_subject(command: SubmitJob) -> str:
-    return ".".join(("cmd", "ingest", token(command.tenant), command.priority, command.key, command.job_id))
+    return ".".join(
+        (_submits(command.kind), token(command.tenant), command.priority, command.key, command.job_id)
+    )
 
 
 def same_work_filter(command: SubmitJob) -> str:
     """Commands of the same tenant for the same thing, whatever their priority and job."""
-    return f"cmd.ingest.{token(command.tenant)}.*.{command.key}.*"
+    return f"{_submits(command.kind)}.{token(command.tenant)}.*.{command.key}.*"
 
 
 def command_filter(job_id: str) -> str:
     """The command of one job, wherever it stands in Q."""
     return f"cmd.ingest.*.*.*.{token(job_id)}"
+
+
+def document_command_filter(job_id: str) -> str:
+    """The command of one job, wherever it stands in DOCS."""
+    return f"cmd.document.*.*.*.{token(job_id)}"
 
 
 def timer_filter(job_id: str) -> str:
@@ -73,8 +96,13 @@ def parse_timer(subject: str) -> QueuedCommand:
         raise MalformedSubject(subject) from error
 
 
-def work_subject(item: WorkItem, pool: str = POOL_DEFAULT) -> str:
-    return f"work.{token(pool)}.{item.job.job_id}.{token(item.item_id)}"
+def pool_of(kind: JobKind) -> str:
+    """Whose slots a job of that kind takes: documents have some of their own, behind no repository."""
+    return POOL_DOCUMENTS if kind in DOCUMENT_KINDS else POOL_DEFAULT
+
+
+def work_subject(item: WorkItem) -> str:
+    return f"work.{pool_of(item.job.kind)}.{item.job.job_id}.{token(item.item_id)}"
 
 
 def work_item(job_id: str, item_id: str) -> str:

@@ -58,7 +58,8 @@ class JobTrace(msgspec.Struct, frozen=True, kw_only=True):
     """A job as of its last event, in a few words.
 
     ``sequence`` is that event's on JOBS; 0 where only the ledger still has it. ``at`` is when the server
-    stored it, ``digest`` names its bytes. ``published`` is the dataset and generation of its result;
+    stored it, ``digest`` names its bytes. ``repository`` is what it indexes,
+    ``pool`` whose slots it takes, ``published`` the dataset and generation of its result;
     ``facts_after`` is as the job has it: what was said of its items before is past.
     """
 
@@ -69,6 +70,7 @@ class JobTrace(msgspec.Struct, frozen=True, kw_only=True):
     project: str
     repository: str
     dataset: str | None
+    pool: str
     state: JobState
     attempt: int
     next_attempt_at: datetime | None
@@ -123,8 +125,9 @@ def trace_job(job: Job, *, sequence: int, at: datetime, digest: str) -> JobTrace
         key=job.key,
         number=job.number,
         project=job.project,
-        repository=job.source.identity,
+        repository=job.identity,
         dataset=job.dataset,
+        pool=subjects.pool_of(job.kind),
         state=job.state,
         attempt=job.attempt,
         next_attempt_at=job.next_attempt_at,

@@ -298,10 +298,11 @@ class QueueOverCap(Violation, frozen=True, kw_only=True):
 
 
 class EntryWithoutLedger(Violation, frozen=True, kw_only=True):
-    """A message in Q or WORK whose job has no event."""
+    """A message in Q, DOCS or WORK whose job has no event."""
 
     remedy: ClassVar[str] = (
-        "In Q: see that a scheduler runs and leads, since nobody has taken the command. In WORK: " + _REPORT
+        "In Q or DOCS: see that a scheduler runs and leads, since nobody has taken the command. In WORK: "
+        + _REPORT
     )
 
     stream: str
@@ -313,16 +314,17 @@ class EntryWithoutLedger(Violation, frozen=True, kw_only=True):
 
 
 class StaleQueueEntry(Violation, frozen=True, kw_only=True):
-    """A command in Q whose job waits no longer: it takes a place for nothing."""
+    """A command in Q or DOCS whose job waits no longer: it takes a place for nothing."""
 
     remedy: ClassVar[str] = "Restart the scheduler, which acknowledges such commands when it begins to lead."
 
+    stream: str
     sequence: int
     job_id: str
     state: JobState
 
     def sentence(self) -> str:
-        return f"Q still holds the command of job {self.job_id}, which is {self.state}."
+        return f"The command of job {self.job_id}, which is {self.state}, is still in {self.stream}."
 
 
 class StaleWorkItem(Violation, frozen=True, kw_only=True):

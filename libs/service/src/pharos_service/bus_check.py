@@ -119,7 +119,11 @@ async def take_snapshot(bus: Bus, *, history: bool = True, index: bool = True) -
         items=fold.items,
         ledger=ledger,
         queue=tuple(
-            [Waiting(_token(each, 5), each.sequence, _at(each)) async for each in _all(bus, streams.Q)]
+            [
+                Waiting(_token(each, 5), each.sequence, _at(each), stream)
+                for stream in (streams.Q, streams.DOCS)
+                async for each in _all(bus, stream)
+            ]
         ),
         queue_max=int(queue_info["config"]["max_msgs"]),
         work=tuple(

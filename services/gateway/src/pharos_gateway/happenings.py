@@ -141,9 +141,9 @@ def _native(job: Job, at: datetime) -> dict[str, Any]:
         "status": job.state,
         "at": at,
         "tenant": job.tenant,
-        "repository": job.source.identity,
-        "branch": job.source.branch,
-        "sha": job.source.sha,
+        "repository": job.identity,
+        "branch": job.source.branch if job.source else None,
+        "sha": job.source.sha if job.source else None,
         "project": job.project,
         "dataset": job.result.dataset if job.result else job.dataset,
         "priority": job.priority,
@@ -177,7 +177,7 @@ def _native_lexical(event: ItemLexicalReady, job: Job | None) -> dict[str, Any]:
         "worker": event.worker,
     }
     if job is not None:
-        body |= {"number": job.number, "tenant": job.tenant, "repository": job.source.identity}
+        body |= {"number": job.number, "tenant": job.tenant, "repository": job.identity}
     return body
 
 
@@ -192,7 +192,7 @@ def _public(job: Job, at: datetime) -> dict[str, Any]:
 def _public_lexical(event: ItemLexicalReady, job: Job | None) -> dict[str, Any]:
     body: dict[str, Any] = {"id": event.job_id}
     if job is not None:
-        body |= {"job_id": job.number, "repo_url": job.source.identity}
+        body |= {"job_id": job.number, "repo_url": job.identity}
     # The job may have ended since, where this is told late; it ran then.
     return body | {
         "status": history.STATUS[JobState.RUNNING],

@@ -9,6 +9,7 @@ import msgspec
 
 from pharos_contracts.control.v1 import Place
 from pharos_contracts.jobs.v1 import (
+    DocumentSource,
     IndexResult,
     Job,
     JobKind,
@@ -36,7 +37,9 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it is now. ``job_id`` is a UUID, ``number`` what the queue gave it.
+    """A job as it is now, of a repository (``source``) or of a document.
+
+    ``job_id`` is a UUID, ``number`` what the queue of repositories gave it, 0 for a document.
 
     ``queue_position`` is told of one queued job at a time, not in lists: 1 is the next one, 0 is being handed
     out, None is not known since no scheduler answers. ``estimated_start_at`` comes with it, unless nobody can
@@ -48,7 +51,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     kind: JobKind
     tenant: str
-    source: RepositorySource
+    source: RepositorySource | None
+    document: DocumentSource | None
     project: str
     dataset: str | None
     scope: Scope
@@ -100,6 +104,7 @@ def view(
         kind=job.kind,
         tenant=job.tenant,
         source=job.source,
+        document=job.document,
         project=job.project,
         dataset=job.dataset,
         scope=job.scope,

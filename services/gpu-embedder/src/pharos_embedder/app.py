@@ -23,6 +23,7 @@ from pharos_contracts.control.v1 import DescribeStore
 from pharos_contracts.identity import as_token
 from pharos_contracts.rpc import SEARCH, STORE
 from pharos_contracts.search.v1 import Search
+from pharos_contracts.streams import WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
@@ -32,6 +33,9 @@ from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.control import Control
 from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
+from pharos_embedder.document_work import DocumentConfig, DocumentTools, DocumentWork
+from pharos_embedder.documents.limits import DocumentLimits
+from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.draining import Drain, drain_when_asked
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
@@ -50,6 +54,8 @@ from pharos_service.bus import Bus
 from pharos_service.health import probes
 from pharos_service.rpc import answer, make_broker
 from pharos_service.running import EXIT_SETTINGS, run
+from pharos_sources.fetching import DocumentFetcher
+from pharos_sources.fetching import DocumentLimits as FetchingLimits
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
 from pharos_sources.removal import remove_tree
@@ -60,6 +66,7 @@ log = structlog.get_logger()
 MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
 PARSE_WORKERS: Final = 2
+DOCUMENT_SLOTS: Final = 1  # so that a note does not wait for a large repository
 READY_POLL_SECONDS: Final = 0.5
 
 
@@ -84,7 +91,7 @@ async def serve(settings: Settings, role: str) -> None:
 
 
 async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: list[str]) -> None:
-    allowed_hosts = _allowed_hosts(settings)
+    allowed_hosts = _allowed_hosts("PHAROS_GIT_ALLOWED_HOSTS", settings.git_allowed_hosts)
     choice, encoder = await anyio.to_thread.run_sync(_load, settings)
     store = _store(settings, role, encoder.dimensions)
     waiting_for.append("the store")
@@ -122,7 +129,30 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 )
                 cache = _cache(settings, opened)
                 works = _works(settings, allowed_hosts, publisher, store, encoder, cache, opened)
-                await _work(bus, settings, presence, cache, works)
+                documents = _document_config(settings)
+                document_publisher = Publisher(
+                    bus,
+                    encoder=encoder.version,
+                    chunker=documents.chunker,
+                    now=utc_now,
+                    on_change=catalogue.note,
+                )
+                async with DocumentFetcher(
+                    documents.allowed_hosts, limits=FetchingLimits(bytes_max=documents.limits.bytes_max)
+                ) as fetcher:
+                    document_tools = DocumentTools(
+                        bus=bus,
+                        fetcher=fetcher,
+                        pool=opened.enter_context(DocumentPool(DOCUMENT_SLOTS)),
+                        store=store,
+                        encoder=encoder,
+                        cache=cache,
+                    )
+                    document_works = [
+                        DocumentWork(document_tools, document_publisher, documents)
+                        for _ in range(DOCUMENT_SLOTS)
+                    ]
+                    await _work(bus, settings, presence, cache, works, document_works)
                 tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
@@ -130,7 +160,12 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
 
 
 async def _work(
-    bus: Bus, settings: Settings, presence: Presence, cache: VectorCache, works: Sequence[Indexing]
+    bus: Bus,
+    settings: Settings,
+    presence: Presence,
+    cache: VectorCache,
+    works: Sequence[Indexing],
+    document_works: Sequence[DocumentWork],
 ) -> None:
     """Take and do items, until the process was asked to stop and every slot has drained."""
     control, drain = Control(bus), Drain()
@@ -142,6 +177,17 @@ async def _work(
         async with anyio.create_task_group() as slots:
             for work in works:
                 slots.start_soon(Worker(bus, work, presence, control, drain, now=utc_now).serve)
+            for document_work in document_works:
+                worker = Worker(
+                    bus,
+                    document_work,
+                    presence,
+                    control,
+                    drain,
+                    now=utc_now,
+                    consumer=WORKERS_DOCUMENTS,
+                )
+                slots.start_soon(worker.serve)
         tasks.cancel_scope.cancel()
 
 
@@ -225,11 +271,22 @@ def _open(store: VectorStore) -> None:
         raise CannotStart(str(error)) from error
 
 
-def _allowed_hosts(settings: Settings) -> AllowedHosts:
+def _allowed_hosts(variable: str, text: str) -> AllowedHosts:
     try:
-        return AllowedHosts.parse(settings.git_allowed_hosts)
+        return AllowedHosts.parse(text)
     except InvalidAllowedHost as error:
-        raise CannotStart(f"PHAROS_GIT_ALLOWED_HOSTS is not valid: {error}") from error
+        raise CannotStart(f"{variable} is not valid: {error}") from error
+
+
+def _document_config(settings: Settings) -> DocumentConfig:
+    return DocumentConfig(
+        workspaces=settings.home_path / "workspaces",
+        allowed_hosts=_allowed_hosts("PHAROS_WEB_ALLOWED_HOSTS", settings.web_allowed_hosts),
+        limits=DocumentLimits(bytes_max=settings.max_file_size_mb * MiB),
+        chunk_size=settings.chunk_size,
+        overlap=settings.chunk_overlap,
+        batch_tokens=_limits(settings).batch_tokens,
+    )
 
 
 def _limits(settings: Settings) -> Limits:
@@ -270,6 +327,7 @@ def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> 
         state=WorkerState.IDLE,
         device=f"{choice.device} {choice.dtype}",
         slots=settings.worker_slots,
+        document_slots=DOCUMENT_SLOTS,
         since=started,
         seen_at=started,
         versions={

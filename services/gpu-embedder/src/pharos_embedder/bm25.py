@@ -110,6 +110,23 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
             counts=array("I", (count for _, count in ordered)),
         )
 
+    def changed(
+        self, *, added: Iterable[Mapping[int, int]] = (), removed: Iterable[Mapping[int, int]] = ()
+    ) -> Self:
+        """This lexicon with some documents more and some, which were counted in it, less."""
+        frequencies = Counter(dict(self.items()))
+        number, total = self.documents, self.total_length
+        for document in added:
+            number += 1
+            total += sum(document.values())
+            frequencies.update(document.keys())
+        for document in removed:
+            number -= 1
+            total -= sum(document.values())
+            frequencies.subtract(document.keys())
+        # A term that the limit on terms had left out may have been taken away more often than it was counted.
+        return self.from_frequencies(max(0, number), max(0, total), +frequencies)
+
     @classmethod
     def merged(cls, lexicons: Sequence[Self], *, only: Iterable[int] | None = None) -> Self:
         """One lexicon of several datasets; with *only*, of those terms alone, which is all a query needs."""

@@ -175,8 +175,19 @@ class GenerationStore:
 
     # Reading
 
-    def live_ids(self, dataset: DatasetKey, generation: int, kind: Kind) -> set[str]:
-        return set(self._ids(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,))))))
+    def live_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, path: str | None = None
+    ) -> set[str]:
+        conditions = (*visible(dataset, generation).conditions, Match("kind", (kind,)))
+        if path is not None:
+            conditions = (*conditions, Match("path", (path,)))
+        return set(self._ids(AllOf(conditions)))
+
+    def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
+        found: list[Payload] = []
+        for batch in _batches(ids, WRITE_BATCH):
+            found += self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(batch)))), limit=WRITE_BATCH)
+        return found
 
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         chunks = (*visible(dataset, generation).conditions, Match("kind", ("chunk",)))

@@ -72,6 +72,7 @@ async def index(
     and of the encoder. Cancelled, it returns when its threads and processes have ended.
     """
     job, report = held.job, held.report
+    assert job.source is not None, "only repositories are indexed here"
     within = _Stages(limits.stage_seconds)
     with within(Stage.FETCH):
         report(Stage.FETCH, 0, 0)

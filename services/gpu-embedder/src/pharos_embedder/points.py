@@ -28,6 +28,7 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     scope: str
     repository: str
     encoder: str
+    chunker: str = CHUNKER_VERSION
     job: str = ""
     attempt: int = 0
 
@@ -44,7 +45,7 @@ def chunk_id(chunk: Chunk, origin: Origin) -> str:
         start_line=chunk.start_line,
         end_line=chunk.end_line,
         content_hash=content,
-        chunker_version=CHUNKER_VERSION,
+        chunker_version=origin.chunker,
         encoder_version=origin.encoder,
     )
 
@@ -109,7 +110,7 @@ def file_points(
                 start_line=1,
                 end_line=file.line_count,
                 content_hash=content,
-                chunker_version=CHUNKER_VERSION,
+                chunker_version=origin.chunker,
                 encoder_version=origin.encoder,
             ),
             payload=Payload(

@@ -75,7 +75,7 @@ class Presence:
             state=WorkerState.BUSY,
             job_ids=(*self._worker.job_ids, job.job_id),
             tenant=job.tenant,
-            repository=job.source.identity,
+            repository=_shown(job),
             error=None,
             since=self._now(),
         )
@@ -90,7 +90,7 @@ class Presence:
             error=error,
             stage=None,
             tenant=job.tenant,
-            repository=job.source.identity if left or error else None,
+            repository=_shown(job) if left or error else None,
             since=self._now(),
         )
 
@@ -141,6 +141,11 @@ class Presence:
                     await self._bucket.delete(self._worker.name, entry.revision, tombstone_seconds=60)
         except TROUBLE as error:
             log.debug("farewell_failed", reason=repr(error))
+
+
+def _shown(job: Job) -> str:
+    """What the public status says that the worker is at: the address or name of a document tells too much."""
+    return "a document" if job.source is None else job.source.identity
 
 
 class ProgressFeed:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from pharos_contracts.jobs.v1 import Stage
+from pharos_embedder.documents.pool import DocumentPoolBroken
+from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory, is_out_of_memory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.pipeline import OUT_OF_MEMORY
@@ -23,6 +25,7 @@ from pharos_embedder.vectors import (
     StoreFull,
     StoreUnavailable,
 )
+from pharos_service.objects import ObjectDamaged, ObjectGone
 from pharos_sources.git_errors import (
     FetchError,
     RefNotFound,
@@ -31,12 +34,14 @@ from pharos_sources.git_errors import (
     RepositoryTooLarge,
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
+from pharos_sources.web_address import InvalidWebAddress
+from pharos_sources.web_errors import WebError
 
 
 class Row(NamedTuple):
-    """``transient`` and ``sentence`` may depend on the error."""
+    """What is not fixed depends on the error."""
 
-    code: str
+    code: str | Callable[[Any], str]
     transient: bool | Callable[[Any], bool]
     sentence: str | Callable[[Any], str] = str
 
@@ -57,6 +62,14 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     InvalidRepositoryUrl: Row(
         "invalid_repository_url", False, lambda error: f"This repository may not be fetched: {error.reason}"
     ),
+    DocumentRefused: Row(lambda error: error.code, False, lambda error: error.sentence),
+    DocumentPoolBroken: Row("parsing_failed", True),
+    WebError: Row("fetch_failed", lambda error: error.transient),
+    InvalidWebAddress: Row(
+        "invalid_url", False, lambda error: f"This address may not be fetched: {error.reason}"
+    ),
+    ObjectGone: Row("upload_gone", False, "What was uploaded is no longer kept; send the document again"),
+    ObjectDamaged: Row("upload_damaged", False, "What was uploaded is damaged; send the document again"),
     PublishConflict: Row("publish_conflict", True),
     IndexIncomplete: Row("publish_conflict", True),
     EncoderBusy: Row("encoder_busy", True),
@@ -81,7 +94,7 @@ def problem_of(error: Exception) -> Problem | None:
         return None
     return Problem(
         sentence=row.sentence if isinstance(row.sentence, str) else row.sentence(error),
-        code=row.code,
+        code=row.code if isinstance(row.code, str) else row.code(error),
         transient=row.transient if isinstance(row.transient, bool) else row.transient(error),
         diagnostic=error.diagnostic if isinstance(error, FetchError) else "",
     )

@@ -19,6 +19,13 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "Empty: every public https host. Only a host listed with `http://` may be plain http or private."
         ),
     ] = ""
+    web_allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="Hosts that web pages may be fetched from, as in PHAROS_GIT_ALLOWED_HOSTS. "
+            "Empty: every public host."
+        ),
+    ] = ""
     github_token: Annotated[
         Secret,
         Meta(

@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
 import msgspec
 import numpy as np
@@ -21,7 +21,7 @@ from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
-from pharos_embedder.encoding import EncoderService
+from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.linking import FileGraph, link
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
@@ -79,11 +79,38 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     parse_pool: ParsePool
 
 
+class Encodable(Protocol):
+    """A chunk, as far as its vector is concerned."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def encoded_text(self) -> str: ...
+
+    @property
+    def content_hash(self) -> str: ...
+
+
+class EncodingTools(Protocol):
+    """What encoding needs of the tools of whoever works."""
+
+    @property
+    def store(self) -> VectorStore: ...
+
+    @property
+    def encoder(self) -> EncoderService: ...
+
+    @property
+    def cache(self) -> VectorCache: ...
+
+
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """What readers of the dataset see now; generation 0 is nothing. ``full`` says that vectors are in."""
 
     generation: int = 0
     full: bool = False
+    files: int = 0
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
@@ -189,13 +216,14 @@ def store_stage(
 
 
 def encode_stage(
-    chunks: dict[str, Chunk],
+    chunks: Mapping[str, Encodable],
     origin: Origin,
-    tools: Tools,
+    tools: EncodingTools,
     batch_tokens: int,
     report: Report,
     midway: Check,
     check: Check,
+    priority: Priority = Priority.REPOSITORY,
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
 
@@ -223,6 +251,7 @@ def encode_stage(
             try:
                 tools.encoder.encode_documents(
                     [chunk.encoded_text for chunk in new.values()],
+                    priority=priority,
                     token_budget=budget.tokens,
                     on_progress=partial(_report_encoded, report, base, total, chunks[window[0]].path),
                     on_batch=partial(_gather, made, list(new)),
@@ -250,11 +279,11 @@ class _Budget:
         self.tokens = tokens
 
 
-def _key_of(chunk: Chunk, origin: Origin) -> bytes:
+def _key_of(chunk: Encodable, origin: Origin) -> bytes:
     return vector_key(
         tenant=origin.dataset.tenant,
         content=chunk.content_hash,
-        chunker=CHUNKER_VERSION,
+        chunker=origin.chunker,
         encoder=origin.encoder,
     )
 

@@ -97,6 +97,25 @@ class DatasetKey(msgspec.Struct, frozen=True, order=True):
         return cls(*joined.split(_SEPARATOR))
 
 
+class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Where in a document a chunk is, and what is known of the document: see ``documents.blocks``.
+
+    ``ordinal`` counts the document's chunks from 0. ``url`` is where a page was fetched. ``kind`` is the
+    format, such as ``pdf``; ``natural_language`` is ISO 639-1 and ``date`` ISO 8601, empty where unknown.
+    """
+
+    ordinal: int
+    kind: str
+    title: str = ""
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    page_end: int | None = None
+    natural_language: str = ""
+    date: str = ""
+    url: str = ""
+    filename: str = ""
+
+
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
     """What a point says about itself besides its vectors. Lines count from 1 and are inclusive."""
 
@@ -118,6 +137,7 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     links: tuple[str, ...] = ()  # of a file: the files that it imports or uses names of, strongest first
     job: str = ""  # who wrote it, and in which attempt
     attempt: int = 0
+    document: DocumentFacts | None = None  # of a chunk of a document, whose identity is the path
 
 
 class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -237,7 +257,13 @@ class VectorStore(VectorReader, Protocol):
         *live* is 0 for a dataset that was never published. Idempotent; call it before every run.
         """
 
-    def live_ids(self, dataset: DatasetKey, generation: int, kind: Kind) -> set[str]: ...
+    def live_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, path: str | None = None
+    ) -> set[str]:
+        """The points of *generation*; with *path*, of that file or document alone."""
+
+    def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
+        """What those points say about themselves, in any order. Ids of other datasets are ignored."""
 
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         """The chunks of *generation* that cannot be found by meaning yet."""
@@ -322,8 +348,10 @@ def to_stored(payload: Payload) -> dict[str, object]:
     stored: dict[str, object] = {
         name: getattr(payload, name)
         for name in Payload.__struct_fields__
-        if name not in ("dataset", "generation")
+        if name not in ("dataset", "generation", "document")
     }
+    if payload.document is not None:
+        stored["document"] = msgspec.to_builtins(payload.document)
     stored |= msgspec.structs.asdict(payload.dataset)
     stored |= {
         "key": payload.dataset.joined(),

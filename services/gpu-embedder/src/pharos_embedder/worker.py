@@ -111,6 +111,7 @@ class Worker:
         drain: Drain,
         *,
         now: Callable[[], datetime],
+        consumer: str = streams.WORKERS,
         config: WorkerConfig | None = None,
         die: Callable[[], None] = end_process,
     ) -> None:
@@ -120,6 +121,7 @@ class Worker:
         self._control = control
         self._drain = drain
         self._now = now
+        self._consumer = consumer
         self._config = config or WorkerConfig()
         self._die = die
         self._lease = Bucket(bus, streams.KV_LEASE, Lease)
@@ -127,7 +129,7 @@ class Worker:
 
     async def serve(self) -> None:
         """Take items, one after the other, until drained; cancelled, it hands back what it has."""
-        async with aclosing(durable(self._bus, streams.WORK, streams.WORKERS, batch=1)) as messages:
+        async with aclosing(durable(self._bus, streams.WORK, self._consumer, batch=1)) as messages:
             # Who drains does not even ask: what is handed to it now would be lost for a while.
             while not self._drain.begun.is_set() and (message := await self._next(messages)) is not None:
                 await self._take(message)

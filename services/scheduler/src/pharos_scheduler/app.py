@@ -31,6 +31,7 @@ from pharos_scheduler.subscribers import (
     advisories,
     commands,
     control,
+    documents,
     due,
     items_said,
     places,
@@ -143,6 +144,7 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
     await schedules.recover()
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(commands, bus, scheduler, letters)
+        tasks.start_soon(documents, bus, scheduler, letters)
         tasks.start_soon(timers, bus, scheduler)
         tasks.start_soon(items_said, bus, scheduler)
         tasks.start_soon(control, bus, controller, letters)

@@ -232,7 +232,7 @@ class Controller:
         if other is not None:
             return Refused(
                 code="already_active",
-                detail=f"Job {other} indexes the same repository already",
+                detail=f"Job {other} does the same already",
                 status=409,
             )
         last = await self._items.last(tracked.job)

@@ -1,4 +1,4 @@
-"""The way to the workers: WORK, the bucket ``control``, and what still waits in Q."""
+"""The way to the workers: WORK, the bucket ``control``, and what still waits in Q and DOCS."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import Action, StopItem
-from pharos_contracts.jobs.v1 import Job, SubmitJob, WorkItem
+from pharos_contracts.jobs.v1 import NO_NUMBER, Job, SubmitJob, WorkItem
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, QueuedCommand
 from pharos_scheduler.ports import Clock, Handed
@@ -62,10 +62,17 @@ class BusDispatcher:
         )
 
     async def commands(self) -> frozenset[str]:
-        info = await self._bus.api(f"STREAM.INFO.{streams.Q}", {"subjects_filter": ">"})
-        return frozenset(subject.rpartition(".")[2] for subject in info["state"].get("subjects") or {})
+        found: set[str] = set()
+        for stream in (streams.Q, streams.DOCS):
+            info = await self._bus.api(f"STREAM.INFO.{stream}", {"subjects_filter": ">"})
+            found.update(subject.rpartition(".")[2] for subject in info["state"].get("subjects") or {})
+        return frozenset(found)
 
     async def remove_command(self, job: Job) -> None:
+        if job.document is not None:
+            subject = subjects.document_command_filter(job.job_id)
+            await self._bus.api(f"STREAM.PURGE.{streams.DOCS}", {"filter": subject})
+            return
         with contextlib.suppress(BusRefused):  # it is gone already
             await self._bus.api(f"STREAM.MSG.DELETE.{streams.Q}", {"seq": job.number, "no_erase": True})
 
@@ -76,7 +83,10 @@ class BusDispatcher:
         return subjects.parse_timer(found.subject)
 
     async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
-        found = await self._bus.first(streams.Q, subjects.command_filter(job_id))
+        found, is_document = await self._bus.first(streams.Q, subjects.command_filter(job_id)), False
+        if found is None:
+            subject = subjects.document_command_filter(job_id)
+            found, is_document = await self._bus.first(streams.DOCS, subject), True
         if found is None:
             return None
         try:
@@ -84,4 +94,4 @@ class BusDispatcher:
         except UnreadableMessage as error:
             log.error("command_unreadable", subject=found.subject, error=error.reason)
             return None
-        return command, found.sequence
+        return command, NO_NUMBER if is_document else found.sequence

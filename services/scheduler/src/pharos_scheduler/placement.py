@@ -4,6 +4,8 @@ A job's rank comes from its priority and from what asked for it, and falls while
 starved: whoever has waited for ``RANKS_MAX`` steps of ageing ranks with the most urgent, and before all that
 came later. Within a rank tenants are served in turn: first who has the fewest jobs running, then who was
 served the longest ago; within a tenant the oldest job comes first.
+
+Repositories and documents are two pools: each has slots of its own, and stands in an order of its own.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
+from itertools import islice
 from typing import Final
 
 import msgspec
 
 from pharos_contracts.jobs.v1 import Job, Priority, Trigger
-from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_contracts.subjects import POOL_DEFAULT, POOLS, pool_of
+from pharos_contracts.workers.v1 import Worker, WorkerState, slots_of
 
 Lane = tuple[str, str, str]
 Place = tuple[int, str]
@@ -41,12 +45,12 @@ RANKS_MAX: Final = max(PRIORITY_RANK.values()) + max(TRIGGER_RANK.values())
 
 def lane(job: Job) -> Lane:
     """What only one running job may write at a time: a dataset, or a repository that names its own."""
-    return job.tenant, job.project, job.dataset or job.source.identity
+    return job.tenant, job.project, job.dataset or job.identity
 
 
-def slots(workers: Iterable[Worker]) -> int:
-    """How many jobs the live workers hold at once; one that drains takes no more."""
-    return sum(worker.slots for worker in workers if worker.state is not WorkerState.DRAINING)
+def slots(workers: Iterable[Worker], pool: str = POOL_DEFAULT) -> int:
+    """How many jobs of *pool* the live workers hold at once; one that drains takes no more."""
+    return sum(slots_of(worker, pool) for worker in workers if worker.state is not WorkerState.DRAINING)
 
 
 def rank(job: Job, now: datetime, ageing_seconds: float) -> int:
@@ -61,14 +65,21 @@ def place(job: Job) -> Place:
     return job.number, job.job_id
 
 
+_RowKey = tuple[str, str, Priority, Trigger]
+
+
+def _row_key(job: Job) -> _RowKey:
+    return pool_of(job.kind), job.tenant, job.priority, job.trigger
+
+
 class Waiting:
-    """The jobs that wait, oldest first within each tenant, priority and trigger.
+    """The jobs that wait, oldest first within each pool, tenant, priority and trigger.
 
     Only the first of each such row can be the next one: a queue of thousands costs what a handful does.
     """
 
     def __init__(self, jobs: Iterable[Job] = ()) -> None:
-        self._rows: dict[tuple[str, Priority, Trigger], list[tuple[Place, Job]]] = {}
+        self._rows: dict[_RowKey, list[tuple[Place, Job]]] = {}
         self._jobs: dict[str, Job] = {}
         for job in jobs:
             self.add(job)
@@ -85,21 +96,25 @@ class Waiting:
     def add(self, job: Job) -> None:
         self.discard(job.job_id)
         self._jobs[job.job_id] = job
-        row = self._rows.setdefault((job.tenant, job.priority, job.trigger), [])
+        row = self._rows.setdefault(_row_key(job), [])
         insort(row, (place(job), job), key=lambda entry: entry[0])
 
     def discard(self, job_id: str) -> None:
         job = self._jobs.pop(job_id, None)
         if job is None:
             return
-        key = (job.tenant, job.priority, job.trigger)
+        key = _row_key(job)
         row = self._rows[key]
         del row[bisect_left(row, place(job), key=lambda entry: entry[0])]
         if not row:
             del self._rows[key]
 
-    def rows(self) -> list[Sequence[Job]]:
-        return [_Row(row) for row in self._rows.values()]
+    def rows(self, pool: str) -> list[Sequence[Job]]:
+        return [_Row(row) for key, row in self._rows.items() if key[0] == pool]
+
+    def count(self, pool: str) -> int:
+        """How many jobs of *pool* wait."""
+        return sum(len(row) for row in self.rows(pool))
 
     @contextmanager
     def joined_by(self, jobs: Iterable[Job]) -> Iterator[Waiting]:
@@ -114,11 +129,11 @@ class Waiting:
                 self.discard(job.job_id)
 
     def index_in_only_row(self, job: Job) -> int | None:
-        """How many stand before *job*, where only its own row waits; None where others do."""
-        if len(self._rows) != 1:
+        """How many stand before *job*, where of its pool only its own row waits; None where others do."""
+        key = _row_key(job)
+        if any(each[0] == key[0] for each in self._rows if each != key):
             return None
-        (row,) = self._rows.values()
-        return bisect_left(row, place(job), key=lambda entry: entry[0])
+        return bisect_left(self._rows[key], place(job), key=lambda entry: entry[0])
 
 
 class _Row(Sequence[Job]):
@@ -147,12 +162,13 @@ def in_order(
     now: datetime,
     ageing_seconds: float,
     may_run: Callable[[Job], bool] = lambda job: True,
+    pool: str = POOL_DEFAULT,
 ) -> Iterator[Job]:
-    """The waiting jobs as they are served, one after the other, each counted as running from then on.
+    """The waiting jobs of *pool* as they are served, one after the other, each counted as running then.
 
     *may_run* is asked when a job's turn has come; one that may not is passed over.
     """
-    rows = waiting.rows()
+    rows = waiting.rows(pool)
     position = [0] * len(rows)
     running = Counter(turns.running)
     served = dict(turns.served)
@@ -184,11 +200,12 @@ def in_order(
 
 
 def ahead(job: Job, waiting: Waiting, turns: Turns, now: datetime, ageing_seconds: float) -> int:
-    """How many of *waiting*, of which *job* is one, are served before it."""
+    """How many of *waiting*, of which *job* is one, are served before it from the same slots."""
     index = waiting.index_in_only_row(job)
     if index is not None:
         return index  # nobody to take turns with
-    for before, each in enumerate(in_order(waiting, turns, now, ageing_seconds)):
+    order = in_order(waiting, turns, now, ageing_seconds, pool=pool_of(job.kind))
+    for before, each in enumerate(order):
         if each.job_id == job.job_id:
             return before
     raise AssertionError("a job that waits has a place")
@@ -203,20 +220,21 @@ def plan(
     ageing_seconds: float,
     busy: Collection[Lane] = (),
 ) -> list[Job]:
-    """The jobs of *waiting* to hand out, in order; never more than free slots, one per lane.
+    """The jobs of *waiting* to hand out, in order; never more than free slots of a pool, one per lane.
 
     *busy* are lanes that are taken although no job runs in them.
     """
-    free = slots(workers) - len(in_flight)
+    running = Counter(pool_of(job.kind) for job in in_flight)
     taken = {lane(job) for job in in_flight} | set(busy)
     chosen: list[Job] = []
-    if free <= 0:
-        return chosen
-    for job in in_order(waiting, turns, now, ageing_seconds, lambda job: lane(job) not in taken):
-        taken.add(lane(job))
-        chosen.append(job)
-        if len(chosen) == free:
-            break
+    for pool in POOLS:
+        free = slots(workers, pool) - running[pool]
+        if free <= 0:
+            continue
+        order = in_order(waiting, turns, now, ageing_seconds, lambda job: lane(job) not in taken, pool)
+        for job in islice(order, free):
+            taken.add(lane(job))
+            chosen.append(job)
     return chosen
 
 

@@ -110,11 +110,11 @@ class Dispatcher(Protocol):
         ...
 
     async def commands(self) -> frozenset[str]:
-        """The ids of the jobs whose commands wait in Q."""
+        """The ids of the jobs whose commands wait in Q or in DOCS."""
         ...
 
     async def remove_command(self, job: Job) -> None:
-        """Take the job's command out of Q, if it is still there."""
+        """Take the job's command out of where it waits, if it is still there."""
         ...
 
     async def remove_item(self, job_id: str) -> None:
@@ -126,7 +126,7 @@ class Dispatcher(Protocol):
         ...
 
     async def queued(self, job_id: str) -> tuple[SubmitJob, int] | None:
-        """The job's command and its number, if it still waits in Q."""
+        """The job's command and its number, if it still waits."""
         ...
 
 

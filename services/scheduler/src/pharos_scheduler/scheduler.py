@@ -1,8 +1,8 @@
 """The leader's use cases: accept, hand out, follow, expire. One writer of every job's state.
 
-A command stays in Q until its job is handed out, so that what waits counts against the cap; the ledger says
-what to do with it, whether its message is held here or was held by a leader that is gone. Jobs that were
-tried, resumed or retried wait beside them, outside Q.
+A command stays in Q, or a document's in DOCS, until its job is handed out, so that what waits counts against
+the cap; the ledger says what to do with it, whether its message is held here or was held by a leader that is
+gone. Jobs that were tried, resumed or retried wait beside them, outside Q.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from pharos_contracts.jobs.v1 import (
     job_of,
 )
 from pharos_contracts.lifecycle import TERMINAL, JobState
-from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, QueuedCommand
+from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, POOLS, QueuedCommand, pool_of
 from pharos_contracts.workers.v1 import Worker
 from pharos_scheduler import deciding
 from pharos_scheduler.book import Book
@@ -104,7 +104,7 @@ class Scheduler:
         self._dispatches: Counter[str] = Counter()
         self._served: dict[str, int] = {}
         self._turn = 0
-        self._durations: deque[float] = deque(maxlen=DURATIONS_MAX)
+        self._durations = {pool: deque[float](maxlen=DURATIONS_MAX) for pool in POOLS}
         self.changed = Event()
 
     async def recover(self) -> None:
@@ -286,7 +286,8 @@ class Scheduler:
             await self._backoffs.put(job)
         if job.state in TERMINAL:
             if job.state is JobState.COMPLETED and job.started_at and job.ended_at:
-                self._durations.append((job.ended_at - job.started_at).total_seconds())
+                seconds = (job.ended_at - job.started_at).total_seconds()
+                self._durations[pool_of(job.kind)].append(seconds)
             await self._end(job)
         self.changed.set()
 
@@ -537,24 +538,28 @@ class Scheduler:
                 await self._arrival.wait()
         tracked = self.book.get(job.job_id)
         current = tracked.job if tracked is not None else job
+        pool = pool_of(job.kind)
+        waiting = self._waiting.count(pool)
         if current.state is not JobState.QUEUED or job.job_id in self._in_flight:
-            return Place(position=0, waiting=len(self._waiting))
-        if len(self._waiting) > PLACES_MAX:
-            waiting = len(self._waiting) + len(self._arriving)
-            return Place(position=waiting, waiting=waiting, estimated_start_at=self._estimate(waiting - 1))
+            return Place(position=0, waiting=waiting)
+        if waiting > PLACES_MAX:
+            waiting += len(self._arriving)
+            start_at = self._estimate(waiting - 1, pool)
+            return Place(position=waiting, waiting=waiting, estimated_start_at=start_at)
         with self._waiting.joined_by([*self._arriving.values(), current]) as everybody:
             turns = self._turns(self._running())
             before = ahead(current, everybody, turns, self._now(), self._ageing_seconds)
-            waiting = len(everybody)
-        return Place(position=before + 1, waiting=waiting, estimated_start_at=self._estimate(before))
+            waiting = everybody.count(pool)
+        return Place(position=before + 1, waiting=waiting, estimated_start_at=self._estimate(before, pool))
 
-    def _estimate(self, ahead: int) -> datetime | None:
-        """When a job that *ahead* others precede may start; None while there is nothing to judge by."""
-        total = slots(self._workers.values())
-        if total == 0 or not self._durations:
+    def _estimate(self, ahead: int, pool: str) -> datetime | None:
+        """When a job of *pool* that *ahead* others precede may start; None with nothing to judge by."""
+        total = slots(self._workers.values(), pool)
+        if total == 0 or not self._durations[pool]:
             return None
         now = self._now()
-        typical = median(self._durations)
-        busy = [typical - (now - (job.started_at or now)).total_seconds() for job in self._running()[:total]]
+        typical = median(self._durations[pool])
+        running = [job for job in self._running() if pool_of(job.kind) == pool]
+        busy = [typical - (now - (job.started_at or now)).total_seconds() for job in running[:total]]
         seconds = start_in_seconds(ahead, busy, total - len(busy), typical)
         return now + timedelta(seconds=seconds)

@@ -20,7 +20,7 @@ from nats.aio.msg import Msg
 
 from pharos_contracts import rpc, streams
 from pharos_contracts.control.v1 import AnyCommand, AskPlace
-from pharos_contracts.jobs.v1 import AnyItemEvent, SubmitJob, WorkItem
+from pharos_contracts.jobs.v1 import NO_NUMBER, AnyItemEvent, SubmitJob, WorkItem
 from pharos_contracts.message import Message, UnreadableMessage, decode, encode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.subjects import DueKind, MalformedSubject, parse_due, parse_timer
@@ -80,17 +80,25 @@ class _AtOnce:
 
 async def commands(bus: Bus, scheduler: Scheduler, letters: DeadLetters) -> None:
     """Q: what was submitted. Different jobs at once: who asks where one stands knows of all before it."""
-    async with (
-        aclosing(messages_of(bus, streams.Q, streams.SCHEDULER_QUEUE)) as messages,
-        _AtOnce() as at_once,
-    ):
+    await _submitted(bus, scheduler, letters, streams.Q, streams.SCHEDULER_QUEUE)
+
+
+async def documents(bus: Bus, scheduler: Scheduler, letters: DeadLetters) -> None:
+    """DOCS: likewise of documents."""
+    await _submitted(bus, scheduler, letters, streams.DOCS, streams.SCHEDULER_DOCUMENTS)
+
+
+async def _submitted(
+    bus: Bus, scheduler: Scheduler, letters: DeadLetters, stream: str, consumer: str
+) -> None:
+    async with aclosing(messages_of(bus, stream, consumer)) as messages, _AtOnce() as at_once:
         async for message in messages:
             try:
                 command: SubmitJob = decode(message.data, SubmitJob)
             except UnreadableMessage as error:
-                await _bury(letters, streams.Q, message, error.reason)
+                await _bury(letters, stream, message, error.reason)
                 continue
-            number = message.metadata.sequence.stream
+            number = message.metadata.sequence.stream if stream == streams.Q else NO_NUMBER
             scheduler.arrive(command, number)
             await at_once.start(scheduler.accept, command, number, message)
 

@@ -19,7 +19,7 @@ class IndexStage(StrEnum):
 class Dataset(Message, frozen=True, kw_only=True, tag="datasets.view.v1.dataset"):
     """A dataset's live generation. Publishing is one compare-and-set of this record.
 
-    ``repository`` is ``host/owner/name``; ``web_url`` is what links to its files begin with.
+    ``repository`` is ``host/owner/name`` and ``clone_url`` where git finds it; both are empty for documents.
     """
 
     tenant: str

@@ -22,6 +22,10 @@ class JobKind(StrEnum):
     DELETE = "delete"
 
 
+DOCUMENT_KINDS: Final = frozenset({JobKind.TEXT, JobKind.URL, JobKind.FILE, JobKind.RESOURCE})
+"""Jobs of one document each. They wait in DOCS."""
+
+
 class Priority(StrEnum):
     URGENT = "urgent"
     HIGH = "high"
@@ -58,14 +62,40 @@ class RepositorySource(msgspec.Struct, frozen=True, kw_only=True):
     sha: str | None = None
 
 
+class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
+    """Which document, and where its bytes are. What comes from one ``label`` is one dataset.
+
+    ``identity`` is what makes it the same document in its dataset when it comes again: the address of a page,
+    ``<label>/<filename>`` of a file, and of a text the Idempotency-Key that it came with, or else its
+    fingerprint. A page is fetched from ``url``; anything else lies in ``uploads`` as ``object_name``,
+    ``size`` bytes with the hexadecimal ``sha256``. ``media_type`` is what its sender called it, and may be
+    empty.
+    """
+
+    label: str
+    identity: str
+    url: str | None = None
+    filename: str | None = None
+    media_type: str = ""
+    title: str = ""
+    object_name: str | None = None
+    size: int | None = None
+    sha256: str | None = None
+
+    def __post_init__(self) -> None:
+        if (self.url is None) == (self.object_name is None):
+            raise ValueError("a document is at an address or in the object store")
+
+
 class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submit"):
-    """Please index this repository."""
+    """Please index this repository, or this document: exactly one of ``source`` and ``document`` is given."""
 
     job_id: str
     tenant: str
     key: str
     kind: JobKind = JobKind.REPOSITORY
-    source: RepositorySource
+    source: RepositorySource | None = None
+    document: DocumentSource | None = None
     project: str
     dataset: str | None = None
     scope: Scope = Scope.PROJECT
@@ -76,6 +106,14 @@ class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submi
     ttl_seconds: int
     trigger: Trigger = Trigger.INTERACTIVE
     callback_url: str | None = None
+
+    def __post_init__(self) -> None:
+        _check_source(self)
+
+    @property
+    def identity(self) -> str:
+        """What is to be indexed, in a word."""
+        return _identity(self)
 
 
 class ActiveJob(Message, frozen=True, kw_only=True, tag="jobs.view.v1.active"):
@@ -101,6 +139,9 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share.
 
     ``built_on`` is the generation that was live when it began, 0 for none: only that one may it replace.
+    ``dataset_files`` and ``dataset_chunks`` are what the dataset then has, where the job made only a part of
+    it, such as one document; ``title``, ``natural_language`` (ISO 639-1) and ``quality`` (0 to 1) are that
+    document's, as far as they are known. A document has no commit.
     """
 
     dataset: str
@@ -122,11 +163,20 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[Notice, ...] = ()
     warnings_total: int = 0
     summary: str = ""
+    dataset_files: int = 0
+    dataset_chunks: int = 0
+    title: str = ""
+    natural_language: str = ""
+    quality: float | None = None
+
+
+NO_NUMBER: Final = 0
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
     """A job as of its last event: each event carries it whole, so that the last one is enough to go on.
 
+    ``number`` is the sequence that Q gave its command; what did not come by Q has NO_NUMBER.
     ``max_attempts`` grows with each retry that its owner asks for, so that attempts never begin again at 1.
     ``paused_seconds`` is how long it stood still without a start: its time to live does not run then.
     ``control`` is the sequence of the last command of its owner that was acted upon, ``facts_after`` that of
@@ -140,7 +190,8 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     key: str
     kind: JobKind
     state: JobState
-    source: RepositorySource
+    source: RepositorySource | None = None
+    document: DocumentSource | None = None
     project: str
     dataset: str | None = None
     scope: Scope = Scope.PROJECT
@@ -169,6 +220,28 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     controlled_by: str | None = None
     control: int = 0
     facts_after: int = 0
+
+    def __post_init__(self) -> None:
+        _check_source(self)
+
+    @property
+    def identity(self) -> str:
+        """What it indexes, in a word: a repository's ``host/owner/name``, or a document's identity."""
+        return _identity(self)
+
+
+def _check_source(asked: SubmitJob | Job) -> None:
+    if (asked.source is None) == (asked.document is None):
+        raise ValueError("a job is about a repository or a document, and not about both")
+    if (asked.document is not None) != (asked.kind in DOCUMENT_KINDS):
+        raise ValueError(f"a job of the kind {asked.kind} is not about that")
+
+
+def _identity(asked: SubmitJob | Job) -> str:
+    if asked.document is not None:
+        return asked.document.identity
+    assert asked.source is not None, "it was checked when it was made"
+    return asked.source.identity
 
 
 def waited_seconds(job: Job, now: datetime) -> float:
@@ -231,7 +304,7 @@ class JobSkipped(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.skipped
 
 
 def job_of(command: SubmitJob, number: int) -> Job:
-    """The job that *command* asks for, as it is when Q has taken it as its *number*-th."""
+    """The job that *command* asks for, when Q has taken it as its *number*-th, or DOCS (NO_NUMBER)."""
     return Job(
         job_id=command.job_id,
         number=number,
@@ -240,6 +313,7 @@ def job_of(command: SubmitJob, number: int) -> Job:
         kind=command.kind,
         state=JobState.QUEUED,
         source=command.source,
+        document=command.document,
         project=command.project,
         dataset=command.dataset,
         scope=command.scope,
@@ -261,6 +335,7 @@ def command_of(job: Job) -> SubmitJob:
         key=job.key,
         kind=job.kind,
         source=job.source,
+        document=job.document,
         project=job.project,
         dataset=job.dataset,
         scope=job.scope,

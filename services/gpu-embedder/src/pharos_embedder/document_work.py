@@ -1,0 +1,208 @@
+"""What is done with a document: obtain its bytes, read them in a process of their own, add it to its dataset.
+
+    fetch → parse → store → encode
+
+Everything is written beside the live generation, in which the document is still as it was.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import anyio
+import msgspec
+
+from pharos_contracts.identity import documents_dataset
+from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, Notice, Stage
+from pharos_contracts.streams import OBJ_UPLOADS
+from pharos_embedder.document_points import CHUNKER, Passage, passages
+from pharos_embedder.document_stages import Placed, place_stage, seal_document
+from pharos_embedder.documents.limits import DocumentLimits
+from pharos_embedder.documents.pool import DocumentPool, ReadDocument
+from pharos_embedder.encoding import EncoderService, Priority
+from pharos_embedder.pipeline import Target, batch_tokens
+from pharos_embedder.points import Origin
+from pharos_embedder.ports import Check, Held
+from pharos_embedder.published_work import PublishedWork
+from pharos_embedder.publishing import Publisher
+from pharos_embedder.stages import encode_stage
+from pharos_embedder.threads import in_thread
+from pharos_embedder.vector_cache import VectorCache
+from pharos_embedder.vectors import VectorStore
+from pharos_service.bus import Bus
+from pharos_service.objects import download
+from pharos_sources.fetching import DocumentFetcher
+from pharos_sources.hosts import AllowedHosts
+from pharos_sources.web_address import parse_web_address
+
+FILE: Final = "document"
+
+
+class DocumentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What does not change between jobs. Sizes are characters."""
+
+    workspaces: Path
+    allowed_hosts: AllowedHosts
+    limits: DocumentLimits
+    chunk_size: int = 1000
+    overlap: int = 100
+    batch_tokens: int | None = None
+    job_seconds: float = 600
+
+    @property
+    def chunker(self) -> str:
+        """What decides how a document is cut."""
+        return f"{CHUNKER}:{self.chunk_size}:{self.overlap}"
+
+
+class DocumentTools(msgspec.Struct, frozen=True, kw_only=True):
+    """What a worker has at hand for every document."""
+
+    bus: Bus
+    fetcher: DocumentFetcher
+    pool: DocumentPool
+    store: VectorStore
+    encoder: EncoderService
+    cache: VectorCache
+
+
+class Obtained(msgspec.Struct, frozen=True, kw_only=True):
+    """The bytes of a document and what is said of them."""
+
+    path: Path
+    name: str
+    media_type: str
+
+
+class DocumentWork(PublishedWork):
+    """The ``ports.Work`` of one slot."""
+
+    def __init__(self, tools: DocumentTools, publisher: Publisher, config: DocumentConfig) -> None:
+        super().__init__(tools.store, tools.cache, publisher)
+        self._tools = tools
+        self._config = config
+
+    async def run(self, held: Held) -> IndexResult:
+        seconds = self._config.job_seconds
+        work = partial(self._add, held)
+        return await self._attempt(self._config.workspaces, held.job.job_id, seconds, work)
+
+    async def _add(self, held: Held, workspace: Path) -> IndexResult:
+        job, source, seconds = held.job, held.job.document, _Seconds()
+        assert source is not None, "only documents are read here"
+        held.report(Stage.FETCH, 0, 0)
+        await anyio.Path(workspace).mkdir(parents=True)
+        obtained = await self._obtain(source, workspace / FILE)
+        seconds.end(Stage.FETCH)
+        held.report(Stage.PARSE, 0, 1)
+        read = await in_thread(partial(self._read, obtained), held.check)
+        seconds.end(Stage.PARSE)
+        name = job.dataset or documents_dataset(source.label)
+        target = await self._publisher.target(job, name)
+        origin = Origin(
+            dataset=target.dataset,
+            # Seconds, so that a number is never used again for other content after a dataset was deleted.
+            generation=max(target.live.generation + 1, int(time.time())),
+            scope=job.scope,
+            repository="",
+            encoder=self._tools.encoder.version,
+            chunker=CHUNKER,
+            job=job.job_id,
+            attempt=held.attempt,
+        )
+        found = passages(
+            read,
+            source.identity,
+            origin,
+            title=source.title,
+            url=source.url or "",  # not where it led: a redirect may carry a secret
+            filename=source.filename or obtained.name,
+        )
+        held.report(Stage.STORE, 0, len(found))
+        place = partial(place_stage, found, source.identity, target.live, origin, self._tools.store)
+        placed = await in_thread(place, held.check)
+        seconds.end(Stage.STORE)
+        encoded, reused = await in_thread(partial(self._encode, held, found, origin), held.check)
+        seconds.end(Stage.ENCODE)
+        seal = partial(seal_document, found, source.identity, placed, origin, self._tools.store)
+        await in_thread(seal, held.check)
+        seconds.end(Stage.PUBLISH)
+        result = _result(name, origin, target, read, placed)
+        return msgspec.structs.replace(
+            result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=seconds.by_stage
+        )
+
+    async def _obtain(self, source: DocumentSource, into: Path) -> Obtained:
+        if source.url is not None:
+            address = parse_web_address(source.url, allowed_hosts=self._config.allowed_hosts)
+            page = await self._tools.fetcher.fetch(address, into)
+            kind = page.content.media_type
+            if page.content.charset:
+                kind = f"{kind}; charset={page.content.charset}"
+            return Obtained(path=into, name=page.content.name, media_type=kind)
+        assert source.object_name is not None, "it was checked when the message was read"
+        await download(self._tools.bus, OBJ_UPLOADS, source.object_name, into)
+        return Obtained(path=into, name=source.filename or "", media_type=source.media_type)
+
+    def _read(self, obtained: Obtained, check: Check) -> ReadDocument:
+        return self._tools.pool.read(
+            obtained.path,
+            obtained.name,
+            obtained.media_type,
+            self._config.limits,
+            chunk_size=self._config.chunk_size,
+            overlap=self._config.overlap,
+            check=check,
+        )
+
+    def _encode(self, held: Held, found: list[Passage], origin: Origin, check: Check) -> tuple[int, int]:
+        usual = self._config.batch_tokens or self._tools.encoder.token_budget
+        return encode_stage(
+            {passage.id: passage for passage in found},
+            origin,
+            self._tools,
+            batch_tokens(held.job, held.attempt, usual),
+            held.report,
+            held.check_midway,
+            check,
+            priority=Priority.NOTE,
+        )
+
+
+class _Seconds:
+    """How long each stage took, one after the other."""
+
+    def __init__(self) -> None:
+        self.by_stage: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, stage: Stage) -> None:
+        now = time.perf_counter()
+        self.by_stage[stage] = round(now - self._began, 3)
+        self._began = now
+
+
+def _result(name: str, origin: Origin, target: Target, read: ReadDocument, placed: Placed) -> IndexResult:
+    summary = read.summary
+    chunks = "chunk" if summary.chunks == 1 else "chunks"
+    return IndexResult(
+        dataset=name,
+        generation=origin.generation,
+        built_on=target.live.generation,
+        commit="",
+        files_processed=1,
+        embeddings_generated=summary.chunks,
+        chunks=summary.chunks,
+        languages={summary.kind: 1},
+        warnings=tuple(Notice(message=warning) for warning in summary.warnings),
+        warnings_total=len(summary.warnings),
+        summary=f"{'Replaced' if placed.replaced else 'Added'} a document of {summary.chunks} {chunks}.",
+        dataset_files=target.live.files + (not placed.replaced),
+        dataset_chunks=placed.chunks,
+        title=summary.title,
+        natural_language=summary.language,
+        quality=round(summary.quality, 3),
+    )

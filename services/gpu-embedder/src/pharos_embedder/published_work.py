@@ -1,0 +1,101 @@
+"""What all work has in common that ends as a generation of a dataset.
+
+A try has a folder of its own and a time; then the result is published and tidied up behind, or taken back.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Final
+
+import anyio
+import anyio.to_thread
+import structlog
+
+from pharos_contracts.datasets.v1 import IndexStage
+from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
+from pharos_embedder.problems import problem_of
+from pharos_embedder.publishing import PublishConflict, Publisher
+from pharos_embedder.stages import StageTimedOut
+from pharos_embedder.vector_cache import VectorCache, label_of
+from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_service.bus import BusError
+from pharos_service.journal import Superseded
+from pharos_sources.removal import remove_tree
+
+log = structlog.get_logger()
+
+# What the worker knows how to treat: trouble with the bus, an item that is another's, a wish to stop, an end.
+PASSED_ON: Final = (BusError, Superseded, Stopped, NothingToDo)
+
+
+class PublishedWork:
+    """``ports.Work``, but for ``run``."""
+
+    def __init__(self, store: VectorStore, cache: VectorCache, publisher: Publisher) -> None:
+        self._store = store
+        self._cache = cache
+        self._publisher = publisher
+
+    async def _attempt(
+        self,
+        workspaces: Path,
+        name: str,
+        seconds: float,
+        work: Callable[[Path], Awaitable[IndexResult]],
+    ) -> IndexResult:
+        """What *work* makes, given a folder that is not there yet and will be removed. Raises Failed."""
+        workspace = workspaces / f"{name}-{secrets.token_hex(4)}"
+        try:
+            with anyio.move_on_after(seconds):
+                return await work(workspace)
+            raise StageTimedOut(None, seconds)
+        except PASSED_ON:
+            raise
+        except Exception as error:
+            raise Failed(_problem(error)) from error
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_remove, workspace)
+
+    async def finish(self, job: Job, result: IndexResult) -> None:
+        try:
+            await self._publisher.publish(job, result, IndexStage.FULL)
+        except PublishConflict as error:
+            raise Failed(_problem(error)) from error
+
+    async def tidy(self, job: Job, result: IndexResult) -> None:
+        key = DatasetKey(job.tenant, job.project, result.dataset)
+        # Readers that began before the publishing still see the generation before: it is kept until the next.
+        await anyio.to_thread.run_sync(self._store.collect, key, result.built_on)
+        await anyio.to_thread.run_sync(self._cache.keep, label_of(job.job_id, job.tenant))
+
+    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
+        left = await anyio.to_thread.run_sync(self._store.left_by, job.job_id, attempts)
+        for dataset, generations in left.items():
+            # What is shown before its vectors are in goes first: nobody is to find what is being removed.
+            live = await self._publisher.withdraw(job, dataset.dataset, generations)
+            await anyio.to_thread.run_sync(self._store.undo, dataset, job.job_id, attempts, live)
+        if left:
+            await anyio.to_thread.run_sync(self._store.flush)
+        if forget:
+            await anyio.to_thread.run_sync(self._cache.forget, label_of(job.job_id, job.tenant))
+
+
+def _problem(error: Exception) -> Problem:
+    problem = problem_of(error)
+    if problem is None:
+        log.error("work_failed_unexpectedly", exc_info=error)
+        return unexpected(error)
+    return problem
+
+
+def _remove(workspace: Path) -> None:
+    """Remove what a job fetched; what cannot be removed now is tried again when the process starts."""
+    try:
+        remove_tree(workspace)
+    except OSError as error:
+        log.warning("workspace_not_removed", reason=str(error))
