@@ -665,6 +665,17 @@ async def test_a_job_that_killed_its_worker_twice_becomes_a_dead_letter_that_can
         assert (await ask(bus, asked)).status == 404
 
 
+async def test_a_dead_letter_is_gone_when_its_owner_has_the_job_tried_again(bus: Bus) -> None:
+    wanted = command(1)
+    async with leading(bus):
+        item, message, _started = await running(bus, wanted)
+        await say(bus, item, ItemFailed, error="Its worker died twice", code="poison", deaths=2, cleared=True)
+        await message.ack()
+        await dead(bus, wanted)
+        assert (await control(bus, wanted.job_id, Action.RETRY)).job.state is JobState.QUEUED
+        assert await messages_in(bus, streams.DEAD) == 0
+
+
 async def test_a_dead_letter_stays_over_restarts_and_is_gone_when_it_is_purged(bus: Bus) -> None:
     wanted = command(1)
     async with leading(bus):

@@ -184,7 +184,12 @@ def test_a_repository_that_names_a_dataset_of_documents_does_not_run_beside_one(
 
 def test_a_place_is_told_among_those_that_wait_for_the_same_slots() -> None:
     waiting = Waiting([job(1, 1), job(2, 2), document(1, 1), document(2, 2)])
-    assert [ahead(each, waiting, Turns(), AT, AGEING_SECONDS) for each in waiting] == [0, 1, 0, 1]
+    assert [ahead(each, waiting, Turns(), AT, AGEING_SECONDS, slots=1, ending=()) for each in waiting] == [
+        0,
+        1,
+        0,
+        1,
+    ]
     assert (waiting.count(POOL_DEFAULT), waiting.count(POOL_DOCUMENTS)) == (2, 2)
 
 
@@ -257,10 +262,51 @@ def test_a_queue_that_jobs_leave_and_enter_is_the_queue_of_those_that_are_there(
     assert list(in_order(queue, Turns(), AT, AGEING_SECONDS)) == ordered(kept)
 
 
-@given(st.one_of(queues, jobs))
-def test_who_is_ahead_is_who_is_served_before(waiting: list[Job]) -> None:
-    for index, each in enumerate(ordered(waiting)):
-        assert ahead(each, Waiting(waiting), Turns(), AT, AGEING_SECONDS) == index
+@given(st.one_of(queues, jobs), st.integers(1, 3), st.lists(st.sampled_from("ab"), max_size=3))
+def test_a_place_is_the_one_that_a_job_is_served_at(
+    waiting: list[Job], free: int, running: list[str]
+) -> None:
+    """Played to the end with the rule that hands out, each job ending in the order in which it began."""
+    alone = [replace(each, source=job(each.number, each.number).source) for each in waiting]  # no shared lane
+    in_flight = [job(1_000 + index, 1_000 + index, tenant) for index, tenant in enumerate(running[:free])]
+    places = {
+        each.job_id: ahead(
+            each,
+            Waiting(alone),
+            Turns(Counter(other.tenant for other in in_flight)),
+            AT,
+            AGEING_SECONDS,
+            slots=free,
+            ending=[other.tenant for other in in_flight],
+        )
+        for each in alone
+    }
+    left, served, told = list(alone), Counter[str](), []
+    while left:
+        turns = Turns(Counter(other.tenant for other in in_flight), served)
+        for each in plan(Waiting(left), in_flight, [worker("1", free)], turns, AT, AGEING_SECONDS):
+            told.append(each.job_id)
+            served[each.tenant] = len(told)
+            in_flight.append(each)
+            left = [other for other in left if other.job_id != each.job_id]
+        in_flight = in_flight[1:]
+    assert [places[job_id] for job_id in told] == list(range(len(told)))
+
+
+def test_a_place_knows_that_what_runs_now_ends_before_the_next_one_starts() -> None:
+    waiting = [
+        replace(job(1, 1, "b"), priority=Priority.URGENT),
+        replace(job(2, 2, "a"), priority=Priority.URGENT),
+        replace(job(3, 3, "c"), priority=Priority.HIGH),
+        job(4, 4, "a"),
+        job(5, 5, "b"),
+        job(6, 6, "c"),
+    ]
+    places = [
+        ahead(each, Waiting(waiting), Turns({"a": 1}), AT, AGEING_SECONDS, slots=1, ending=["a"])
+        for each in waiting
+    ]
+    assert places == [0, 1, 2, 4, 3, 5]
 
 
 def test_those_who_join_for_a_moment_are_gone_after_it() -> None:
@@ -268,7 +314,7 @@ def test_those_who_join_for_a_moment_are_gone_after_it() -> None:
     queue = Waiting([first])
     with queue.joined_by([first, second, second]) as everybody:
         assert len(everybody) == 2
-        assert ahead(second, everybody, Turns(), AT, AGEING_SECONDS) == 1
+        assert ahead(second, everybody, Turns(), AT, AGEING_SECONDS, slots=1, ending=()) == 1
     assert list(queue) == [first]
 
 

@@ -250,6 +250,9 @@ class Controller:
             ),
         )
         assert written is not None, "a decision that never declines is written"
+        letter = await self._letters.get(written.job.tenant, written.job.job_id)
+        if letter is not None:  # it is being tried again: nobody is to replay it besides
+            await self._letters.purge(letter)
         return Controlled(job=(await self._end_backoff(written)).job)
 
     async def _end_backoff(self, tracked: Tracked) -> Tracked:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
@@ -163,17 +163,25 @@ def in_order(
     ageing_seconds: float,
     may_run: Callable[[Job], bool] = lambda job: True,
     pool: str = POOL_DEFAULT,
+    *,
+    slots: int | None = None,
+    ending: Iterable[str] = (),
 ) -> Iterator[Job]:
     """The waiting jobs of *pool* as they are served, one after the other, each counted as running then.
 
-    *may_run* is asked when a job's turn has come; one that may not is passed over.
+    *may_run* is asked when a job's turn has come; one that may not is passed over. With *slots* one that runs
+    ends before the next one is served, where all are taken: first those of the tenants in *ending*, which
+    run there now, then those that were served here, in turn.
     """
+    busy = deque(ending)
     rows = waiting.rows(pool)
     position = [0] * len(rows)
     running = Counter(turns.running)
     served = dict(turns.served)
     clock = max(served.values(), default=0)
     while True:
+        while slots is not None and len(busy) >= slots:
+            running[busy.popleft()] -= 1
         best: tuple[tuple[int, int, int, Place], int, Job] | None = None
         for index, row in enumerate(rows):
             while position[index] < len(row) and not may_run(row[position[index]]):
@@ -194,17 +202,32 @@ def in_order(
         _, index, job = best
         position[index] += 1
         running[job.tenant] += 1
+        busy.append(job.tenant)
         clock += 1
         served[job.tenant] = clock
         yield job
 
 
-def ahead(job: Job, waiting: Waiting, turns: Turns, now: datetime, ageing_seconds: float) -> int:
-    """How many of *waiting*, of which *job* is one, are served before it from the same slots."""
+def ahead(
+    job: Job,
+    waiting: Waiting,
+    turns: Turns,
+    now: datetime,
+    ageing_seconds: float,
+    *,
+    slots: int,
+    ending: Iterable[str],
+) -> int:
+    """How many of *waiting*, of which *job* is one, are served before it from the same slots.
+
+    True if jobs end in the order in which they began: *ending* are the tenants of those that run, the first
+    to end first. Without *slots* there is one.
+    """
     index = waiting.index_in_only_row(job)
     if index is not None:
         return index  # nobody to take turns with
-    order = in_order(waiting, turns, now, ageing_seconds, pool=pool_of(job.kind))
+    pool = pool_of(job.kind)
+    order = in_order(waiting, turns, now, ageing_seconds, pool=pool, slots=max(1, slots), ending=ending)
     for before, each in enumerate(order):
         if each.job_id == job.job_id:
             return before

@@ -84,8 +84,14 @@ def newest(pushes: Sequence[Push]) -> Push:
     forth, the latest by the clock of the sender, and of the same second the one that arrived last.
     """
     left = {push.before for push in pushes}
-    candidates = [push for push in pushes if push.job.source.sha not in left] or list(pushes)
+    candidates = [push for push in pushes if _commit(push) not in left] or list(pushes)
     return max(enumerate(candidates), key=lambda each: (each[1].pushed_at, each[0]))[1]
+
+
+def _commit(push: Push) -> str | None:
+    """What was pushed."""
+    assert push.job.source is not None, "a push is one to a repository"
+    return push.job.source.sha
 
 
 def rests_at(since: datetime, now: datetime, rest_seconds: float) -> datetime:

@@ -547,8 +547,20 @@ class Scheduler:
             start_at = self._estimate(waiting - 1, pool)
             return Place(position=waiting, waiting=waiting, estimated_start_at=start_at)
         with self._waiting.joined_by([*self._arriving.values(), current]) as everybody:
-            turns = self._turns(self._running())
-            before = ahead(current, everybody, turns, self._now(), self._ageing_seconds)
+            now = self._now()
+            in_flight = self._running()
+            ending = sorted(
+                (job for job in in_flight if pool_of(job.kind) == pool), key=lambda job: job.started_at or now
+            )
+            before = ahead(
+                current,
+                everybody,
+                self._turns(in_flight),
+                now,
+                self._ageing_seconds,
+                slots=slots(self._workers.values(), pool),
+                ending=[job.tenant for job in ending],
+            )
             waiting = everybody.count(pool)
         return Place(position=before + 1, waiting=waiting, estimated_start_at=self._estimate(before, pool))
 
