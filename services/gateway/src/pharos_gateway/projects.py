@@ -253,10 +253,10 @@ def ingested(job: Job) -> GithubIngested:
         message=f"GitHub ingest job already {status}",
         project=job.project,
         dataset=_dataset(job),
-        repository=_path(job.source.identity),
-        branch=job.source.branch,
+        repository=_shown(job),
+        branch=job.source.branch if job.source else None,
         scope=job.scope,
-        sha=job.source.sha,
+        sha=job.source.sha if job.source else None,
     )
 
 
@@ -299,9 +299,9 @@ def row(job: Job, latest: Progress | None) -> IngestRow:
         duration_seconds=seconds,
         state=job.state,
         number=job.number,
-        repository=job.source.identity,
+        repository=job.identity,
         branch=_branch(job),
-        sha=job.source.sha,
+        sha=job.source.sha if job.source else None,
         commit=result.commit if result else None,
         reason=job.reason,
         phase=PHASE[progress.stage] if progress else None,
@@ -387,7 +387,7 @@ def schedule(view: ScheduleView) -> ProjectSchedule:
 def _dataset(job: Job) -> str | None:
     if job.result is not None:
         return job.result.dataset
-    return _dataset_name(job.dataset, job.source.identity, job.source.branch)
+    return _dataset_name(job.dataset, job.identity, job.source.branch if job.source else None)
 
 
 def _dataset_name(named: str | None, identity: str, branch: str | None) -> str | None:
@@ -396,13 +396,18 @@ def _dataset_name(named: str | None, identity: str, branch: str | None) -> str |
 
 
 def _branch(job: Job) -> str | None:
-    return job.source.branch or (job.result.branch if job.result else None)
+    asked = job.source.branch if job.source else None
+    return asked or (job.result.branch if job.result else None)
 
 
 def _summary(job: Job) -> str:
-    named = _branch(job) or (job.source.sha or "")[:12]
-    path = _path(job.source.identity)
-    return f"{path} ({named})" if named else path
+    named = _branch(job) or ((job.source.sha if job.source else None) or "")[:12]
+    return f"{_shown(job)} ({named})" if named else _shown(job)
+
+
+def _shown(job: Job) -> str:
+    """What it is about: ``owner/name`` of a repository, a document as it is called."""
+    return _path(job.identity) if job.source else job.identity
 
 
 def _path(identity: str) -> str:
