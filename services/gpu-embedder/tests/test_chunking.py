@@ -204,7 +204,7 @@ def test_an_edit_changes_only_the_chunks_around_it(path: Path, language: str) ->
         at = len(lines) * tenth // 10
         edited = [*lines[:at], "# a new line", "# and another", *lines[at:]]
         changed += len(hashes(parse(path.name, language, "\n".join(edited).encode())) - hashes(before))
-    assert changed / 10 <= (3 if language == "python" else 5), f"of {len(before.chunks)} chunks"
+    assert changed / 10 <= (3 if language == "python" else 6), f"of {len(before.chunks)} chunks"
 
 
 def test_the_hash_is_of_what_is_encoded() -> None:
