@@ -411,7 +411,8 @@ class FaultyStack:
             (HISTORY, "pharos_history", (), {}),
             (SCHEDULERS[0], "pharos_scheduler", (), {}),
             (SCHEDULERS[1], "pharos_scheduler", (), {}),
-            (GATEWAY, "pharos_gateway", (), {"PHAROS_PORT": str(self.port)}),
+            # Its disk of its own is small: it is the other parts' that are filled.
+            (GATEWAY, "pharos_gateway", (), {"PHAROS_PORT": str(self.port), "PHAROS_DISK_FREE_MIN_MB": "0"}),
         ):
             self._start_service(name, (sys.executable, "-m", module, *arguments), settings)
         self.wait_until_ready()
