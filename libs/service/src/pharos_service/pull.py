@@ -19,7 +19,7 @@ import structlog
 from nats.aio.msg import Msg
 from nats.aio.subscription import Subscription
 
-from pharos_service.bus import Bus, BusError, NotFound, Stored
+from pharos_service.bus import Bus, BusError, NotFound, Stored, heeding
 
 log = structlog.get_logger()
 
@@ -82,7 +82,7 @@ class _Pull:
             if self._wanted <= 0:
                 await self._ask()
             try:
-                message = await self._subscription.next_msg(timeout=LISTEN_SECONDS)
+                message = await heeding(self._subscription.next_msg(timeout=LISTEN_SECONDS))
             except (nats.errors.TimeoutError, TimeoutError) as error:
                 if self._bus.client.stats["reconnects"] != self._connection:
                     raise ConsumerLost("the connection is another one") from error
@@ -91,10 +91,6 @@ class _Pull:
                 continue
             except nats.errors.Error as error:
                 raise ConsumerLost(repr(error)) from error
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                # asyncio.wait_for of Python 3.11 swallows a cancellation that comes together with a message.
-                raise asyncio.CancelledError
             heard = asyncio.get_running_loop().time()
             if message.reply.startswith("$JS.ACK"):
                 self._wanted -= 1

@@ -454,7 +454,7 @@ class Worker:
     async def _keep(self, message: Msg, hold: Hold, items: ItemLog) -> None:
         """Tell the queue that the item is being worked on, and find out whether it still is this worker's."""
         await asyncio.sleep(self._config.hold)
-        while not _is_cancelled():
+        while True:
             asked_at = clock()
             try:
                 async with asyncio.timeout(2 * ASK_SECONDS):
@@ -556,16 +556,6 @@ class _InHand:
 
     async def lexical_ready(self, dataset: str, files: int, chunks: int) -> None:
         await self._items.say(ItemLexicalReady, dataset=dataset, files=files, chunks=chunks)
-
-
-def _is_cancelled() -> bool:
-    """Whether this task is to end, though it was not told so.
-
-    ``asyncio.wait_for`` of Python 3.11 swallows a cancellation that comes together with an answer, and who
-    renewed an item that was let go would keep it from everybody for ever.
-    """
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 def _ending(event: object) -> Ending:
