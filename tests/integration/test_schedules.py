@@ -216,7 +216,7 @@ async def test_a_put_schedule_has_one_wake_up_at_its_time(bus: Bus) -> None:
     found: Stored | None = await bus.last(streams.SCHED, "sched.cron.>")
     assert found is not None
     assert found.subject == LATER
-    assert found.headers["Nats-Schedule"] == f"@at {edited.next_run_at:%Y-%m-%dT%H:%M:%SZ}"
+    assert found.headers["Nats-Schedule"] == f"@at {edited.next_run_at:%Y-%m-%dT%H:%M:%S.%fZ}"
     assert decode(found.data, WakeUp) == WakeUp(planned=edited.next_run_at)
     info = await bus.api(f"STREAM.INFO.{streams.SCHED}")
     assert info["state"]["messages"] == 1

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final
 
 import structlog
@@ -11,8 +11,9 @@ import structlog
 from pharos_contracts import streams, subjects
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.subjects import Due
+from pharos_scheduler.later import bus_now, send_later
 from pharos_scheduler.pushes import Held, HeldPushes, newest
-from pharos_service.bus import Bus, WrongLastSequence
+from pharos_service.bus import Bus
 
 log = structlog.get_logger()
 
@@ -28,8 +29,7 @@ class BusPushes:
         self._check = check
 
     async def now(self) -> datetime:
-        info = await self._bus.api(f"STREAM.INFO.{streams.SCHED}")
-        return datetime.fromisoformat(info["ts"])
+        return await bus_now(self._bus)
 
     async def held(self, due: Due) -> Held | None:
         found = await self._bus.last(streams.SCHED, subjects.later_subject(due))
@@ -44,13 +44,4 @@ class BusPushes:
     async def hold(self, due: Due, pushes: HeldPushes, at: datetime, after: int) -> bool:
         self._check()
         kept = max(KEPT_SECONDS_MIN, newest(pushes.pushes).job.ttl_seconds)
-        headers = {
-            "Nats-Schedule": f"@at {at.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%fZ}",
-            "Nats-Schedule-Target": subjects.due_subject(due),
-            "Nats-Schedule-TTL": f"{kept}s",
-        }
-        try:
-            await self._bus.publish(subjects.later_subject(due), pushes, expect_last=after, headers=headers)
-        except WrongLastSequence:
-            return False
-        return True
+        return await send_later(self._bus, due, pushes, at, kept_seconds=kept, after=after)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import aclosing
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Final, Protocol
 
 import structlog
@@ -20,6 +20,7 @@ from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.subjects import Due, DueKind
+from pharos_scheduler.later import bus_now, send_later
 from pharos_scheduler.ports import Clock, Tracked
 from pharos_scheduler.schedules import (
     BEING_DECIDED,
@@ -88,8 +89,7 @@ class BusWakeUps:
         self._check = check
 
     async def now(self) -> datetime:
-        info = await self._bus.api(f"STREAM.INFO.{streams.SCHED}")
-        return datetime.fromisoformat(info["ts"])
+        return await bus_now(self._bus)
 
     async def planned(self) -> dict[tuple[str, str], datetime]:
         found: dict[tuple[str, str], datetime] = {}
@@ -118,16 +118,7 @@ class BusWakeUps:
     async def place(self, tenant: str, schedule_id: str, wake_up: WakeUp, at: datetime, after: int) -> bool:
         self._check()
         due = _due(tenant, schedule_id)
-        headers = {
-            "Nats-Schedule": f"@at {at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}",
-            "Nats-Schedule-Target": subjects.due_subject(due),
-            "Nats-Schedule-TTL": f"{WAKE_UP_KEPT_SECONDS}s",
-        }
-        try:
-            await self._bus.publish(subjects.later_subject(due), wake_up, expect_last=after, headers=headers)
-        except WrongLastSequence:
-            return False
-        return True
+        return await send_later(self._bus, due, wake_up, at, kept_seconds=WAKE_UP_KEPT_SECONDS, after=after)
 
     async def remove(self, tenant: str, schedule_id: str, sequence: int) -> None:
         self._check()
