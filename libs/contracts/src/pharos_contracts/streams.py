@@ -54,6 +54,7 @@ KV_LIMITS: Final = "limits"
 KV_SCHEDULES: Final = "schedules"
 KV_WATCHES: Final = "watches"
 OBJ_UPLOADS: Final = "uploads"
+OBJ_ARCHIVES: Final = "archives"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
@@ -433,6 +434,16 @@ def declare(limits: BusLimits) -> Bus:
             discard=Discard.NEW,
             max_bytes=2 * GiB,
             max_age_seconds=DAY_SECONDS * 2,
+            rollup=True,
+        ),
+        Stream(
+            name=f"OBJ_{OBJ_ARCHIVES}",
+            about="Uploaded archives; each lives as long as its connection.",
+            writers="gateway",
+            readers="gateway, workers",
+            subjects=(f"$O.{OBJ_ARCHIVES}.C.>", f"$O.{OBJ_ARCHIVES}.M.>"),
+            discard=Discard.NEW,
+            max_bytes=4 * GiB,
             rollup=True,
         ),
     )
