@@ -62,6 +62,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "may read, as absolute paths, the same at gateways and workers. Empty: none may."
         ),
     ] = ()
+    source_seconds_max: Annotated[
+        float,
+        Meta(
+            description="How long a request that tests a connection or lists its files may take, in seconds.",
+            ge=0.1,
+            le=300,
+        ),
+    ] = 20.0
     callback_allowed_hosts: Annotated[
         str,
         Meta(
