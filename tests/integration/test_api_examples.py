@@ -34,6 +34,7 @@ from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
+from pharos_service.settings import Secret
 from tests.support.gateway import BEARER, History, client, job, leading, now, result, settings, until_ready
 from tests.support.nats_server import NatsServer
 
@@ -121,6 +122,13 @@ SUBMITTED = {
 SOURCE = RepositorySource(
     identity=f"github.com/{SLUG}", clone_url=f"https://github.com/{SLUG}", branch="main"
 )
+DRIVE = {
+    "id": "gdrive_conn_1",
+    "source_type": "google_drive",
+    "secrets": ["client_secret", "refresh_token"],
+    "created_by": "anonymous",
+    "created_at": TIME,
+}
 RUNNING = job(501, source=SOURCE, dataset="running", started_at=MORNING, attempt=1)
 ENDED = job(
     502,
@@ -438,6 +446,24 @@ CASES = (
             "timezone": "UTC",
         },
     ),
+    # Connections
+    Case(
+        send="POST /connections",
+        body={
+            "id": "gdrive_conn_1",
+            "source_type": "google_drive",
+            "config": {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
+        },
+        status=201,
+        answer=DRIVE,
+    ),
+    Case(send="GET /connections", status=200, answer={"connections": [DRIVE]}),
+    Case(send="GET /api/v1/connections/gdrive_conn_1", status=200, answer=DRIVE),
+    Case(
+        send="GET /connections/never/files",
+        status=404,
+        answer={"detail": "There is no such connection", "code": "not_found"},
+    ),
 )
 
 
@@ -562,7 +588,12 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
         assert isinstance(command, PutSchedule)
         return Scheduled(schedule=command.schedule)
 
-    chosen = settings(nats_server.url, git_allowed_hosts="http://github.com", anonymous="default:editor")
+    chosen = settings(
+        nats_server.url,
+        git_allowed_hosts="http://github.com",
+        anonymous="default:editor",
+        secret_key=Secret("k" * 32),
+    )
     names: dict[str, Any] = {}
     wrong = []
     async with (

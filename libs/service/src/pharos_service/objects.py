@@ -45,6 +45,11 @@ async def read(bus: Bus, store: str, name: str, *, bytes_max: int) -> bytes:
     return b"".join([piece async for piece in _pieces(bus, store, info)])
 
 
+async def size_of(bus: Bus, store: str, name: str) -> int:
+    """How many bytes the object *name* has. ObjectGone, and the errors of the bus."""
+    return (await _described(bus, store, name)).size
+
+
 async def download(bus: Bus, store: str, name: str, into: Path) -> int:
     """Write the object *name* to the new file *into*; how many bytes it has.
 

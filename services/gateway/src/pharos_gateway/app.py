@@ -22,6 +22,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
+from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.datasets.v1 import Dataset
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
@@ -30,6 +31,7 @@ from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import (
     KV_ACTIVE,
+    KV_CONNECTIONS,
     KV_DATASETS,
     KV_IDEMPOTENCY,
     KV_KEYS,
@@ -43,11 +45,13 @@ from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import openapi
 from pharos_gateway.access import Access, RequestLimits
 from pharos_gateway.allowances import Allowances
+from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
+from pharos_gateway.connections import Connections
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
@@ -69,6 +73,7 @@ from pharos_gateway.resolving import Resolving
 from pharos_gateway.routes import (
     audit,
     callbacks,
+    connections,
     events,
     health,
     ingestion,
@@ -84,11 +89,12 @@ from pharos_gateway.routes import (
 )
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
-from pharos_gateway.sealing import Sealer
+from pharos_gateway.scratch import Scratch
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
 from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.sources import Sources
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
 from pharos_gateway.tickets import Tickets
@@ -96,12 +102,15 @@ from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
+from pharos_sources.connections import Installation
+from pharos_sources.sealing import Sealer
 
 log = structlog.get_logger()
 
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
 SOCKET_MESSAGE_BYTES_MAX: Final = 16 * 1024
+ARCHIVE_COPIES_BYTES_MAX: Final = 512 * 1024 * 1024
 STOP_SECONDS: Final = 2
 FLUSH_SECONDS: Final = 2
 
@@ -125,6 +134,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     trail: Trail
     allowances: Allowances
     streams: Streams
+    scratch: Scratch
 
     @classmethod
     def on(cls, bus: Bus, settings: Settings) -> Parts:
@@ -144,6 +154,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             trail=Trail(bus),
             allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
             streams=streams,
+            scratch=Scratch(Path(settings.home) / "tmp"),
         )
 
 
@@ -236,6 +247,16 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         ttl_seconds=settings.task_ttl_seconds,
         now=utc_now,
     )
+    installation = Installation(
+        roots=settings.roots,
+        allowed_hosts=settings.web_hosts,
+        git_allowed_hosts=settings.allowed_hosts,
+    )
+    kept_connections = Connections(
+        bus, Bucket(bus, KV_CONNECTIONS, Connection), sealer, installation, now=utc_now, new_id=new_id
+    )
+    archives = Archives(bus, parts.scratch, copies_bytes_max=ARCHIVE_COPIES_BYTES_MAX)
+    sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
@@ -268,6 +289,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
+            connections.routes(access, bus, kept_connections, sources),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             sockets.routes(access, bus, live, streams, utc_now),
@@ -393,6 +415,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
                 task.cancel()
             await asyncio.gather(*behind, return_exceptions=True)
             await parts.allowances.close()
+            await parts.scratch.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(parts.trail.flush(), FLUSH_SECONDS)
             with contextlib.suppress(Exception):  # it may never have been connected

@@ -89,12 +89,49 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "min_mb": 512,
         },
     ),
+    504: (
+        "A source took too long",
+        {"detail": "The source did not answer within 20 seconds", "code": "source_slow"},
+    ),
     503: (
         "A part of the installation is away",
         {"detail": "Queue unavailable: Not connected to the bus", "code": "queue_unavailable"},
     ),
 }
 
+INVALID_CONNECTION: Final = {
+    "detail": "bucket: it is missing",
+    "code": "invalid_connection",
+    "field": "bucket",
+}
+CONNECTION: Final = {
+    "id": "gdrive_conn_1",
+    "tenant": "default",
+    "source_type": "google_drive",
+    "name": "Papers",
+    "project": "default",
+    "config": {"folder_id": "1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms", "drive_id": None},
+    "secrets": ["service_account"],
+    "archive_bytes": 0,
+    "created_at": "2024-01-20T10:28:00Z",
+    "created_by": "ada",
+}
+CONNECTIONS: Final = {"connections": [CONNECTION], "truncated": False}
+FILES: Final = {
+    "files": [
+        {
+            "file_id": "1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms",
+            "name": "2024/paper1.pdf",
+            "size": 148_213,
+            "modified": "2024-01-20T10:28:00Z",
+            "content_type": "application/pdf",
+            "identity": "md5:5d41402abc4b2a76b9719d911017c592",
+        }
+    ],
+    "cursor": None,
+    "left_out": {"shortcut": 1},
+}
+TESTED: Final = {"ok": True, "detail": None, "transient": None, "latency_ms": 182.4}
 INVALID_URL: Final = {
     "detail": "Invalid repository URL",
     "code": "invalid_repository_url",
@@ -567,6 +604,7 @@ def config() -> OpenAPIConfig:
             Tag(name="projects", description="Repositories by project: submits, history, jobs."),
             Tag(name="schedules", description="Repositories that are indexed again and again."),
             Tag(name="webhooks", description="Repositories that are indexed when somebody pushes to them."),
+            Tag(name="connections", description="Where files come from, and what is there."),
             Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="search", description="Searching what was indexed."),

@@ -21,6 +21,7 @@ from pharos_gateway.authentication import (
 )
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
+from pharos_gateway.connections import ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.disk import DiskNearlyFull
 from pharos_gateway.github import UnreadableDelivery
@@ -30,11 +31,15 @@ from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
 from pharos_gateway.scheduling import ScheduleTaken
+from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
 from pharos_gateway.watching import InvalidWatch, TooManyWatches, WebhooksDisabled
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
+from pharos_sources.connections import InvalidConnection
+from pharos_sources.keeping import NothingToSealWith
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
+from pharos_sources.source import EntryNotFound, InvalidCursor, SourceError
 
 log = structlog.get_logger()
 
@@ -150,6 +155,26 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return invalid(error.detail, field=error.field)
         case UnreadableDelivery():
             return invalid(str(error))
+        case ConnectionTaken():
+            return Problem(409, "connection_taken", str(error))
+        case TooManyConnections():
+            return Problem(409, "too_many_connections", str(error))
+        case InvalidConnection():
+            return Problem(400, "invalid_connection", str(error), extra={"field": error.field})
+        case NothingToSealWith():
+            return Problem(400, "secrets_disabled", str(error))
+        case TooManyLooks():
+            return _slow_down("too_many_looks", str(error), error.retry_seconds)
+        case SourceSlow():
+            return Problem(504, "source_slow", str(error))
+        case InvalidCursor():
+            return invalid(str(error), field="cursor")
+        case EntryNotFound():
+            return Problem(404, "no_such_file", str(error))
+        case SourceError() if error.transient:
+            return Problem(503, "source_unavailable", str(error), headers={"Retry-After": "5"})
+        case SourceError():
+            return Problem(409, "source_refused", str(error))
         case TooManyKeys():
             return Problem(409, "too_many_keys", str(error))
         case InvalidRepositoryUrl() | HostRefused():
