@@ -51,6 +51,7 @@ from tests.support.gateway import (
     leading,
     now,
     settings,
+    shelving,
     until_ready,
 )
 from tests.support.keys import issue, with_key
@@ -99,6 +100,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/jobs/{job_id}/events"): (Open.VIEWER, ONE),
     ("GET", "/api/v1/workers"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/datasets"): (Open.VIEWER, ALL),
+    ("DELETE", "/api/v1/datasets"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/events"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/events/ticket"): (Open.VIEWER, NONE),
     ("GET", "/api/v1/schedules"): (Open.VIEWER, ALL),
@@ -114,6 +116,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
+    ("DELETE", "/projects/{project}/ingest/github"): (Open.EDITOR, ONE),
     ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}/logs"): (Open.VIEWER, ONE),
@@ -145,7 +148,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
+    ("DELETE", "/api/v1/datasets"): {"dataset": MARKER, "project": "atlas"},
     ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
+    ("DELETE", "/projects/{project}/ingest/github"): {"dataset": MARKER},
     ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
@@ -319,8 +324,10 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         serving(chosen) as running,
         client(running.address) as http,
         leading(bus, decide),
+        shelving(bus) as shelf,
     ):
         await until_ready(http)
+        shelf.holds["acme", "atlas", MARKER] = 1
         found = World(http, bus)
 
         async def history(message: Msg) -> None:

@@ -22,7 +22,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import DatasetRecord
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
 from pharos_contracts.keys.v1 import Key
@@ -51,6 +51,7 @@ from pharos_gateway.commanding import Commands
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
+from pharos_gateway.deleting import Deleting
 from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder
 from pharos_gateway.guesses import Guesses
@@ -238,7 +239,8 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     )
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
-    datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
+    datasets = Datasets(bus, Bucket[DatasetRecord](bus, KV_DATASETS, DatasetRecord))
+    deleting = Deleting(bus, Bucket(bus, KV_ACTIVE, ActiveJob), controlling, live.workers)
     project_ingest = ProjectIngest(
         submitting,
         datasets,
@@ -265,7 +267,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
                 finder,
                 snapshots,
             ),
-            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
+            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets, deleting),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
             callbacks.routes(access, secrets),
@@ -275,7 +277,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),
             projects.routes(
-                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling
+                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling, deleting
             ),
             resources.routes(access, disk, submitting, settings.allowed_hosts),
             search.routes(access, bus, new_id),
