@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from pharos_contracts.batches.v1 import BatchSource
 from pharos_contracts.jobs.v1 import DocumentSource, JobKind, RepositorySource, SubmitJob
 from pharos_gateway import projects
 from pharos_gateway.deleting import Deleted, Wanted, concerns
@@ -36,6 +37,12 @@ NOTE = {
     "source": None,
     "document": DocumentSource(label="docs", identity="d", url="https://h/d"),
 }
+BATCH = {
+    "kind": JobKind.BATCH,
+    "source": None,
+    "batch": BatchSource(name="b", manifest="m", parts=()),
+    "dataset": "papers",
+}
 
 
 @pytest.mark.parametrize(
@@ -56,6 +63,9 @@ NOTE = {
         (NOTE, "documents/docs", None, True),
         (NOTE, "documents/other", None, False),
         (NOTE, None, "github.com/o/r", False),
+        (BATCH, "papers", None, True),
+        (BATCH, "other", None, False),
+        (BATCH, None, "github.com/o/r", False),
         ({"tenant": "other", "dataset": "core"}, "core", None, False),
         ({"project": "other", "dataset": "core"}, "core", None, False),
     ],

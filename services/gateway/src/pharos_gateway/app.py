@@ -240,7 +240,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket[DatasetRecord](bus, KV_DATASETS, DatasetRecord))
-    deleting = Deleting(bus, Bucket(bus, KV_ACTIVE, ActiveJob), controlling, live.workers)
+    deleting = Deleting(bus, Bucket(bus, KV_ACTIVE, ActiveJob), controlling, live)
     project_ingest = ProjectIngest(
         submitting,
         datasets,

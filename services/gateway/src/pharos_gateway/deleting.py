@@ -6,7 +6,7 @@ Everything here can be repeated: whoever asks again after a failure deletes what
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import aclosing
 from typing import Final, Protocol
 
@@ -17,7 +17,7 @@ from pharos_contracts import rpc
 from pharos_contracts.control.v1 import Action
 from pharos_contracts.datasets.v1 import DatasetDeleted, DeleteDataset, FindDatasets, FoundDatasets
 from pharos_contracts.identity import documents_dataset, token
-from pharos_contracts.jobs.v1 import ActiveJob, Job, SubmitJob
+from pharos_contracts.jobs.v1 import ActiveJob, Job, SubmitJob, command_of
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway.controlling import InvalidTransition
@@ -72,6 +72,13 @@ class DeletionUnfinished(Exception):
     """It takes longer than anybody is to wait for it."""
 
 
+class Known(Protocol):
+    """What this process has seen lately."""
+
+    def workers(self) -> Sequence[Worker]: ...
+    def recent_jobs(self) -> Sequence[Job]: ...
+
+
 class Control(Protocol):
     """Asks the scheduler for something."""
 
@@ -84,9 +91,8 @@ def name_of(command: SubmitJob) -> str | None:
         return command.dataset
     if command.document is not None:
         return documents_dataset(command.document.label)
-    assert command.source is not None, "it was checked when it was made"
-    branch = command.source.branch
-    return None if branch is None else f"{command.source.identity}@{branch}"
+    source = command.source
+    return None if source is None or source.branch is None else f"{source.identity}@{source.branch}"
 
 
 def concerns(command: SubmitJob, wanted: Wanted) -> bool:
@@ -114,12 +120,12 @@ class Deleting:
         bus: Bus,
         active: Bucket[ActiveJob],
         control: Control,
-        workers: Callable[[], Sequence[Worker]],
+        known: Known,
     ) -> None:
         self._bus = bus
         self._active = active
         self._control = control
-        self._workers = workers
+        self._known = known
 
     async def delete(self, wanted: Wanted, *, by: str) -> Deleted | None:
         """Delete it; None where there is no such thing.
@@ -183,7 +189,12 @@ class Deleting:
         return stopped
 
     async def _open_jobs(self, wanted: Wanted, *, but: Collection[str]) -> list[SubmitJob]:
-        found: list[SubmitJob] = []
+        """At most 1,000 of them. Those that were claimed, and what was seen lately besides."""
+        found = {
+            job.job_id: command_of(job)
+            for job in self._known.recent_jobs()
+            if job.state not in TERMINAL and job.job_id not in but and concerns(command_of(job), wanted)
+        }
         try:
             async with asyncio.timeout(LOOK_SECONDS):
                 async with aclosing(self._active.watch(f"{token(wanted.tenant)}.>")) as claims:
@@ -193,10 +204,10 @@ class Deleting:
                         if isinstance(claim, Entry):
                             command = claim.value.command
                             if command.job_id not in but and concerns(command, wanted):
-                                found.append(command)
+                                found[command.job_id] = command
         except TimeoutError:
             raise BusError("What is being indexed cannot be read") from None
-        return found
+        return list(found.values())
 
     async def _stop(self, turn: asyncio.Semaphore, command: SubmitJob, by: str) -> _Stopped | None:
         """None where there was nothing to stop: a claim may outlive its job for a moment."""
@@ -220,7 +231,10 @@ class Deleting:
         try:
             async with asyncio.timeout(LET_GO_SECONDS):
                 while True:
-                    held = {job_id for worker in self._workers() for job_id in worker.job_ids}
+                    # Of a batch a worker holds a file, and names it behind the job's id.
+                    held = {
+                        name.partition(".")[0] for worker in self._known.workers() for name in worker.job_ids
+                    }
                     if held.isdisjoint(job_ids):
                         return
                     await asyncio.sleep(POLL_SECONDS)
