@@ -21,7 +21,7 @@ from msgspec.structs import replace
 
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Job, Progress, RepositorySource, Scope, Stage
@@ -35,7 +35,18 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
 from pharos_service.settings import Secret
-from tests.support.gateway import BEARER, History, client, job, leading, now, result, settings, until_ready
+from tests.support.gateway import (
+    BEARER,
+    History,
+    Shelf,
+    client,
+    job,
+    leading,
+    now,
+    result,
+    settings,
+    until_ready,
+)
 from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -181,6 +192,7 @@ HIT = {
     "scores": {"dense": 0.5, "sparse": None, "structural": None, "rerank": None, "final": 0.03},
 }
 FOUND = {"request_id": uuid(), "results": [HIT], "metadata": {"mode": "hybrid"}, "latency_ms": NUMBER}
+NO_DATASET = {"detail": "There is no such dataset", "code": "not_found"}
 NO_JOB = {"detail": "There is no such job", "code": "not_found"}
 HERE = "/projects/default"
 
@@ -425,6 +437,47 @@ CASES = (
         status=200,
         answer=FOUND,
     ),
+    # Deleting
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"dataset": "indexed"},
+        status=200,
+        answer={
+            "project": "default",
+            "dataset": "indexed",
+            "projectId": SENTENCE,
+            "datasetId": SENTENCE,
+            "deletedVectors": 2210,
+            "status": "deleted",
+            "message": SENTENCE,
+            "cancelledJobs": [],
+        },
+    ),
+    Case(send=f"DELETE {HERE}/ingest/github", body={"dataset": "indexed"}, status=404, answer=NO_DATASET),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}"},
+        status=200,
+        answer={"dataset": "atlas-core", "deletedVectors": 12, "status": "deleted"},
+    ),
+    Case(
+        send="DELETE /projects/atlas/ingest/github",
+        body={"repo": f"github.com/{SLUG}"},
+        status=404,
+        answer=NO_DATASET,
+    ),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "dataset"},
+    ),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}/tree/main"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "repo"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
@@ -473,6 +526,9 @@ class World:
     def __init__(self) -> None:
         self.ended = [ENDED, FAILED]
         self.searched: list[Search] = []
+        self.shelf = Shelf()
+        self.shelf.put("indexed", 2210, repository="github.com/o/indexed")
+        self.shelf.put("atlas-core", 12, repository=f"github.com/{SLUG}")
 
     async def history(self, question: ListJobs | FindJob | ReadLog) -> Message:
         if isinstance(question, ReadLog):
@@ -511,6 +567,7 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     broker = NatsBroker(nats_url)
     answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
     answer(broker, rpc.SEARCH, Search, world.search)
+    answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
     told = History(bus)
     await told.tell(RUNNING, JobState.RUNNING)
     await told.tell(ENDED, JobState.COMPLETED)

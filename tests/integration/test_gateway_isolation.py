@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
+from pharos_contracts.batches.v1 import BatchSource
 from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
@@ -52,6 +53,7 @@ from tests.support.gateway import (
     leading,
     now,
     settings,
+    shelving,
     until_ready,
 )
 from tests.support.keys import issue, with_key
@@ -62,7 +64,16 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
-BATCH = job(8, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada", kind=JobKind.BATCH, key="b")
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=BatchSource(name=MARKER, manifest="m", parts=()),
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
 
 
 class Open(Enum):
@@ -100,6 +111,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/jobs/{job_id}/events"): (Open.VIEWER, ONE),
     ("GET", "/api/v1/workers"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/datasets"): (Open.VIEWER, ALL),
+    ("DELETE", "/api/v1/datasets"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/events"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/events/ticket"): (Open.VIEWER, NONE),
     ("GET", "/api/v1/schedules"): (Open.VIEWER, ALL),
@@ -127,6 +139,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
+    ("DELETE", "/projects/{project}/ingest/github"): (Open.EDITOR, ONE),
     ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}/logs"): (Open.VIEWER, ONE),
@@ -158,7 +171,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
+    ("DELETE", "/api/v1/datasets"): {"dataset": MARKER, "project": "atlas"},
     ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
+    ("DELETE", "/projects/{project}/ingest/github"): {"dataset": MARKER},
     ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
@@ -348,8 +363,10 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         serving(chosen) as running,
         client(running.address) as http,
         leading(bus, decide),
+        shelving(bus) as shelf,
     ):
         await until_ready(http)
+        shelf.holds["acme", "atlas", MARKER] = 1
         found = World(http, bus)
 
         async def history(message: Msg) -> None:

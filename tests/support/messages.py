@@ -35,7 +35,15 @@ from pharos_contracts.control.v1 import (
     StoreContents,
     StoredGeneration,
 )
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import (
+    Dataset,
+    DatasetDeleted,
+    DeleteDataset,
+    DeletedDataset,
+    FindDatasets,
+    FoundDatasets,
+    IndexStage,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
@@ -278,6 +286,17 @@ def examples() -> list[Message]:
             chunker="1",
             published_at=AT,
         ),
+        DeletedDataset(
+            tenant="default",
+            project="default",
+            dataset=RESULT.dataset,
+            generation=RESULT.generation + 1,
+            deleted_at=AT,
+        ),
+        FindDatasets(tenant="default", project="default", repository=SOURCE.identity),
+        FoundDatasets(datasets=(RESULT.dataset,)),
+        DeleteDataset(tenant="default", project="default", dataset=RESULT.dataset),
+        DatasetDeleted(generation=RESULT.generation + 1, vectors=2210, left=False),
         Search(tenant="default", query="How does the Context class work?", project="default", k=5),
         SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
         ListJobs(tenant="default"),

@@ -23,7 +23,7 @@ from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
 from pharos_contracts.connections.v1 import Connection
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import DatasetRecord
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
 from pharos_contracts.keys.v1 import Key
@@ -55,6 +55,7 @@ from pharos_gateway.connections import Connections
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
+from pharos_gateway.deleting import Deleting
 from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder
 from pharos_gateway.guesses import Guesses
@@ -259,7 +260,8 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
-    datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
+    datasets = Datasets(bus, Bucket[DatasetRecord](bus, KV_DATASETS, DatasetRecord))
+    deleting = Deleting(bus, Bucket(bus, KV_ACTIVE, ActiveJob), controlling, live)
     project_ingest = ProjectIngest(
         submitting,
         datasets,
@@ -286,7 +288,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
                 finder,
                 snapshots,
             ),
-            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
+            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets, deleting),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
             connections.routes(access, bus, kept_connections, sources),
@@ -297,7 +299,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),
             projects.routes(
-                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling
+                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling, deleting
             ),
             resources.routes(access, disk, submitting, settings.allowed_hosts),
             search.routes(access, bus, new_id),

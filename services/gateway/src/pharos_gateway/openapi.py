@@ -232,6 +232,11 @@ JOBS: Final = {
     "jobs": [{**JOB, "queue_position": None, "estimated_start_at": None}],
     "cursor": None,
 }
+DELETED: Final = {
+    "datasets": ["github.com/user/repo1@main"],
+    "vectors": 2210,
+    "jobs": ["018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90"],
+}
 DATASETS: Final = {
     "datasets": [
         {
@@ -457,6 +462,17 @@ GITHUB_QUEUED: Final[Mapping[str, Any]] = {
     "branch": "main",
     "scope": "project",
     "sha": None,
+}
+GITHUB_DELETED: Final = {
+    "project": "default",
+    "dataset": "atlas-core",
+    "projectId": "9f2c4a6d1e7b8053a4c9d2e1f0b6a758",
+    "datasetId": "1b7d5e3f9a8c60421d4e7f2a3c5b6d90",
+    "deletedVectors": 2210,
+    "status": "deleted",
+    "message": "Dataset 'atlas-core' deleted, with 2210 vectors",
+    "datasets": ["atlas-core"],
+    "cancelledJobs": [],
 }
 GITHUB_SKIPPED: Final = {
     **GITHUB_QUEUED,

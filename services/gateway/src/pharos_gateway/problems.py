@@ -23,6 +23,7 @@ from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.connections import ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
+from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
@@ -229,6 +230,15 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 "scheduler_silent",
                 "No scheduler has answered yet; the command is stored and will be carried out",
                 headers={"Retry-After": "5"},
+            )
+        case StoreUnavailable():
+            return unavailable("Index", str(error))
+        case DeletionUnfinished():
+            return Problem(
+                503,
+                "deletion_unfinished",
+                "It is being deleted, and nobody finds it any more; ask again to have the rest deleted",
+                headers={"Retry-After": "1"},
             )
         case QuestionRefused():
             refusal = error.refusal

@@ -5,18 +5,19 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, assert_never
 
 import anyio.to_thread
 import structlog
 
 from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
 from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
 from pharos_embedder import search
 from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.encoding import EncoderBusy
 from pharos_embedder.fusion import Reason
 from pharos_embedder.vectors import DatasetKey, Filters, Searched, Selection, StoreError, VectorStore
@@ -28,8 +29,25 @@ log = structlog.get_logger()
 STARTING_SECONDS_MAX: Final = 4.0
 
 
-async def describe(store: VectorStore, _question: DescribeStore) -> Message:
-    """``rpc.store``: everything that *store* holds, by dataset and generation."""
+StoreQuestion = DescribeStore | FindDatasets | DeleteDataset
+"""What ``rpc.store`` is asked."""
+
+
+async def answer_store(store: VectorStore, deleting: Deleting, question: StoreQuestion) -> Message:
+    """``rpc.store``: what *store* holds, and deleting datasets from it."""
+    match question:
+        case DescribeStore():
+            return await describe(store)
+        case FindDatasets():
+            return await deleting.find(question)
+        case DeleteDataset():
+            return await deleting.delete(question)
+        case _:
+            assert_never(question)
+
+
+async def describe(store: VectorStore) -> Message:
+    """Everything that *store* holds, by dataset and generation."""
     try:
         held = await anyio.to_thread.run_sync(store.contents)
     except StoreError as error:

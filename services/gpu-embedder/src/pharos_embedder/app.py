@@ -19,7 +19,6 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from pharos_contracts.control.v1 import DescribeStore
 from pharos_contracts.identity import as_token
 from pharos_contracts.rpc import SEARCH, STORE
 from pharos_contracts.search.v1 import Search
@@ -27,10 +26,11 @@ from pharos_contracts.streams import WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
-from pharos_embedder.answering import Answers, describe
+from pharos_embedder.answering import Answers, StoreQuestion, answer_store
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.control import Control
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.document_work import DocumentConfig, DocumentTools, DocumentWork
@@ -101,7 +101,10 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     broker = make_broker(settings, "pharos-embedder")
     bus = Bus(await broker.connect())
     catalogue = Catalogue(bus)
-    answer(broker, STORE, DescribeStore, partial(describe, store), workers=1)
+    takes_items = role in ("all", "worker") and settings.worker_slots > 0
+    cache = _cache(settings, opened) if takes_items else None
+    deleting = Deleting(bus, store, catalogue, cache, encoder=encoder.version, now=utc_now)
+    answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
         engine = SearchEngine(store, encoder.encode_query)
         answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
@@ -116,7 +119,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(catalogue.follow)
             tasks.start_soon(watch_readiness)
-            if role in ("all", "worker") and settings.worker_slots > 0:
+            if cache is not None:
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -127,7 +130,6 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 presence = Presence(
                     bus, _view(settings, choice, encoder), utc_now, lambda: Memory(*memory_of(choice.device))
                 )
-                cache = _cache(settings, opened)
                 works = _works(settings, allowed_hosts, publisher, store, encoder, cache, opened)
                 documents = _document_config(settings)
                 document_publisher = Publisher(

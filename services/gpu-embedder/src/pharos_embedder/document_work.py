@@ -104,8 +104,8 @@ class DocumentWork(PublishedWork):
         target = await self._publisher.target(job, name)
         origin = Origin(
             dataset=target.dataset,
-            # Seconds, so that a number is never used again for other content after a dataset was deleted.
-            generation=max(target.live.generation + 1, int(time.time())),
+            # Seconds, so that a number is never used again for other content after an index was withdrawn.
+            generation=max(target.live.follows + 1, int(time.time())),
             scope=job.scope,
             repository="",
             encoder=self._tools.encoder.version,
@@ -191,7 +191,7 @@ def _result(name: str, origin: Origin, target: Target, read: ReadDocument, place
     return IndexResult(
         dataset=name,
         generation=origin.generation,
-        built_on=target.live.generation,
+        built_on=target.live.follows,
         commit="",
         files_processed=1,
         embeddings_generated=summary.chunks,

@@ -18,7 +18,9 @@ from pharos_embedder.vectors import (
     AllOf,
     Condition,
     DatasetKey,
+    Dropped,
     Floats,
+    Forget,
     Generation,
     Hit,
     Ids,
@@ -142,10 +144,19 @@ class GenerationStore:
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         return self._delete(AllOf((of_dataset(dataset), Range(field="until", at_most=oldest_kept))))
 
-    def drop(self, dataset: DatasetKey) -> int:
-        chunks = self._delete(AllOf((of_dataset(dataset), Match("kind", ("chunk",)))))
-        self._delete(of_dataset(dataset))
-        return chunks
+    def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
+        born = AllOf((of_dataset(dataset), Range(field="from", at_most=generation)))
+        some = AllOf((*born.conditions, Match("kind", ("chunk",))))
+        chunks = 0
+        while chunks < most and (page := self._engine.ids(some, after=None, limit=WRITE_BATCH)[0]):
+            forget(self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(page)))), limit=WRITE_BATCH))
+            self._engine.delete(page)
+            chunks += len(page)
+        others = 0
+        while chunks + others < most and (page := self._engine.ids(born, after=None, limit=WRITE_BATCH)[0]):
+            self._engine.delete(page)
+            others += len(page)
+        return Dropped(chunks, left=bool(self._engine.ids(born, after=None, limit=1)[0]))
 
     def put_lexicon(
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
@@ -195,6 +206,13 @@ class GenerationStore:
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
         return self._engine.count(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)))))
+
+    def size(self, dataset: DatasetKey) -> int:
+        return self._engine.count(of_dataset(dataset))
+
+    def of_repository(self, repository: str) -> set[DatasetKey]:
+        found = self._engine.counts("key", Match("repository", (repository,)))
+        return {DatasetKey.of(str(key)) for key in found}
 
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
         return {

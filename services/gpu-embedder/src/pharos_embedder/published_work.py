@@ -18,7 +18,7 @@ from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Job
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
-from pharos_embedder.publishing import PublishConflict, Publisher
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
 from pharos_embedder.stages import StageTimedOut
 from pharos_embedder.vector_cache import VectorCache, label_of
 from pharos_embedder.vectors import DatasetKey, VectorStore
@@ -64,7 +64,7 @@ class PublishedWork:
     async def finish(self, job: Job, result: IndexResult) -> None:
         try:
             await self._publisher.publish(job, result, IndexStage.FULL)
-        except PublishConflict as error:
+        except (PublishConflict, DeletedMeanwhile) as error:
             raise Failed(_problem(error)) from error
 
     async def tidy(self, job: Job, result: IndexResult) -> None:

@@ -106,14 +106,23 @@ class EncodingTools(Protocol):
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What readers of the dataset see now; generation 0 is nothing. ``full`` says that vectors are in."""
+    """What readers of the dataset see now; generation 0 is nothing. ``full`` says that vectors are in.
+
+    ``deleted`` is the number that a deletion left behind, 0 for none: see ``DeletedDataset``.
+    """
 
     generation: int = 0
+    deleted: int = 0
     full: bool = False
     files: int = 0
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
+
+    @property
+    def follows(self) -> int:
+        """What the next generation has to be above, and has to be published on."""
+        return self.generation or self.deleted
 
 
 class StageTimedOut(Exception):
@@ -334,7 +343,7 @@ def result_of(
     return IndexResult(
         dataset=name,
         generation=origin.generation,
-        built_on=live.generation,
+        built_on=live.follows,
         commit=checkout.commit,
         branch=checkout.branch,
         files_processed=len(files),

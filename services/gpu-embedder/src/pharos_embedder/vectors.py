@@ -6,7 +6,7 @@ and whoever keeps the record of live generations publishes it with one compare-a
 which generation is live unless it is told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID, uuid5
 
@@ -209,6 +209,17 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, datasets=tuple(d for d in self.datasets if d.has_dense))
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    """How many chunks one step of deleting a dataset deleted, and whether anything of it is left."""
+
+    chunks: int
+    left: bool
+
+
+Forget = Callable[[Sequence[Payload]], None]
+"""Hears of chunks that are about to be deleted."""
+
+
 class VectorReader(Protocol):
     """What search asks of a store. Methods block and may be called from any thread."""
 
@@ -284,8 +295,18 @@ class VectorStore(VectorReader, Protocol):
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         """Delete the points that no generation from *oldest_kept* on can see; how many there were."""
 
-    def drop(self, dataset: DatasetKey) -> int:
-        """Delete everything of the dataset; how many chunks there were."""
+    def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
+        """Delete what came with *generation* or an earlier one, whether it was retired or not.
+
+        About *most* points at once: it is called until nothing is left. *forget* hears of chunks before they
+        go, so that a crash in between leaves them to the next call.
+        """
+
+    def size(self, dataset: DatasetKey) -> int:
+        """How many points there are, of whatever generation and kind."""
+
+    def of_repository(self, repository: str) -> set[DatasetKey]:
+        """The datasets that have points of *repository*, of whatever generation."""
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int: ...
 

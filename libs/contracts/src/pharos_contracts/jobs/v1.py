@@ -140,7 +140,8 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share.
 
-    ``built_on`` is the generation that was live when it began, 0 for none: only that one may it replace.
+    ``built_on`` is the generation that was live when it began, or the one that a deletion of the dataset
+    left behind, 0 for none: only that one may it replace.
     ``dataset_files`` and ``dataset_chunks`` are what the dataset then has, where the job made only a part of
     it, such as one document; ``title``, ``natural_language`` (ISO 639-1) and ``quality`` (0 to 1) are that
     document's, as far as they are known. A document has no commit.
