@@ -395,6 +395,32 @@ async def test_datasets_are_listed_by_tenant_and_project(bus: Bus, http: httpx.A
     assert [each["project"] for each in of_atlas] == ["atlas"]
 
 
+def sent_as(content_type: str) -> dict[str, Any]:
+    return {"content": b'{"query":"x"}', "headers": {**BEARER, "Content-Type": content_type}}
+
+
+async def test_what_is_wrong_with_a_body_is_said_in_a_sentence(http: httpx.AsyncClient) -> None:
+    for content, detail in (
+        (b"", "The request has no body"),
+        (b"{", "The body of the request is not valid JSON"),
+        (b"[]", "Invalid request: Expected `object`, got `array`"),
+        (b'{"query":"x","k":"5"}', "Invalid request: 'k': Expected `int | null`, got `str`"),
+        (b'{"query":"x","lang":["a",""]}', "Invalid request: 'lang[1]': Expected `str` of length >= 1"),
+    ):
+        answer = await http.post("/api/v1/search", content=content, headers=BEARER)
+        assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+
+
+async def test_options_names_every_method_of_a_path(http: httpx.AsyncClient) -> None:
+    for path, methods in (
+        ("/api/v1/keys", "GET, OPTIONS, POST"),
+        ("/api/v1/schedules/nightly", "DELETE, GET, OPTIONS"),
+        ("/api/v1/search", "OPTIONS, POST"),
+    ):
+        answer = await http.options(path)
+        assert (answer.status_code, answer.headers["Allow"]) == (204, methods)
+
+
 async def test_every_error_has_one_shape_and_every_answer_its_headers(http: httpx.AsyncClient) -> None:
     search = "/api/v1/search"
     for status, method, path, others in (
@@ -412,7 +438,15 @@ async def test_every_error_has_one_shape_and_every_answer_its_headers(http: http
         (400, "POST", search, {"content": b"", "headers": BEARER}),
         (400, "POST", search, {"content": b"[" * 100_000, "headers": BEARER}),
         (400, "POST", search, {"content": b'{"dataset":' + b"[" * 100_000, "headers": BEARER}),
-        (400, "POST", search, {"data": {"query": "x"}, "headers": BEARER}),
+        (400, "POST", search, {"json": {"query": "x", "k": "5"}, "headers": BEARER}),
+        (400, "POST", search, {"json": {"query": "x", "includeGlobal": 0}, "headers": BEARER}),
+        (415, "POST", search, {"data": {"query": "x"}, "headers": BEARER}),
+        (415, "POST", search, sent_as("text/plain")),
+        (415, "POST", search, sent_as("application/x-www-form-urlencoded")),
+        (415, "POST", search, sent_as("application/jsonp")),
+        (503, "POST", search, sent_as("application/json; charset=utf-8")),
+        (503, "POST", search, sent_as("application/problem+json")),
+        (503, "POST", search, {"content": b'{"query":"x"}', "headers": BEARER}),
         (413, "POST", search, {"content": b"x" * 1_048_577, "headers": BEARER}),
         (503, "POST", search, {"json": {"query": "x"}, "headers": BEARER}),
         (400, "GET", "/api/v1/events?last_event_id=x", {"headers": BEARER}),

@@ -48,6 +48,7 @@ from pharos_gateway.allowances import Allowances
 from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
+from pharos_gateway.bodies import JsonRequest
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
@@ -63,6 +64,7 @@ from pharos_gateway.headers import with_headers
 from pharos_gateway.issuing import Issuing
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
+from pharos_gateway.options import with_options
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
@@ -161,7 +163,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 def build(settings: Settings, parts: Parts) -> ASGIApp:
     """The HTTP application on *parts*, which somebody else runs."""
-    return with_headers(audited(application(settings, parts), parts.trail, now=utc_now, new_id=new_id))
+    app = with_options(application(settings, parts))
+    return with_headers(audited(app, parts.trail, now=utc_now, new_id=new_id))
 
 
 def application(settings: Settings, parts: Parts) -> Litestar:
@@ -307,6 +310,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             health.routes(bus, utc_now),
         ],
         exception_handlers=HANDLERS,
+        request_class=JsonRequest,
         openapi_config=openapi.config(),
         request_max_body_size=BODY_BYTES_MAX,
         cors_config=cors,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Router
@@ -12,6 +12,7 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
+from litestar.params import QueryParameter
 
 import pharos_contracts.audit.v1
 import pharos_contracts.connections.v1
@@ -26,12 +27,31 @@ import pharos_contracts.schedules.v1
 import pharos_contracts.search.v1
 import pharos_contracts.watches.v1
 import pharos_contracts.workers.v1
+from pharos_contracts.control.v1 import Action
 from pharos_contracts.message import Message
 
 VERSION: Final = "0.1.0"
 PATH: Final = "/schema"
 SECURITY: Final[tuple[dict[str, list[str]], ...]] = ({"bearer": []}, {"apiKey": []}, {"adminKey": []})
 PUBLIC: Final[tuple[dict[str, list[str]], ...]] = ({}, *SECURITY)
+
+# Rules that the code checks itself, to say in a sentence what is wrong; here they are only told.
+NAME: Final[Mapping[str, Any]] = {"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}
+_OF_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
+    "project": {"type": "string", **NAME},
+    "action": {"type": "string", "enum": [action.value for action in Action]},
+    "repo_url": {"type": "string", "minLength": 1},  # not only a URL, as Litestar has it
+}
+
+Cursor = Annotated[
+    int | None,
+    QueryParameter(
+        ge=0,
+        le=2**63 - 1,
+        schema_extra={"minimum": 0},  # Litestar leaves a limit out of the text that is 0
+        description="The `cursor` of the page before.",
+    ),
+]
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,6 +86,10 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "code": "invalid_transition",
             "status": "completed",
         },
+    ),
+    415: (
+        "The body is of another type",
+        {"detail": "The body must be sent as application/json", "code": "unsupported_media_type"},
     ),
     413: (
         "The body is too large",
@@ -597,8 +621,37 @@ class _Document(JsonRenderPlugin):
     def __init__(self) -> None:
         super().__init__(path=["/", "/openapi.json"])
 
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return super().render(request, completed(openapi_schema))
+
     def receive_router(self, router: Router) -> None:
         router.before_request = _only_the_document
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """*document* with what follows for every route from what it takes.
+
+    A JSON body may be too large or of another type; a text in an address or a header is never null.
+    """
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        if "application/json" in operation.get("requestBody", {}).get("content", ()):
+            for status in (413, 415):
+                operation["responses"].setdefault(str(status), _problem(status))
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
+            if kinds == [{"type": "string"}]:  # of a number, the word null stands for none
+                del schema["oneOf"]
+                schema.update(kinds[0])
+            if parameter["in"] == "path":
+                parameter["schema"] = _OF_PATH.get(parameter["name"], schema)
+    return document
+
+
+def _problem(status: int) -> dict[str, Any]:
+    description, example = _ERRORS[status]
+    content = {"schema": {"$ref": "#/components/schemas/ProblemBody"}, "example": example}
+    return {"description": description, "content": {"application/json": content}}
 
 
 async def _only_the_document(request: Request[Any, Any, Any]) -> None:

@@ -279,6 +279,8 @@ def _validation(error: ValidationException) -> Problem:
     first = found[0] if found and isinstance(found[0], dict) else {}
     message = str(first.get("message", "")).strip().rstrip(".")
     field = str(first.get("key", "")) or None
+    if field == "data" and message == repr("data"):  # how Litestar says that there was none
+        return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
     where = f"'{field}': " if field is not None and field != "data" else ""
