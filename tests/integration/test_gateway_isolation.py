@@ -25,13 +25,13 @@ from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import Search, SearchAnswer
+from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer
 from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
@@ -61,6 +61,7 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
+REPOSITORY = repository_id("acme", SOURCE.identity)
 BATCH = job(8, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada", kind=JobKind.BATCH, key="b")
 
 
@@ -112,6 +113,9 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/webhooks/github"): (Open.SIGNED, NONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/search/batch"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories/{repository_id}"): (Open.VIEWER, ONE),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
     ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
@@ -141,6 +145,7 @@ SOCKET = "WS"
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
+    ("POST", "/api/v1/search/batch"): {"queries": [{"query": "x"}]},
     ("POST", "/projects/{project}/query"): {"query": "x"},
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
@@ -284,6 +289,7 @@ class World:
             "schedule_id": "nightly",
             "letter_id": "letter",
             "watch_id": "watch",
+            "repository_id": REPOSITORY,
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -337,8 +343,14 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
             await message.respond(encode(JobPage(jobs=views, cursor=None)))
 
         async def search(message: Msg) -> None:
-            found.searched.append(decode(message.data, Search))
-            await message.respond(encode(SearchAnswer(results=(), metadata={}, latency_ms=1)))
+            question = decode(message.data, Search | SearchBatch)
+            nothing = SearchAnswer(results=(), metadata={}, latency_ms=1)
+            if isinstance(question, SearchBatch):
+                found.searched.extend(question.queries)
+                await message.respond(encode(SearchBatchAnswer(answers=(nothing,), latency_ms=1)))
+                return
+            found.searched.append(question)
+            await message.respond(encode(nothing))
 
         await bus.client.subscribe(rpc.HISTORY, cb=history)
         await bus.client.subscribe(rpc.SEARCH, cb=search)
@@ -396,6 +408,7 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             (f"/api/v1/jobs/{JOB.number}", "/api/v1/jobs/99"),
             ("/api/v1/schedules/nightly", "/api/v1/schedules/never"),
             ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
+            (f"/api/v1/repositories/{REPOSITORY}", "/api/v1/repositories/never"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])
@@ -430,6 +443,9 @@ async def test_a_search_is_told_the_tenant_and_the_projects_of_the_key(world: Wo
         for path in ("/api/v1/search", "/projects/all/query", "/projects/atlas/query"):
             assert (await world.http.post(path, json={"query": "x"}, headers=sent)).status_code == 200
             assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), (who, path)
+        several = {"queries": [{"query": "x", "project": "atlas"}]}
+        await world.http.post("/api/v1/search/batch", json=several, headers=sent)
+        assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), who
 
 
 async def test_a_stream_tells_of_nothing_that_its_key_may_not_see(world: World) -> None:

@@ -21,7 +21,16 @@ from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Job, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchMode, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchMode,
+    SearchResult,
+)
 from pharos_contracts.streams import KV_DATASETS, KV_WORKERS
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
@@ -73,7 +82,12 @@ class Answers:
         views = tuple(JobView(job=each, sequence=1, changed_at=AT) for each in found)
         return JobPage(jobs=views[:100], cursor=None)
 
-    async def search(self, question: Search) -> Message:
+    async def search(self, question: Search | SearchBatch) -> Message:
+        if isinstance(question, SearchBatch):
+            answers = [await self.search(each) for each in question.queries]
+            return SearchBatchAnswer(
+                answers=tuple(each for each in answers if isinstance(each, SearchAnswer)), latency_ms=3
+            )
         self.searched.append(question)
         return SearchAnswer(
             results=(
@@ -103,7 +117,7 @@ async def answers(bus: Bus, nats_server: NatsServer) -> AsyncIterator[Answers]:
     broker = NatsBroker(nats_server.url)
     found = Answers()
     answer(broker, rpc.HISTORY, ListJobs | FindJob, found.history)
-    answer(broker, rpc.SEARCH, Search, found.search)
+    answer(broker, rpc.SEARCH, Search | SearchBatch, found.search)
     async with broker:
         await broker.start()
         yield found
@@ -358,6 +372,44 @@ async def test_a_search_translates_every_filter_and_answers_to_the_letter(
         refused = await http.post("/api/v1/search", json=wrong, headers=BEARER)
         assert refused.status_code == 400, wrong
         assert named in refused.text
+
+
+async def test_a_batch_of_searches_is_one_question_with_an_answer_for_each_query(
+    http: httpx.AsyncClient, answers: Answers
+) -> None:
+    body = {
+        "queries": [
+            {"query": "How does the Context class work?"},
+            {"query": " "},
+            {"query": "x", "k": 3, "lang": "go"},
+        ],
+        "k": 5,
+        "project": "p",
+    }
+    told = await http.post("/api/v1/search/batch", json=body, headers=BEARER)
+    assert told.status_code == 200, told.text
+    first, wrong, last = told.json()["answers"]
+    assert (first["error"], first["results"][0]["lineSpan"]) == (None, {"start": 12, "end": 48})
+    assert wrong == {
+        "results": [],
+        "metadata": {},
+        "error": {"detail": "The query is empty", "code": "invalid_request", "field": "query"},
+    }
+    assert last["metadata"] == {"mode": "hybrid"}
+    assert [(each.query, each.k, each.project, each.languages) for each in answers.searched] == [
+        ("How does the Context class work?", 5, "p", ()),
+        ("x", 3, "p", ("go",)),
+    ]
+    for wrong_whole in (
+        {"queries": []},
+        {"queries": [{"query": "x"}] * 21},
+        {"queries": [{"query": "x", "k": 100}] * 3},
+        {"queries": [{"query": "x"}], "mode": "fuzzy"},
+    ):
+        refused = await http.post("/api/v1/search/batch", json=wrong_whole, headers=BEARER)
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), wrong_whole
+    nothing = await http.post("/api/v1/search/batch", json={"queries": [None]}, headers=BEARER)
+    assert [each["error"]["code"] for each in nothing.json()["answers"]] == ["invalid_request"]
 
 
 async def test_datasets_are_listed_by_tenant_and_project(bus: Bus, http: httpx.AsyncClient) -> None:

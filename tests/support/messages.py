@@ -63,7 +63,15 @@ from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.message import Message, encode, tag_of
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
@@ -248,6 +256,14 @@ def examples() -> list[Message]:
         ),
         Search(tenant="default", query="How does the Context class work?", project="default", k=5),
         SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
+        SearchBatch(queries=(Search(tenant="default", query="sign"), Search(tenant="default", query="?"))),
+        SearchBatchAnswer(
+            answers=(
+                SearchAnswer(results=(), metadata={"datasets_searched": 1}, latency_ms=4.5),
+                Refused(code="invalid_query", detail="the query is empty", status=400),
+            ),
+            latency_ms=20.5,
+        ),
         ListJobs(tenant="default"),
         FindJob(tenant="default", number=3),
         ReadLog(tenant="default", job_id=JOB_ID),

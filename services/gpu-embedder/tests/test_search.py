@@ -94,12 +94,13 @@ def scored(hits: Sequence[tuple[Hit, float]], limit: int) -> list[Hit]:
     return sorted(named, key=lambda hit: (-hit.score, hit.id))[:limit]
 
 
-def encode(text: str) -> Floats:
-    assert text.strip()
-    return np.ones(4, dtype=np.float32)
+def encode(texts: Sequence[str]) -> Floats:
+    assert texts
+    assert all(text.strip() for text in texts)
+    return np.ones((len(texts), 4), dtype=np.float32)
 
 
-def never(text: str) -> Floats:
+def never(texts: Sequence[str]) -> Floats:
     raise AssertionError("nothing was to be encoded")
 
 
@@ -185,15 +186,36 @@ def test_a_query_of_stop_words_is_answered_by_meaning_alone() -> None:
 def test_a_huge_query_is_cut_and_the_answer_says_so() -> None:
     seen: list[str] = []
 
-    def remember(text: str) -> Floats:
-        seen.append(text)
-        return encode(text)
+    def remember(texts: Sequence[str]) -> Floats:
+        seen.extend(texts)
+        return encode(texts)
 
     engine = SearchEngine(ListedStore(ATLAS), remember)
     answer = engine.search(SearchQuery(text="enqueue " * 100_000, selection=live(ATLAS)))
     assert answer.metadata.query_cut
     assert answer.results[0].path == "queue.py"
     assert len(seen[0]) == QUERY_CHARACTERS_MAX
+
+
+def test_queries_of_a_batch_are_encoded_together_and_answered_as_if_each_were_alone() -> None:
+    calls: list[list[str]] = []
+
+    def remember(texts: Sequence[str]) -> Floats:
+        calls.append(list(texts))
+        return encode(texts)
+
+    engine = SearchEngine(ListedStore(ATLAS), remember)
+    queries = [
+        SearchQuery(text="backoff", selection=live(ATLAS), k=1),
+        SearchQuery(text="enqueue", selection=live(ATLAS), mode="lexical"),
+        SearchQuery(text=" backoff", selection=live(ATLAS)),
+        SearchQuery(text="margin", selection=live(ATLAS), mode="dense"),
+        SearchQuery(text="margin", selection=live()),
+    ]
+    together = engine.search_all(queries)
+    assert calls == [["backoff", "margin"]]
+    assert together == [engine.search(query) for query in queries]
+    assert engine.search_all([]) == []
 
 
 def test_no_datasets_are_no_results() -> None:

@@ -503,6 +503,40 @@ SEARCH_ANSWER: Final = {
     "metadata": {"mode": "hybrid", "datasets": ["github.com/o/r@main"]},
     "latency_ms": 14.2,
 }
+REPOSITORY: Final[Mapping[str, Any]] = {
+    "id": "3f1c7e0a9b5d4c2e8f6a1b0d7c9e5a42",
+    "tenant": "default",
+    "host": "github.com",
+    "name": "user/repo1",
+    "branches": [
+        {
+            "branch": "main",
+            "project": "default",
+            "dataset": "github.com/user/repo1@main",
+            "scope": "project",
+            "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+            "stage": "full",
+            "generation": 1_705_746_607,
+            "files": 342,
+            "chunks": 2_210,
+            "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
+        }
+    ],
+    "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
+}
+REPOSITORIES: Final = {"repositories": [REPOSITORY], "truncated": False}
+SEARCH_BATCH_ANSWER: Final = {
+    "request_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a92",
+    "answers": [
+        {"results": SEARCH_ANSWER["results"], "metadata": {"mode": "hybrid"}, "error": None},
+        {
+            "results": [],
+            "metadata": {},
+            "error": {"detail": "The query is empty", "code": "invalid_request", "field": "query"},
+        },
+    ],
+    "latency_ms": 21.7,
+}
 
 
 def success(
@@ -570,6 +604,7 @@ def config() -> OpenAPIConfig:
             Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="search", description="Searching what was indexed."),
+            Tag(name="repositories", description="What is indexed of each repository, and its structure."),
             Tag(name="keys", description="Who may do what, and who did."),
             Tag(name="operation", description="For whoever operates it."),
         ],

@@ -22,7 +22,7 @@ import structlog
 from pharos_contracts.control.v1 import DescribeStore
 from pharos_contracts.identity import as_token
 from pharos_contracts.rpc import SEARCH, STORE
-from pharos_contracts.search.v1 import Search
+from pharos_contracts.search.v1 import Search, SearchBatch
 from pharos_contracts.streams import WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
@@ -103,8 +103,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     catalogue = Catalogue(bus)
     answer(broker, STORE, DescribeStore, partial(describe, store), workers=1)
     if role in ("all", "search"):
-        engine = SearchEngine(store, encoder.encode_query)
-        answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+        engine = SearchEngine(store, encoder.encode_queries)
+        answers = Answers(engine, catalogue, allowed_hosts)
+        answer(broker, SEARCH, Search | SearchBatch, answers.answer, workers=4)
 
     async def watch_readiness() -> None:
         while True:

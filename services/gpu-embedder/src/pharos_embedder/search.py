@@ -5,7 +5,7 @@ Nothing here writes, and nothing knows which generations are live: the selection
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -166,21 +166,31 @@ class LexiconCache:
 
 
 class SearchEngine:
-    """Search and related files. Blocking and thread-safe, as far as *encode_query* is."""
+    """Search and related files. Blocking and thread-safe, as far as *encode_queries* is."""
 
     def __init__(
         self,
         store: VectorReader,
-        encode_query: Callable[[str], Floats],
+        encode_queries: Callable[[Sequence[str]], Floats],
         *,
         lexicons: LexiconCache | None = None,
     ) -> None:
-        """*encode_query* gives the vector (D,) of a text; what it raises, `search` raises."""
+        """*encode_queries* gives the vectors (N, D) of texts; what it raises, `search` raises."""
         self._store = store
-        self._encode_query = encode_query
+        self._encode_queries = encode_queries
         self._lexicons = lexicons or LexiconCache(store)
 
     def search(self, query: SearchQuery) -> SearchAnswer:
+        return self.search_all([query])[0]
+
+    def search_all(self, queries: Sequence[SearchQuery]) -> list[SearchAnswer]:
+        """The answers in the order of *queries*, whose texts are encoded together."""
+        meant = {cleaned(query.text)[:QUERY_CHARACTERS_MAX]: None for query in queries if _is_meant(query)}
+        vectors = np.asarray(self._encode_queries(list(meant)), dtype=np.float32) if meant else ()
+        vector_of = dict(zip(meant, vectors, strict=True))
+        return [self._search(query, vector_of) for query in queries]
+
+    def _search(self, query: SearchQuery, vector_of: Mapping[str, Floats]) -> SearchAnswer:
         text = cleaned(query.text)
         cut, text = len(text) > QUERY_CHARACTERS_MAX, text[:QUERY_CHARACTERS_MAX]
         candidates = min(HITS_MAX, max(CANDIDATES_MIN, CANDIDATES_PER_RESULT * query.k))
@@ -191,8 +201,7 @@ class SearchEngine:
         if words:
             channels["sparse"] = self._store.sparse(words, by_words, candidates)
         if by_meaning.datasets:
-            vector = np.asarray(self._encode_query(text), dtype=np.float32)
-            channels["dense"] = self._store.dense(vector, by_meaning, candidates)
+            channels["dense"] = self._store.dense(vector_of[text], by_meaning, candidates)
 
         files = [file for file in fuse(channels)[: query.k] if file.score >= query.threshold]
         return SearchAnswer(
@@ -236,6 +245,12 @@ class SearchEngine:
 def cleaned(text: str) -> str:
     """*text* with control characters as spaces and without space around it."""
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
+def _is_meant(query: SearchQuery) -> bool:
+    """Whether the meaning of its text is asked for, and not its words alone."""
+    by_meaning, _ = channels_of(query)
+    return bool(by_meaning.datasets)
 
 
 def channels_of(query: SearchQuery) -> tuple[Selection, Selection]:
