@@ -24,6 +24,15 @@ from websockets.exceptions import ConnectionClosed
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.graphs.v1 import (
+    FindRelated,
+    GraphPage,
+    Indexed,
+    MapPage,
+    ReadGraph,
+    ReadMap,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
@@ -116,6 +125,9 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/search/batch"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/repositories"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/repositories/{repository_id}"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/graph"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/related"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/map"): (Open.VIEWER, ONE),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
     ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
@@ -343,7 +355,10 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
             await message.respond(encode(JobPage(jobs=views, cursor=None)))
 
         async def search(message: Msg) -> None:
-            question = decode(message.data, Search | SearchBatch)
+            question = decode(message.data, Search | SearchBatch | ReadGraph | ReadMap | FindRelated)
+            if isinstance(question, ReadGraph | ReadMap | FindRelated):
+                await message.respond(encode(_of_structure(question)))
+                return
             nothing = SearchAnswer(results=(), metadata={}, latency_ms=1)
             if isinstance(question, SearchBatch):
                 found.searched.extend(question.queries)
@@ -356,6 +371,29 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         await bus.client.subscribe(rpc.SEARCH, cb=search)
         await found.furnish()
         yield found
+
+
+INDEXED = Indexed(
+    tenant="acme",
+    project="atlas",
+    dataset=MARKER,
+    repository=SOURCE.identity,
+    branch="main",
+    commit="c",
+    generation=1,
+)
+
+
+def _of_structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """As the search service answers, to those who may see the project atlas of acme."""
+    shown = question.tenant in (None, "acme") and (question.projects is None or "atlas" in question.projects)
+    if not shown or question.repository_id != REPOSITORY:
+        return Refused(code="not_found", detail="There is no such repository", status=404)
+    if isinstance(question, ReadGraph):
+        return GraphPage(indexed=INDEXED, files=(), files_total=0, edges_total=0, edges_dropped=0, after=None)
+    if isinstance(question, ReadMap):
+        return MapPage(indexed=INDEXED, files=(), files_total=0, after=None)
+    return RelatedFiles(indexed=INDEXED, path="a.py", symbol=None, files=())
 
 
 def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, bool | None]:
@@ -409,6 +447,7 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             ("/api/v1/schedules/nightly", "/api/v1/schedules/never"),
             ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
             (f"/api/v1/repositories/{REPOSITORY}", "/api/v1/repositories/never"),
+            (f"/api/v1/repositories/{REPOSITORY}/map", "/api/v1/repositories/never"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])

@@ -32,6 +32,22 @@ from pharos_contracts.control.v1 import (
     StoredGeneration,
 )
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.graphs.v1 import (
+    Direction,
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+    Tie,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
@@ -183,6 +199,16 @@ def examples() -> list[Message]:
         reasons=("#1 by meaning (its best chunk)",),
         highlights=("f",),
     )
+    indexed = Indexed(
+        tenant="default",
+        project="default",
+        dataset=RESULT.dataset,
+        repository=SOURCE.identity,
+        branch="main",
+        commit=RESULT.commit,
+        generation=RESULT.generation,
+    )
+    edge = GraphEdge(target="src/b.py", kind=EdgeKind.IMPORTS, weight=0.5)
     view = JobView(job=job(), sequence=7, changed_at=AT)
     schedule = Schedule(
         schedule_id="nightly",
@@ -263,6 +289,44 @@ def examples() -> list[Message]:
                 Refused(code="invalid_query", detail="the query is empty", status=400),
             ),
             latency_ms=20.5,
+        ),
+        ReadGraph(repository_id="0" * 32, tenant="default", path_prefix="src", kind=EdgeKind.IMPORTS),
+        GraphPage(
+            indexed=indexed,
+            files=(
+                GraphFile(
+                    path="src/a.py", language="python", lines=12, edges_in=0, edges_out=2, edges=(edge,)
+                ),
+            ),
+            files_total=2,
+            edges_total=1,
+            edges_dropped=0,
+            after="src/a.py",
+        ),
+        ReadMap(repository_id="0" * 32, tenant=None, branch="main", after="src/a.py"),
+        MapPage(
+            indexed=indexed,
+            files=(MappedFile(path="src/b.py", language="python", lines=3, x=-1.0, y=0.25),),
+            files_total=2,
+            after=None,
+        ),
+        FindRelated(repository_id="0" * 32, tenant="default", projects=("p",), path="src/a.py", symbol="f"),
+        RelatedFiles(
+            indexed=indexed,
+            path="src/a.py",
+            symbol="f",
+            files=(
+                RelatedFile(
+                    path="src/b.py",
+                    language="python",
+                    lines=3,
+                    score=1.0,
+                    structural=0.8,
+                    mentions=4.2,
+                    ties=(Tie(kind=EdgeKind.IMPORTS, direction=Direction.OUT, weight=0.5),),
+                    reasons=("is imported by src/a.py", "mentions f"),
+                ),
+            ),
         ),
         ListJobs(tenant="default"),
         FindJob(tenant="default", number=3),

@@ -17,6 +17,7 @@ import pharos_contracts.audit.v1
 import pharos_contracts.connections.v1
 import pharos_contracts.control.v1
 import pharos_contracts.datasets.v1
+import pharos_contracts.graphs.v1
 import pharos_contracts.history.v1
 import pharos_contracts.jobs.v1
 import pharos_contracts.keys.v1
@@ -524,6 +525,59 @@ REPOSITORY: Final[Mapping[str, Any]] = {
     ],
     "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
 }
+_INDEXED: Final = {
+    "id": REPOSITORY["id"],
+    "tenant": "default",
+    "repository": "github.com/user/repo1",
+    "project": "default",
+    "dataset": "github.com/user/repo1@main",
+    "branch": "main",
+    "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+    "generation": 1_705_746_607,
+}
+GRAPH: Final = {
+    **_INDEXED,
+    "files": [
+        {"path": "src/app.py", "language": "python", "lines": 120, "edges_in": 0, "edges_out": 2},
+        {"path": "src/context.py", "language": "python", "lines": 48, "edges_in": 1, "edges_out": 0},
+    ],
+    "edges": [
+        {"source": "src/app.py", "target": "src/context.py", "kind": "imports", "weight": 0.59},
+        {"source": "src/app.py", "target": "src/context.py", "kind": "references", "weight": 0.42},
+    ],
+    "files_total": 342,
+    "edges_total": 1_204,
+    "edges_left_out": 0,
+    "cursor": "src/context.py",
+}
+MAP: Final = {
+    **_INDEXED,
+    "files": [{"path": "src/app.py", "language": "python", "lines": 120, "x": -0.4183, "y": 0.0721}],
+    "files_total": 342,
+    "cursor": "src/app.py",
+}
+RELATED: Final = {
+    **_INDEXED,
+    "path": "src/context.py",
+    "symbol": "Context",
+    "related": [
+        {
+            "path": "src/app.py",
+            "language": "python",
+            "lines": 120,
+            "score": 1.0,
+            "structural": 0.83,
+            "mentions": 4.2,
+            "ties": [{"kind": "imports", "direction": "in", "weight": 0.59}],
+            "reasons": ["imports src/context.py", "mentions Context", "#1 of the nearest in the graph"],
+        }
+    ],
+}
+NO_GRAPH: Final = {
+    "detail": "This index has no graph: an earlier release made it, or the graph is too large to be kept. "
+    "Index the repository again, with force",
+    "code": "no_graph",
+}
 REPOSITORIES: Final = {"repositories": [REPOSITORY], "truncated": False}
 SEARCH_BATCH_ANSWER: Final = {
     "request_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a92",
@@ -560,13 +614,18 @@ def errors(*statuses: int, invalid: Mapping[str, Any] | None = None) -> dict[int
     for status in dict.fromkeys((*statuses, *implied)):
         description, example = _ERRORS[status]
         shown = dict(invalid) if invalid is not None and status == 400 else example
-        found[status] = ResponseSpec(
-            data_container=ProblemBody,
-            generate_examples=False,
-            description=description,
-            examples=[Example(value=shown)],
-        )
+        found[status] = problem(description, shown)
     return found
+
+
+def problem(description: str, example: Mapping[str, Any]) -> ResponseSpec:
+    """One answer not hoped for."""
+    return ResponseSpec(
+        data_container=ProblemBody,
+        generate_examples=False,
+        description=description,
+        examples=[Example(value=dict(example))],
+    )
 
 
 class _Document(JsonRenderPlugin):
@@ -628,6 +687,7 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.history.v1,
         pharos_contracts.workers.v1,
         pharos_contracts.search.v1,
+        pharos_contracts.graphs.v1,
         pharos_contracts.datasets.v1,
         pharos_contracts.control.v1,
         pharos_contracts.schedules.v1,
