@@ -483,7 +483,7 @@ async def test_the_structure_of_a_repository_is_asked_of_the_search_service(
             "reasons": ["uses names that a.py defines"],
         }
     ]
-    assert (await read("related?symbol=f", 404))["code"] == "unknown_file"
+    assert (await read("related?path=&symbol=f", 404))["code"] == "unknown_file"
     common: dict[str, Any] = {"repository_id": REPOSITORY, "tenant": None}
     assert structure == [
         ReadGraph(
@@ -495,10 +495,12 @@ async def test_the_structure_of_a_repository_is_asked_of_the_search_service(
     ]
     for wrong in (
         "graph?limit=0", "graph?limit=501", "graph?kind=calls", "graph?project=no.dots", "map?limit=2001",
-        "map?branch=", "map?cursor=", "related?k=0", "related?k=101", "related?path=", "related?symbol=",
+        "map?branch=", "map?cursor=", "related?k=0", "related?k=101",
     ):  # fmt: skip
         assert (await read(wrong, 400))["code"] == "invalid_request", wrong
     assert len(structure) == 4
+    for strange in ("graph?path_prefix=%00", "map?cursor=%ED%A0%80", "graph?path_prefix=%FF%FE"):
+        await read(strange)
 
 
 async def test_repositories_are_told_from_datasets_without_any_service(

@@ -167,12 +167,8 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
     async def find_related(
         request: Request[Any, Any, Any],
         repository_id: FromPath[str],
-        path: Annotated[
-            str | None, QueryParameter(min_length=1, max_length=4_096, description="A file, by its path.")
-        ] = None,
-        symbol: Annotated[
-            str | None, QueryParameter(min_length=1, max_length=512, description="What a file defines.")
-        ] = None,
+        path: Annotated[str, QueryParameter(max_length=4_096, description="A file, by its path.")] = "",
+        symbol: Annotated[str, QueryParameter(max_length=512, description="What a file defines.")] = "",
         project: _Project = None,
         dataset: _Dataset = None,
         branch: _Branch = None,
@@ -183,8 +179,8 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
             repository_id=repository_id,
             dataset=dataset,
             branch=branch,
-            path=path,
-            symbol=symbol,
+            path=path or None,
+            symbol=symbol or None,
             k=k,
         )
         return related_view(await ask_search(bus, question, RelatedFiles))
