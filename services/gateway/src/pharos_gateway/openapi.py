@@ -18,6 +18,7 @@ import pharos_contracts.audit.v1
 import pharos_contracts.connections.v1
 import pharos_contracts.control.v1
 import pharos_contracts.datasets.v1
+import pharos_contracts.graphs.v1
 import pharos_contracts.history.v1
 import pharos_contracts.jobs.v1
 import pharos_contracts.keys.v1
@@ -618,6 +619,93 @@ SEARCH_ANSWER: Final = {
     "metadata": {"mode": "hybrid", "datasets": ["github.com/o/r@main"]},
     "latency_ms": 14.2,
 }
+REPOSITORY: Final[Mapping[str, Any]] = {
+    "id": "3f1c7e0a9b5d4c2e8f6a1b0d7c9e5a42",
+    "tenant": "default",
+    "host": "github.com",
+    "name": "user/repo1",
+    "branches": [
+        {
+            "branch": "main",
+            "project": "default",
+            "dataset": "github.com/user/repo1@main",
+            "scope": "project",
+            "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+            "stage": "full",
+            "generation": 1_705_746_607,
+            "files": 342,
+            "chunks": 2_210,
+            "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
+        }
+    ],
+    "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
+}
+_INDEXED: Final = {
+    "id": REPOSITORY["id"],
+    "tenant": "default",
+    "repository": "github.com/user/repo1",
+    "project": "default",
+    "dataset": "github.com/user/repo1@main",
+    "branch": "main",
+    "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+    "generation": 1_705_746_607,
+}
+GRAPH: Final = {
+    **_INDEXED,
+    "files": [
+        {"path": "src/app.py", "language": "python", "lines": 120, "edges_in": 0, "edges_out": 2},
+        {"path": "src/context.py", "language": "python", "lines": 48, "edges_in": 1, "edges_out": 0},
+    ],
+    "edges": [
+        {"source": "src/app.py", "target": "src/context.py", "kind": "imports", "weight": 0.59},
+        {"source": "src/app.py", "target": "src/context.py", "kind": "references", "weight": 0.42},
+    ],
+    "files_total": 342,
+    "edges_total": 1_204,
+    "edges_left_out": 0,
+    "cursor": "src/context.py",
+}
+MAP: Final = {
+    **_INDEXED,
+    "files": [{"path": "src/app.py", "language": "python", "lines": 120, "x": -0.4183, "y": 0.0721}],
+    "files_total": 342,
+    "cursor": "src/app.py",
+}
+RELATED: Final = {
+    **_INDEXED,
+    "path": "src/context.py",
+    "symbol": "Context",
+    "related": [
+        {
+            "path": "src/app.py",
+            "language": "python",
+            "lines": 120,
+            "score": 1.0,
+            "structural": 0.83,
+            "mentions": 4.2,
+            "ties": [{"kind": "imports", "direction": "in", "weight": 0.59}],
+            "reasons": ["imports src/context.py", "mentions Context", "#1 of the nearest in the graph"],
+        }
+    ],
+}
+NO_GRAPH: Final = {
+    "detail": "This index has no graph: an earlier release made it, or the graph is too large to be kept. "
+    "Index the repository again, with force",
+    "code": "no_graph",
+}
+REPOSITORIES: Final = {"repositories": [REPOSITORY], "truncated": False}
+SEARCH_BATCH_ANSWER: Final = {
+    "request_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a92",
+    "answers": [
+        {"results": SEARCH_ANSWER["results"], "metadata": {"mode": "hybrid"}, "error": None},
+        {
+            "results": [],
+            "metadata": {},
+            "error": {"detail": "The query is empty", "code": "invalid_request", "field": "query"},
+        },
+    ],
+    "latency_ms": 21.7,
+}
 
 
 def success(
@@ -641,13 +729,18 @@ def errors(*statuses: int, invalid: Mapping[str, Any] | None = None) -> dict[int
     for status in dict.fromkeys((*statuses, *implied)):
         description, example = _ERRORS[status]
         shown = dict(invalid) if invalid is not None and status == 400 else example
-        found[status] = ResponseSpec(
-            data_container=ProblemBody,
-            generate_examples=False,
-            description=description,
-            examples=[Example(value=shown)],
-        )
+        found[status] = problem(description, shown)
     return found
+
+
+def problem(description: str, example: Mapping[str, Any]) -> ResponseSpec:
+    """One answer not hoped for."""
+    return ResponseSpec(
+        data_container=ProblemBody,
+        generate_examples=False,
+        description=description,
+        examples=[Example(value=dict(example))],
+    )
 
 
 class _Document(JsonRenderPlugin):
@@ -716,6 +809,7 @@ def config() -> OpenAPIConfig:
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="documents", description="Texts, pages and files to make searchable."),
             Tag(name="search", description="Searching what was indexed."),
+            Tag(name="repositories", description="What is indexed of each repository, and its structure."),
             Tag(name="keys", description="Who may do what, and who did."),
             Tag(name="operation", description="For whoever operates it."),
         ],
@@ -739,6 +833,7 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.history.v1,
         pharos_contracts.workers.v1,
         pharos_contracts.search.v1,
+        pharos_contracts.graphs.v1,
         pharos_contracts.datasets.v1,
         pharos_contracts.control.v1,
         pharos_contracts.schedules.v1,

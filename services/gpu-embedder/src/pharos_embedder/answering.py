@@ -8,13 +8,22 @@ from functools import lru_cache
 from typing import Final, assert_never
 
 import anyio.to_thread
+import msgspec
 import structlog
 
 from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
 from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_embedder import search
 from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
 from pharos_embedder.deleting import Deleting
@@ -27,6 +36,12 @@ from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddres
 log = structlog.get_logger()
 
 STARTING_SECONDS_MAX: Final = 4.0
+# An empty answer would say that nothing is indexed, and that is not known yet.
+STARTING: Final = Refused(
+    code="search_starting",
+    detail="The search service is starting; try again in a moment",
+    status=503,
+)
 
 
 StoreQuestion = DescribeStore | FindDatasets | DeleteDataset
@@ -66,6 +81,14 @@ async def describe(store: VectorStore) -> Message:
     )
 
 
+class _Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A query of the engine, the datasets that it is of, and how many would have been chosen."""
+
+    query: search.SearchQuery
+    searched: Sequence[Dataset]
+    chosen: int
+
+
 class Answers:
     """Answers searches over the live datasets."""
 
@@ -76,16 +99,30 @@ class Answers:
         self._catalogue = catalogue
         self._address = lru_cache(maxsize=4096)(_address_in(allowed_hosts))
 
-    async def answer(self, question: Search) -> Message:
-        """The answer, or a refusal that says what to change."""
+    async def answer(self, question: Search | SearchBatch) -> Message:
+        """The answer, or a refusal that says what to change; of a batch one of these for each query."""
         began = time.perf_counter()
         if not await self._catalogue.known(STARTING_SECONDS_MAX):
-            # An empty answer would say that nothing is indexed, and that is not known yet.
-            return Refused(
-                code="search_starting",
-                detail="The search service is starting; try again in a moment",
-                status=503,
-            )
+            return STARTING
+        asked = question.queries if isinstance(question, SearchBatch) else (question,)
+        prepared = [self._prepared(each, began) for each in asked]
+        queries = [each.query for each in prepared if isinstance(each, _Prepared)]
+        try:
+            found = iter(await anyio.to_thread.run_sync(self._engine.search_all, queries) if queries else ())
+        except EncoderBusy as error:
+            return Refused(code="encoder_busy", detail=str(error), status=503)
+        except StoreError as error:
+            return Refused(code="store_unavailable", detail=str(error), status=503)
+        answers = tuple(
+            self._answer(each, next(found), began) if isinstance(each, _Prepared) else each
+            for each in prepared
+        )
+        if isinstance(question, SearchBatch):
+            return SearchBatchAnswer(answers=answers, latency_ms=_ms_since(began))
+        return answers[0]
+
+    def _prepared(self, question: Search, began: float) -> _Prepared | SearchAnswer | Refused:
+        """What to ask the engine, or the answer where that is clear already."""
         chosen = choose(question, self._catalogue.all())
         if not chosen:
             return SearchAnswer(
@@ -95,18 +132,15 @@ class Answers:
             )
         searched = chosen[:DATASETS_MAX]
         try:
-            query = _query(question, searched)
-            answer = await anyio.to_thread.run_sync(self._engine.search, query)
-        except (search.InvalidQuery, ValueError) as error:
+            return _Prepared(query=_query(question, searched), searched=searched, chosen=len(chosen))
+        except ValueError as error:  # InvalidQuery too
             return Refused(code="invalid_query", detail=str(error), status=400)
-        except EncoderBusy as error:
-            return Refused(code="encoder_busy", detail=str(error), status=503)
-        except StoreError as error:
-            return Refused(code="store_unavailable", detail=str(error), status=503)
-        live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in searched}
+
+    def _answer(self, asked: _Prepared, answer: search.SearchAnswer, began: float) -> SearchAnswer:
+        live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in asked.searched}
         return SearchAnswer(
             results=tuple(self._result(found, live[found.dataset]) for found in answer.results),
-            metadata=_metadata(answer.metadata, searched, len(chosen)),
+            metadata=_metadata(answer.metadata, asked.searched, asked.chosen),
             latency_ms=_ms_since(began),
         )
 

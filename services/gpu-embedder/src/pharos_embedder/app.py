@@ -20,8 +20,9 @@ import anyio.to_thread
 import structlog
 
 from pharos_contracts.identity import as_token
+from pharos_contracts.message import Message
 from pharos_contracts.rpc import SEARCH, STORE
-from pharos_contracts.search.v1 import Search
+from pharos_contracts.search.v1 import Search, SearchBatch
 from pharos_contracts.streams import WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
@@ -46,6 +47,7 @@ from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
+from pharos_embedder.structure_answers import Question, StructureAnswers
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, VectorStore
@@ -106,8 +108,15 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     deleting = Deleting(bus, store, catalogue, cache, encoder=encoder.version, now=utc_now)
     answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
-        engine = SearchEngine(store, encoder.encode_query)
-        answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+        engine = SearchEngine(store, encoder.encode_queries)
+        searches, structure = Answers(engine, catalogue, allowed_hosts), StructureAnswers(engine, catalogue)
+
+        async def respond(question: Search | SearchBatch | Question) -> Message:
+            if isinstance(question, Search | SearchBatch):
+                return await searches.answer(question)
+            return await structure.answer(question)
+
+        answer(broker, SEARCH, Search | SearchBatch | Question, respond, workers=4)
 
     async def watch_readiness() -> None:
         while True:

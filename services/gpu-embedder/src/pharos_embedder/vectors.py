@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from pharos_embedder.bm25 import Lexicon, SparseVector
 from pharos_embedder.ports import Check
+from pharos_embedder.stored_graph import StoredGraph
 
 Floats = npt.NDArray[np.float32]
-Kind = Literal["chunk", "file", "lexicon"]
+Kind = Literal["chunk", "file", "lexicon", "graph"]
 VectorName = Literal["text", "structure", "code_bm25"]
 
 ALIVE: Final = (
@@ -235,6 +236,12 @@ class VectorReader(Protocol):
     def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         """The files nearest to *vector* (64,), nearest first."""
 
+    def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
+        """The file graph of *generation*; None where none was stored.
+
+        StoreError while it is being taken away.
+        """
+
     def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
         """The structural vector (64,) of a file; None where it has none or is unknown."""
 
@@ -314,6 +321,14 @@ class VectorStore(VectorReader, Protocol):
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
     ) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
+
+    def put_graph(
+        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+    ) -> None:
+        """Store the dataset's file graph for *generation* and retire those of the ones before.
+
+        Raises GraphTooLarge, and then has done nothing but retire.
+        """
 
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
         """Where points are that the first *attempts* attempts at *job* wrote: the generations by dataset."""

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from pharos_contracts.message import Message
+from pharos_contracts.rpc import Refused
 
 
 class SearchMode(StrEnum):
@@ -79,4 +80,17 @@ class SearchAnswer(Message, frozen=True, kw_only=True, tag="search.view.v1.answe
 
     results: tuple[SearchResult, ...]
     metadata: dict[str, str | int | float | bool | list[str]]
+    latency_ms: float
+
+
+class SearchBatch(Message, frozen=True, kw_only=True, tag="search.query.v1.batch"):
+    """Several searches of one tenant, which are encoded together."""
+
+    queries: tuple[Search, ...]
+
+
+class SearchBatchAnswer(Message, frozen=True, kw_only=True, tag="search.view.v1.batch_answer"):
+    """What came of each query, in their order: a refusal concerns that one alone."""
+
+    answers: tuple[SearchAnswer | Refused, ...]
     latency_ms: float
