@@ -126,7 +126,7 @@ class Owners:
         return Submitting(
             bus,
             queue,
-            Finder(bus, queue, nobody),
+            Finder(bus, queue, Queue(bus, streams.DOCS), nobody),
             nobody,
             Places(bus),
             active=Bucket(bus, streams.KV_ACTIVE, ActiveJob),

@@ -29,6 +29,7 @@ from pharos_contracts.keys.v1 import Key
 from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import (
+    DOCS,
     KV_ACTIVE,
     KV_DATASETS,
     KV_IDEMPOTENCY,
@@ -176,8 +177,8 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         now=utc_now,
         public_status=settings.public_status,
     )
-    queue = Queue(bus)
-    finder = Finder(bus, queue, live)
+    queue, documents_queue = Queue(bus), Queue(bus, DOCS)
+    finder = Finder(bus, queue, documents_queue, live)
     snapshots = Snapshots(finder, live)
     places = Places(bus)
     showing = Showing(live, places)
@@ -279,7 +280,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             ),
             resources.routes(access, disk, submitting, settings.allowed_hosts),
             search.routes(access, bus, new_id),
-            operations.routes(access, bus, queue, letters, showing, utc_now),
+            operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
         ],
         exception_handlers=HANDLERS,

@@ -19,7 +19,7 @@ import anyio
 import msgspec
 import structlog
 
-from pharos_contracts.jobs.v1 import Job, Progress
+from pharos_contracts.jobs.v1 import NO_NUMBER, Job, Progress
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import JOBS, PROGRESS, WORKER_TTL_SECONDS
@@ -102,10 +102,6 @@ class Live:
     def recent(self, job_id: str) -> Job | None:
         """A job that was seen lately, as of its last event."""
         return self._recent.get(job_id)
-
-    def recent_number(self, job_id: str) -> int | None:
-        job = self._recent.get(job_id)
-        return None if job is None else job.number
 
     def recent_jobs(self) -> list[Job]:
         return list(self._recent.values())
@@ -219,7 +215,8 @@ class Live:
             return
         self._recent[job.job_id] = job
         self._recent.move_to_end(job.job_id)
-        self._by_number[job.number] = job.job_id
+        if job.number != NO_NUMBER:
+            self._by_number[job.number] = job.job_id
         while len(self._recent) > RECENT_MAX:
             _, oldest = self._recent.popitem(last=False)
             self._by_number.pop(oldest.number, None)

@@ -224,9 +224,10 @@ UNKNOWN_ACTION: Final = {
 QUEUE: Final = {
     "depth": 3,
     "capacity": 10,
+    "documents_capacity": 1000,
     "oldest_age_seconds": 12.5,
     "by_priority": {"urgent": 0, "high": 1, "normal": 2, "low": 0},
-    "by_kind": {"repository": 3},
+    "by_kind": {"repository": 3, "document": 0},
     "by_tenant": {"acme": 1, "default": 2},
 }
 DEAD_LETTER: Final[Mapping[str, Any]] = {
