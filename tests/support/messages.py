@@ -36,7 +36,25 @@ from pharos_contracts.control.v1 import (
     StoredGeneration,
 )
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
-from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
+from pharos_contracts.history.v1 import (
+    BatchPage,
+    BatchSummary,
+    FindJob,
+    ItemPage,
+    ItemView,
+    JobLog,
+    JobPage,
+    JobView,
+    ListBatches,
+    ListItems,
+    ListJobs,
+    LogEntry,
+    MeasureSources,
+    ReadLog,
+    SourceRates,
+    SourceSummary,
+    SummarizeBatches,
+)
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
     NO_NUMBER,
@@ -283,6 +301,41 @@ def examples() -> list[Message]:
         ListJobs(tenant="default"),
         FindJob(tenant="default", number=3),
         ReadLog(tenant="default", job_id=JOB_ID),
+        ListBatches(tenant="default", owner="user123", states=("running", "completed")),
+        BatchPage(
+            jobs=(JobView(job=job_of(BATCH_COMMAND, NO_NUMBER), sequence=7, changed_at=AT),),
+            total=1,
+            sequence=7,
+        ),
+        ListItems(tenant="default", job_id=JOB_ID, first=100),
+        ItemPage(
+            items=(
+                ItemView(
+                    item_id="100",
+                    state=JobState.COMPLETED,
+                    attempt=2,
+                    dispatch=2,
+                    worker="w1",
+                    changed_at=AT,
+                    started_at=AT,
+                    tried=1,
+                    chunks=12,
+                    seconds=1.5,
+                    sequence=7,
+                ),
+            ),
+            next=101,
+            sequence=7,
+        ),
+        SummarizeBatches(tenant="default", owner="user123", projects=("default",)),
+        BatchSummary(
+            by_state={"completed": 10},
+            by_priority={"normal": 9, "urgent": 1},
+            by_source={"local_zip": SourceSummary(completed=43, failed=2)},
+            seconds_per_file=45.0,
+        ),
+        MeasureSources(tenant="default"),
+        SourceRates(seconds_per_file={"local_zip": 1.25}),
         JobLog(entries=(LogEntry(sequence=7, event="jobs.event.v1.queued", at=AT, text="queued"),), cursor=7),
         JobPage(jobs=(view,), cursor=3, sequence=7),
         ControlJob(**asked, job_id=JOB_ID, action=Action.CANCEL),
