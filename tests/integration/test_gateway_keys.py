@@ -21,9 +21,9 @@ from pharos_contracts.streams import AUDIT, KV_CONNECTIONS, KV_KEYS
 from pharos_gateway.app import serving
 from pharos_gateway.audit import Trail
 from pharos_gateway.rotate_secrets import rotate
-from pharos_gateway.sealing import Sealer
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_sources.sealing import Sealer
 from tests.support.gateway import BEARER, TOKEN, client, now, settings, until_ready
 from tests.support.keys import KEYS, issue, with_key
 from tests.support.messages import examples

@@ -366,6 +366,8 @@ def examples() -> list[Message]:
             name="Papers",
             config={"root": "0ABC"},
             sealed="gAAAAA",
+            secrets=("service_account",),
+            project="atlas",
             created_at=AT,
         ),
         Allowance(tokens=41.5, at=AT),

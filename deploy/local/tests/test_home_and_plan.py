@@ -85,6 +85,11 @@ def test_only_the_gateway_is_told_where_the_token_is(home: Home) -> None:
     assert told == [programs.GATEWAY]
 
 
+def test_only_who_opens_secrets_is_told_where_their_key_is(home: Home) -> None:
+    told = {each.name for each in plan(home).services if "PHAROS_SECRET_KEY_FILE" in each.environ}
+    assert told == {programs.GATEWAY, programs.EMBEDDER}
+
+
 def test_the_times_to_stop_are_within_the_promise() -> None:
     assert set(programs.STOP_ORDER) == {*programs.START_ORDER, programs.BUS}
     assert sum(programs.STOP_SECONDS[name] for name in programs.STOP_ORDER) < 15

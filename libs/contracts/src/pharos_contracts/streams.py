@@ -56,6 +56,7 @@ KV_WATCHES: Final = "watches"
 OBJ_UPLOADS: Final = "uploads"
 OBJ_MANIFESTS: Final = "manifests"
 KV_LOCKS: Final = "locks"
+OBJ_ARCHIVES: Final = "archives"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
@@ -459,6 +460,16 @@ def declare(limits: BusLimits) -> Bus:
             discard=Discard.NEW,
             max_bytes=2 * GiB,
             max_age_seconds=DAY_SECONDS * 2,
+            rollup=True,
+        ),
+        Stream(
+            name=f"OBJ_{OBJ_ARCHIVES}",
+            about="Uploaded archives; each lives as long as its connection.",
+            writers="gateway",
+            readers="gateway, workers",
+            subjects=(f"$O.{OBJ_ARCHIVES}.C.>", f"$O.{OBJ_ARCHIVES}.M.>"),
+            discard=Discard.NEW,
+            max_bytes=4 * GiB,
             rollup=True,
         ),
     )

@@ -33,18 +33,18 @@ class _Info(msgspec.Struct):
     deleted: bool = False
 
 
+async def size_of(bus: Bus, store: str, name: str) -> int:
+    """How many bytes the object *name* has. ObjectGone, and the errors of the bus."""
+    return (await _described(bus, store, name)).size
+
+
 async def download(bus: Bus, store: str, name: str, into: Path) -> int:
     """Write the object *name* to the new file *into*; how many bytes it has.
 
     Raises ObjectGone, ObjectDamaged, OSError and the errors of the bus; the file is the caller's to remove.
     """
     stream = f"OBJ_{store}"
-    described = await bus.last(stream, f"$O.{store}.M.{urlsafe_b64encode(name.encode()).decode()}")
-    if described is None or not described.data:
-        raise ObjectGone
-    info = msgspec.json.decode(described.data, type=_Info)
-    if info.deleted:
-        raise ObjectGone
+    info = await _described(bus, store, name)
     digest, size, sequence = hashlib.sha256(), 0, 1
     async with await anyio.open_file(into, "xb") as file:
         while size < info.size:
@@ -58,3 +58,15 @@ async def download(bus: Bus, store: str, name: str, into: Path) -> int:
     if info.digest.partition("=")[2] != urlsafe_b64encode(digest.digest()).decode():
         raise ObjectDamaged
     return size
+
+
+async def _described(bus: Bus, store: str, name: str) -> _Info:
+    """The description of the object *name*. ObjectGone."""
+    subject = f"$O.{store}.M.{urlsafe_b64encode(name.encode()).decode()}"
+    found = await bus.last(f"OBJ_{store}", subject)
+    if found is None or not found.data:
+        raise ObjectGone
+    info = msgspec.json.decode(found.data, type=_Info)
+    if info.deleted:
+        raise ObjectGone
+    return info

@@ -84,7 +84,6 @@ from pharos_gateway.routes import (
 )
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
-from pharos_gateway.sealing import Sealer
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
@@ -96,6 +95,7 @@ from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
+from pharos_sources.sealing import Sealer
 
 log = structlog.get_logger()
 
