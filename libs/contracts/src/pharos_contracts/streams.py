@@ -57,9 +57,6 @@ OBJ_UPLOADS: Final = "uploads"
 OBJ_ARCHIVES: Final = "archives"
 OBJ_MANIFESTS: Final = "manifests"
 KV_LOCKS: Final = "locks"
-OBJ_MANIFESTS: Final = "manifests"
-KV_LOCKS: Final = "locks"
-OBJ_ARCHIVES: Final = "archives"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
