@@ -82,7 +82,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         Meta(
             description="After SIGTERM a worker takes no more jobs and has this many seconds to finish the "
             "one that it runs; then, or at a second SIGTERM, it hands the job back. What ends the process "
-            "must wait for a few seconds more.",
+            "must wait for a few seconds more. Under `make run` it is 2, whatever is set: everything is to "
+            "be gone within 15 s.",
             ge=0,
             le=3600,
         ),
