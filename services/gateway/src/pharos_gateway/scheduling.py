@@ -30,8 +30,8 @@ JITTER_SECONDS_MAX = 86_400
 # turns the text around it or makes two names look like one. In Python, `$` alone would let a line break pass
 # at the end.
 NO_CONTROLS = (
-    r"^[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e"
-    r"\u2060-\u206f\ufeff\ufff9-\ufffb]+$(?!\n)"
+    r"^[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+"
+    r"$(?!\n)"
 )
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
