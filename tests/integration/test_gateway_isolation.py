@@ -135,6 +135,10 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
     ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
     ("POST", "/ingest"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-text-async"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-url-async"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-file-async"): (Open.EDITOR, PUT),
+    ("GET", "/ops/jobs/{job_id}"): (Open.EDITOR, ONE),
     ("WS", "/ws"): (Open.VIEWER, ALL),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
@@ -166,6 +170,9 @@ BODIES: dict[tuple[str, str], Any] = {
         ("POST", f"{root}/connections"): {"source_type": "s3", "config": {"bucket": "papers"}}
         for root in ("", "/api/v1")
     },
+    ("POST", "/knowledge/ingest-text-async"): {"text": "x"},
+    ("POST", "/knowledge/ingest-url-async"): {"url": "http://web.test/x"},
+    ("POST", "/knowledge/ingest-file-async"): {},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
