@@ -736,7 +736,7 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
     chosen = settings(
         nats_server.url,
         git_allowed_hosts="http://github.com",
-        web_allowed_hosts="http://example.com",
+        web_allowed_hosts="*,http://example.com",
         anonymous="default:editor",
         secret_key=Secret("k" * 32),
     )

@@ -22,6 +22,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
+from pharos_contracts.batches.v1 import BatchSource
 from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
@@ -62,7 +63,17 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
-BATCH = job(8, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada", kind=JobKind.BATCH, key="b")
+PAPERS = BatchSource(name=MARKER, manifest="m", parts=())
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=PAPERS,
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
 
 
 class Open(Enum):
@@ -118,6 +129,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
         for method, rest, decision in (
             ("GET", "", (Open.VIEWER, ALL)),
             ("POST", "", (Open.EDITOR, PUT)),
+            ("POST", "/upload", (Open.EDITOR, PUT)),
             ("GET", "/{connection_id}", (Open.VIEWER, OWN)),
             ("DELETE", "/{connection_id}", (Open.EDITOR, OWN)),
             ("GET", "/{connection_id}/files", (Open.VIEWER, OWN)),
