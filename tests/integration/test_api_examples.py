@@ -785,7 +785,7 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
         git_allowed_hosts="http://github.com",
         anonymous="default:editor",
         secret_key=Secret("k" * 32),
-        web_allowed_hosts="http://example.com",
+        web_allowed_hosts="*,http://example.com",
     )
     names: dict[str, Any] = {}
     wrong = []

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import zipfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from datetime import timedelta
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +17,22 @@ import pytest
 from structlog.testing import capture_logs
 
 from pharos_contracts.connections.v1 import Connection
-from pharos_contracts.streams import AUDIT, BusLimits, declare
+from pharos_contracts.streams import AUDIT, KV_CONNECTIONS, OBJ_ARCHIVES, BusLimits, declare
+from pharos_embedder.connecting import Connecting
 from pharos_gateway.app import serving
+from pharos_gateway.archives import ABANDONED_SECONDS, Archives
 from pharos_gateway.connections import CONNECTIONS_PER_TENANT_MAX
+from pharos_gateway.rotate_secrets import rotate
+from pharos_gateway.scratch import Scratch
 from pharos_gateway.sources import LOOKS_PER_TENANT_MAX
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.local_copies import LocalCopies
 from pharos_service.settings import Secret
+from pharos_sources.connections import Installation
+from pharos_sources.sealing import Sealer
 from tests.support.drive_server import DriveServer
-from tests.support.gateway import BEARER, client, settings, until_ready
+from tests.support.gateway import BEARER, client, now, settings, until_ready
 from tests.support.git_server import GitServer
 from tests.support.keys import issue
 from tests.support.nats_server import NatsServer
@@ -245,6 +255,133 @@ async def test_a_directory_is_listed_page_by_page_and_never_above_itself(
         assert (refused.status_code, refused.json()["code"]) == (409, "source_refused")
 
 
+def packed(**members: bytes) -> bytes:
+    """A zip archive; `_` in the name of a member stands for `.`."""
+    whole = BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        for name, content in members.items():
+            archive.writestr(name.replace("_", "."), content)
+    return whole.getvalue()
+
+
+PAPERS = packed(paper1_pdf=b"%PDF-", paper2_pdf=b"%PDF- 2")
+
+
+async def upload(http: httpx.AsyncClient, content: bytes, name: str = "papers.zip", **query: Any) -> Any:
+    return await http.post(
+        "/connections/upload", params=query, files={"file": (name, content, "application/zip")}
+    )
+
+
+async def in_store(bus: Bus) -> int:
+    """How many messages the store of archives has."""
+    info = await bus.api(f"STREAM.INFO.OBJ_{OBJ_ARCHIVES}")
+    return int(info["state"]["messages"])
+
+
+async def test_an_archive_is_uploaded_listed_and_goes_with_its_connection(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with gateway(nats_server, tmp_path) as http:
+        made = await upload(http, PAPERS, id="local_zip_conn_1")
+        assert made.status_code == 201, made.text
+        assert made.json()["source_type"] == "local_zip" and made.json()["name"] == "papers.zip"
+        assert made.json()["archive_bytes"] == len(PAPERS)
+        assert (await works(http, "local_zip_conn_1"))["ok"] is True
+        assert await all_ids(http, "local_zip_conn_1", limit=1) == ["paper1.pdf", "paper2.pdf"]
+        assert len(list((tmp_path / "tmp").glob("process-*/archives/*"))) == 1
+        # A worker finds it too.
+        connecting = Connecting(
+            bus, LocalCopies(bus, OBJ_ARCHIVES, tmp_path, bytes_max=10_000), None, Installation()
+        )
+        async with connecting.open("default", "local_zip_conn_1") as source:
+            assert (await source.stat("paper1.pdf")).size == 5
+        assert await in_store(bus) > 0
+        assert (await http.delete("/connections/local_zip_conn_1")).status_code == 204
+        assert await in_store(bus) == 0
+        assert list((tmp_path / "tmp").glob("process-*/archives/*")) == []
+
+
+async def test_what_is_no_archive_is_kept_and_says_so_when_it_is_read(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with gateway(nats_server, tmp_path) as http:
+        assert (await upload(http, b"hello", id="bad")).status_code == 201
+        tested = await works(http, "bad")
+        assert (tested["ok"], tested["transient"]) == (False, False) and tested["detail"]
+        refused = await http.get("/connections/bad/files")
+        assert (refused.status_code, refused.json()["code"]) == (409, "source_refused")
+
+
+async def test_an_upload_that_is_refused_leaves_nothing(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    limits = {"upload_max_bytes": 700_000, "tenant_archives_max_mb": 1}
+    async with gateway(nats_server, tmp_path, **limits) as http:
+        form = {"headers": {"content-type": "multipart/form-data; boundary=x"}, "content": b"--x--"}
+        for answered, status, code in (
+            (await upload(http, PAPERS, "papers.tar"), 400, "invalid_request"),
+            (await upload(http, b""), 400, "invalid_request"),
+            (await upload(http, b"x" * 700_001), 413, "upload_too_large"),
+            (await upload(http, PAPERS, id="a.b"), 400, "invalid_request"),
+            (await upload(http, PAPERS, project="a b"), 400, "invalid_request"),
+            (await upload(http, PAPERS, name="a\nb"), 400, "invalid_request"),
+            (await http.post("/connections/upload", json={}), 400, "invalid_request"),
+            (await http.post("/connections/upload", **form), 400, "invalid_request"),
+        ):
+            assert (answered.status_code, answered.json()["code"]) == (status, code), answered.text
+        assert await in_store(bus) == 0
+        assert (await upload(http, PAPERS, id="one")).status_code == 201
+        held = await in_store(bus)
+        taken = await upload(http, PAPERS, id="one")
+        assert (taken.status_code, taken.json()["code"]) == (409, "connection_taken")
+        assert await in_store(bus) == held
+        half = b"x" * 600_000
+        assert (await upload(http, half, id="two")).status_code == 201
+        held = await in_store(bus)
+        full = await upload(http, half, id="three")
+        assert (full.status_code, full.json()["code"]) == (409, "archives_full")
+        assert await in_store(bus) == held
+        # Another tenant has room of its own, and the same id.
+        strange = {"x-tenant": "other"}
+        theirs = await http.post(
+            "/connections/upload",
+            params={"id": "two"},
+            files={"file": ("a.zip", half)},
+            headers=strange,
+        )
+        assert theirs.status_code == 201
+        held = await in_store(bus)
+        sent = await asyncio.gather(*(upload(http, PAPERS, id="same") for _ in range(3)))
+        assert sorted(each.status_code for each in sent) == [201, 409, 409]
+        assert await in_store(bus) == held + 2  # one piece and its description
+
+
+async def test_what_a_killed_gateway_left_in_the_store_is_removed_when_it_is_old(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with gateway(nats_server, tmp_path) as http:
+        assert (await upload(http, PAPERS, id="kept")).status_code == 201
+    held = await in_store(bus)
+    store = await bus.jetstream.object_store(OBJ_ARCHIVES)
+    await store.put("default/orphan", b"x" * 300_000)
+    await bus.publish(f"$O.{OBJ_ARCHIVES}.C.unfinished", b"x")
+    later = now()
+    archives = Archives(
+        bus,
+        Bucket(bus, KV_CONNECTIONS, Connection),
+        Scratch(tmp_path),
+        copies_bytes_max=0,
+        now=lambda: later,
+    )
+    assert await archives.sweep() == 0  # somebody may be at it
+    later += timedelta(seconds=ABANDONED_SECONDS + 1)
+    assert await archives.sweep() == 2
+    assert await in_store(bus) == held
+    async with gateway(nats_server, tmp_path) as http:
+        assert (await works(http, "kept"))["ok"] is True
+
+
 @pytest.fixture(scope="module")
 def s3_server() -> Iterator[S3Server]:
     with S3Server() as running:
@@ -327,6 +464,27 @@ async def test_a_secret_is_nowhere_but_sealed(
     assert CANARY not in str(logged) and CANARY not in "".join(said)
     on_disk = b"".join(path.read_bytes() for path in tmp_path.rglob("*") if path.is_file())
     assert CANARY.encode() not in on_disk
+
+
+async def test_a_connection_works_on_under_a_new_key_and_not_under_another(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path, s3_server: S3Server
+) -> None:
+    config = {
+        "bucket": "papers",
+        "endpoint": s3_server.url,
+        "access_key_id": s3_server.access_key,
+        "secret_access_key": s3_server.secret_key,
+    }
+    hosts = {"web_allowed_hosts": s3_server.url}
+    async with gateway(nats_server, tmp_path, **hosts) as http:
+        await create(http, "s3", config, id="s3")
+    new = "n" * 32
+    assert (await rotate(bus, Sealer((new, KEY)))).anew == 1
+    async with gateway(nats_server, tmp_path, secret_key=Secret(new), **hosts) as http:
+        assert (await works(http, "s3"))["ok"] is True
+    async with gateway(nats_server, tmp_path, secret_key=Secret("x" * 32), **hosts) as http:
+        tested = await works(http, "s3")
+        assert tested["ok"] is False and "PHAROS_SECRET_KEY" in tested["detail"]
 
 
 async def test_who_did_what_to_a_connection_is_on_the_trail(

@@ -73,12 +73,13 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
+PAPERS = BatchSource(name=MARKER, manifest="m", parts=())
 BATCH = job(
     8,
     tenant="acme",
     project="atlas",
     source=None,
-    batch=BatchSource(name=MARKER, manifest="m", parts=()),
+    batch=PAPERS,
     submitted_by="ada",
     kind=JobKind.BATCH,
     key="b",
@@ -141,6 +142,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
         for method, rest, decision in (
             ("GET", "", (Open.VIEWER, ALL)),
             ("POST", "", (Open.EDITOR, PUT)),
+            ("POST", "/upload", (Open.EDITOR, PUT)),
             ("GET", "/{connection_id}", (Open.VIEWER, OWN)),
             ("DELETE", "/{connection_id}", (Open.EDITOR, OWN)),
             ("GET", "/{connection_id}/files", (Open.VIEWER, OWN)),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,13 +19,14 @@ import anyio
 import msgspec
 import structlog
 
-from pharos_service.bus import Bus, BusError
+from pharos_service.bus import Bus, BusError, Stored
 
 log = structlog.get_logger()
 
 PIECE_BYTES: Final = 256 * 1024
 PIECE_SECONDS: Final = 5.0
 REMOVE_SECONDS: Final = 3.0
+SUBJECTS_MAX: Final = 100_000  # that the server names in one answer
 
 
 class ObjectGone(Exception):
@@ -55,6 +56,7 @@ class _Info(msgspec.Struct):
     """The part that matters of an object's description."""
 
     nuid: str
+    name: str = ""
     size: int = 0
     digest: str = ""
     deleted: bool = False
@@ -195,3 +197,42 @@ def _description(store: str, name: str) -> str:
 
 def _pieces(store: str, nuid: str) -> str:
     return f"$O.{store}.C.{nuid}"
+
+
+async def remove_forgotten(bus: Bus, store: str, wanted: Collection[str], *, before: datetime) -> int:
+    """Remove what was stored *before* then and is not *wanted*, and pieces of what was never whole.
+
+    How much that was; the errors of the bus pass through.
+    """
+    stream = _stream(store)
+    descriptions = await _subjects(bus, stream, f"$O.{store}.M.>")
+    whole: set[str] = set()
+    removed = 0
+    for subject in descriptions:
+        found = await bus.last(stream, subject)
+        if found is None or not found.data:
+            continue
+        described = msgspec.json.decode(found.data, type=_Info)
+        whole.add(_pieces(store, described.nuid))
+        if described.name not in wanted and _stored_at(found) < before:
+            await remove(bus, store, described.name)
+            removed += 1
+    if len(descriptions) >= SUBJECTS_MAX:
+        return removed  # there may be more, so that nobody knows which pieces are theirs
+    for subject in await _subjects(bus, stream, f"$O.{store}.C.>"):
+        last = None if subject in whole else await bus.last(stream, subject)
+        if last is not None and _stored_at(last) < before:
+            await _purge(bus, store, subject)
+            removed += 1
+    return removed
+
+
+async def _subjects(bus: Bus, stream: str, pattern: str) -> Collection[str]:
+    """The first subjects of *stream* under *pattern*: as many as the server names at once."""
+    info = await bus.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern})
+    found: dict[str, int] = info["state"].get("subjects") or {}
+    return found
+
+
+def _stored_at(message: Stored) -> datetime:
+    return datetime.fromisoformat(message.headers["Nats-Time-Stamp"])

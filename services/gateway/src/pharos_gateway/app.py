@@ -40,6 +40,7 @@ from pharos_contracts.streams import (
     KV_SCHEDULES,
     KV_WATCHES,
     KV_WORKERS,
+    OBJ_ARCHIVES,
 )
 from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker
@@ -118,7 +119,8 @@ log = structlog.get_logger()
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
 SOCKET_MESSAGE_BYTES_MAX: Final = 16 * 1024
-ARCHIVE_COPIES_BYTES_MAX: Final = 512 * 1024 * 1024
+MiB: Final = 1024 * 1024
+ARCHIVE_COPIES_BYTES_MAX: Final = 512 * MiB  # or one archive, if that may be larger
 STOP_SECONDS: Final = 2
 FLUSH_SECONDS: Final = 2
 
@@ -143,6 +145,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     allowances: Allowances
     streams: Streams
     scratch: Scratch
+    archives: Archives
 
     @classmethod
     def on(cls, bus: Bus, settings: Settings) -> Parts:
@@ -153,6 +156,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             per_credential_max=settings.streams_per_key_max,
             is_good=lambda credential: is_good(credential, issued.is_good),
         )
+        scratch = Scratch(Path(settings.home) / "tmp")
         issued.on_change(lambda key_id: streams.end(credential_of(key_id)))
         return cls(
             bus=bus,
@@ -162,7 +166,14 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             trail=Trail(bus),
             allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
             streams=streams,
-            scratch=Scratch(Path(settings.home) / "tmp"),
+            scratch=scratch,
+            archives=Archives(
+                bus,
+                Bucket(bus, KV_CONNECTIONS, Connection),
+                scratch,
+                copies_bytes_max=max(ARCHIVE_COPIES_BYTES_MAX, settings.upload_max_bytes),
+                now=utc_now,
+            ),
         )
 
 
@@ -263,9 +274,16 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         git_allowed_hosts=settings.allowed_hosts,
     )
     kept_connections = Connections(
-        bus, Bucket(bus, KV_CONNECTIONS, Connection), sealer, installation, now=utc_now, new_id=new_id
+        bus,
+        Bucket(bus, KV_CONNECTIONS, Connection),
+        sealer,
+        installation,
+        archives_bytes_max=settings.tenant_archives_max_mb * MiB,
+        now=utc_now,
+        new_id=new_id,
     )
-    archives = Archives(bus, parts.scratch, copies_bytes_max=ARCHIVE_COPIES_BYTES_MAX)
+    archives = parts.archives
+    archive_uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id, store=OBJ_ARCHIVES)
     sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
@@ -304,7 +322,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets, deleting),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
-            connections.routes(access, bus, kept_connections, sources),
+            connections.routes(
+                access, disk, bus, kept_connections, archives, archive_uploads, sources, new_id
+            ),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             sockets.routes(access, bus, live, streams, utc_now),
@@ -418,17 +438,20 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     knowing = asyncio.create_task(parts.issued.run(), name="keys")
     watching = asyncio.create_task(parts.watches.run(), name="watches")
     auditing = asyncio.create_task(parts.trail.run(), name="audit")
+    sweeping = asyncio.create_task(parts.archives.run(), name="archives")
     listening = asyncio.create_task(server.serve(), name="http")
     try:
         address = await _address(server, listening, following)
-        yield Running(address, {connecting, following, sending, knowing, watching, auditing, listening})
+        yield Running(
+            address, {connecting, following, sending, knowing, watching, auditing, sweeping, listening}
+        )
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            behind = (following, sending, knowing, watching, auditing, connecting)
+            behind = (following, sending, knowing, watching, auditing, sweeping, connecting)
             for task in behind:
                 task.cancel()
             await asyncio.gather(*behind, return_exceptions=True)

@@ -18,11 +18,22 @@ from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.sight import Sight
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus, BusRefused, StreamFull
-from pharos_sources.connections import KINDS, Installation, InvalidConnection, parse_connection, secret_fields
+from pharos_sources.connections import (
+    KINDS,
+    Installation,
+    InvalidConnection,
+    LocalZipConnection,
+    parse_connection,
+    secret_fields,
+)
+from pharos_sources.connections import Connection as Parsed
 from pharos_sources.keeping import keep
 from pharos_sources.sealing import Sealer
 
+MiB: Final = 1024 * 1024
 CONNECTIONS_PER_TENANT_MAX: Final = 100
+NAME_LENGTH_MAX: Final = 200
+TEXT: Final = NO_CONTROLS.replace("+", "*")  # which may be empty
 CONFIG_LENGTH_MAX: Final = 16 * 1024
 TRIES_MAX: Final = 5
 # For as long a deleted id is known to have been there, so that two deletes agree.
@@ -38,12 +49,7 @@ _Id = Annotated[
     ),
 ]
 _Title = Annotated[
-    str,
-    Meta(
-        max_length=200,
-        pattern=NO_CONTROLS.replace("+", "*"),
-        description="For people; it need not be unique.",
-    ),
+    str, Meta(max_length=NAME_LENGTH_MAX, pattern=TEXT, description="For people; it need not be unique.")
 ]
 
 
@@ -85,6 +91,26 @@ class ConnectionList(msgspec.Struct, frozen=True, kw_only=True):
     truncated: bool
 
 
+class PlaceRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """What a connection is to be called, and where it belongs."""
+
+    id: str | None
+    name: str
+    project: str
+
+
+class Place(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a connection goes; the archives of its tenant have ``archives_bytes`` already."""
+
+    key: str
+    connection_id: str
+    tenant: str
+    by: str
+    name: str
+    project: str
+    archives_bytes: int
+
+
 class ConnectionTaken(Exception):
     """The tenant has a connection of this id already."""
 
@@ -94,6 +120,17 @@ class ConnectionTaken(Exception):
 
 class TooManyConnections(Exception):
     """There is no room for another connection; the text says of what there are too many."""
+
+
+class ArchivesFull(Exception):
+    """The archives of the tenant, or of all, have as many bytes as they may."""
+
+    def __init__(self, bytes_max: int | None = None) -> None:
+        super().__init__(
+            "There is no room for more archives"
+            if bytes_max is None
+            else f"The archives of a tenant may have {bytes_max // MiB} MiB together: delete a connection"
+        )
 
 
 class Connections:
@@ -106,6 +143,7 @@ class Connections:
         sealer: Sealer | None,
         installation: Installation,
         *,
+        archives_bytes_max: int,
         now: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
@@ -113,6 +151,7 @@ class Connections:
         self._bucket = bucket
         self._sealer = sealer
         self._installation = installation
+        self._archives_bytes_max = archives_bytes_max
         self._now = now
         self._new_id = new_id
 
@@ -123,38 +162,71 @@ class Connections:
         """
         if request.source_type is SourceType.LOCAL_ZIP:
             raise InvalidConnection(
-                "source_type", "a connection of the type local_zip is made by uploading its archive"
+                "source_type",
+                "a connection of the type local_zip is made by uploading its archive to /connections/upload",
             )
+        place = await self.place(
+            PlaceRequest(id=request.id, name=request.name, project=request.project), tenant=tenant, by=by
+        )
+        parsed = parse_connection(request.source_type.value, request.config, installation=self._installation)
+        return await self._put(place, parsed, archive_bytes=0)
+
+    async def place(self, request: PlaceRequest, *, tenant: str, by: str) -> Place:
+        """Room for one more connection, which nobody else may have taken when it is used.
+
+        InvalidName, ConnectionTaken, TooManyConnections.
+        """
         connection_id = self._new_id() if request.id is None else request.id
         key = connection_key(tenant, connection_id)
         token(request.project)
-        parsed = parse_connection(request.source_type.value, request.config, installation=self._installation)
-        kept = keep(parsed, self._sealer, tenant=tenant, connection_id=connection_id)
-        if len(msgspec.json.encode(kept.config)) > CONFIG_LENGTH_MAX:
-            raise InvalidConnection(", ".join(kept.config), "together they are too long to be kept")
-        connection = Connection(
-            connection_id=connection_id,
-            tenant=tenant,
-            user=by,
-            source_type=request.source_type,
-            name=request.name,
-            project=request.project,
-            config=dict(kept.config),
-            sealed=kept.sealed,
-            secrets=kept.secrets,
-            created_at=self._now(),
-        )
         held = await self._of_tenant(tenant)
         if any(each.connection_id == connection_id for each in held):
             raise ConnectionTaken(connection_id)
         if len(held) >= CONNECTIONS_PER_TENANT_MAX:
             raise TooManyConnections(f"A tenant has at most {CONNECTIONS_PER_TENANT_MAX} connections")
+        return Place(
+            key=key,
+            connection_id=connection_id,
+            tenant=tenant,
+            by=by,
+            name=request.name,
+            project=request.project,
+            archives_bytes=sum(each.archive_bytes for each in held),
+        )
+
+    def check_archive(self, place: Place, size: int = 0) -> None:
+        """Whether the tenant may have an archive of *size* bytes more. ArchivesFull."""
+        if place.archives_bytes + max(size, 1) > self._archives_bytes_max:
+            raise ArchivesFull(self._archives_bytes_max)
+
+    async def create_of_archive(self, place: Place, *, upload_id: str, size: int) -> ConnectionView:
+        """A connection to an archive that is uploaded. ArchivesFull, ConnectionTaken, TooManyConnections."""
+        self.check_archive(place, size)
+        return await self._put(place, LocalZipConnection(upload_id=upload_id), archive_bytes=size)
+
+    async def _put(self, place: Place, parsed: Parsed, *, archive_bytes: int) -> ConnectionView:
+        kept = keep(parsed, self._sealer, tenant=place.tenant, connection_id=place.connection_id)
+        if len(msgspec.json.encode(kept.config)) > CONFIG_LENGTH_MAX:
+            raise InvalidConnection(", ".join(kept.config), "together they are too long to be kept")
+        connection = Connection(
+            connection_id=place.connection_id,
+            tenant=place.tenant,
+            user=place.by,
+            source_type=SourceType(str(parsed.__struct_config__.tag)),
+            name=place.name,
+            project=place.project,
+            config=dict(kept.config),
+            sealed=kept.sealed,
+            secrets=kept.secrets,
+            archive_bytes=archive_bytes,
+            created_at=self._now(),
+        )
         try:
-            revision = await self._bucket.create(key, connection)
+            revision = await self._bucket.create(place.key, connection)
         except StreamFull as error:
             raise TooManyConnections("There is no room for more connections") from error
         if revision is None:
-            raise ConnectionTaken(connection_id)
+            raise ConnectionTaken(place.connection_id)
         return view(connection)
 
     async def list(self, sight: Sight) -> ConnectionList:

@@ -29,12 +29,14 @@ async def entries(bus: Bus, name: str, bucket: Bucket[V], pattern: str) -> tuple
     return found, more
 
 
-async def keys_under(bus: Bus, name: str, pattern: str) -> tuple[list[str], bool]:
-    """(the keys of the bucket called *name* under *pattern*, at most 1,000 in order; whether there are more).
+async def keys_under(
+    bus: Bus, name: str, pattern: str, *, keys_max: int = ENTRIES_MAX
+) -> tuple[list[str], bool]:
+    """(the keys of the bucket called *name* under *pattern*, at most *keys_max*; whether there are more).
 
-    Those of deleted entries may be among them. Errors of the bus pass through.
+    They are in order. Those of deleted entries may be among them. Errors of the bus pass through.
     """
     prefix = f"$KV.{name}."
     info = await bus.api(f"STREAM.INFO.KV_{name}", {"subjects_filter": f"{prefix}{pattern}"})
     keys = sorted(subject.removeprefix(prefix) for subject in (info["state"].get("subjects") or {}))
-    return keys[:ENTRIES_MAX], len(keys) > ENTRIES_MAX
+    return keys[:keys_max], len(keys) > keys_max

@@ -146,6 +146,15 @@ CONNECTION: Final = {
     "created_at": "2024-01-20T10:28:00Z",
     "created_by": "ada",
 }
+ARCHIVE_CONNECTION: Final = {
+    **CONNECTION,
+    "id": "local_zip_conn_1",
+    "source_type": "local_zip",
+    "name": "papers.zip",
+    "config": {"upload_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90"},
+    "secrets": [],
+    "archive_bytes": 1_482_131,
+}
 CONNECTIONS: Final = {"connections": [CONNECTION], "truncated": False}
 FILES: Final = {
     "files": [

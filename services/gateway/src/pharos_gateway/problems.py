@@ -21,7 +21,7 @@ from pharos_gateway.authentication import (
 )
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
-from pharos_gateway.connections import ConnectionTaken, TooManyConnections
+from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
@@ -171,6 +171,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(409, "connection_taken", str(error))
         case TooManyConnections():
             return Problem(409, "too_many_connections", str(error))
+        case ArchivesFull():
+            return Problem(409, "archives_full", str(error))
         case InvalidConnection():
             return Problem(400, "invalid_connection", str(error), extra={"field": error.field})
         case NothingToSealWith():

@@ -56,21 +56,6 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "may be read from, written as in `PHAROS_GIT_ALLOWED_HOSTS`. Empty: any public https host."
         ),
     ] = ""
-    local_roots: Annotated[
-        tuple[str, ...],
-        Meta(
-            description="Directories of this machine below which connections of the type `local_directory` "
-            "may read, as absolute paths, the same at gateways and workers. Empty: none may."
-        ),
-    ] = ()
-    source_seconds_max: Annotated[
-        float,
-        Meta(
-            description="How long a request that tests a connection or lists its files may take, in seconds.",
-            ge=0.1,
-            le=300,
-        ),
-    ] = 20.0
     upload_max_bytes: Annotated[
         int,
         Meta(
@@ -79,6 +64,29 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             le=1_024 * MiB,
         ),
     ] = 100 * MiB
+    local_roots: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Directories of this machine below which connections of the type `local_directory` "
+            "may read, as absolute paths, the same at gateways and workers. Empty: none may."
+        ),
+    ] = ()
+    tenant_archives_max_mb: Annotated[
+        int,
+        Meta(
+            description="MiB that the archives uploaded for connections of one tenant may have together.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 1_024
+    source_seconds_max: Annotated[
+        float,
+        Meta(
+            description="How long a request that tests a connection or lists its files may take, in seconds.",
+            ge=0.1,
+            le=300,
+        ),
+    ] = 20.0
     callback_allowed_hosts: Annotated[
         str,
         Meta(
