@@ -7,7 +7,15 @@ from typing import Annotated, Any, Final
 import msgspec
 from msgspec import Meta
 
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchMode, SearchResult
+from pharos_contracts.search.v1 import (
+    FoundDocument,
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchMode,
+    SearchResult,
+)
 from pharos_gateway.sight import Sight
 
 K_DEFAULT: Final = 10
@@ -50,7 +58,10 @@ class ProjectSearchRequest(SearchRequest, frozen=True, kw_only=True):
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """A file and its best chunk; ``also`` are further places in the same file."""
+    """A file and its best chunk; ``also`` are further places in the same file.
+
+    ``document`` says where in a document the chunk is, and is null in a repository.
+    """
 
     id: str
     chunk: str
@@ -68,6 +79,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     highlights: tuple[str, ...]
     also: tuple[LineSpan, ...]
+    document: FoundDocument | None
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -136,4 +148,5 @@ def _hit(result: SearchResult) -> Hit:
         reasons=result.reasons,
         highlights=result.highlights,
         also=result.also,
+        document=result.document,
     )
