@@ -11,6 +11,7 @@ from msgspec import Meta
 from pharos_contracts.identity import InvalidName, token
 from pharos_contracts.rpc import Refused
 from pharos_contracts.search.v1 import (
+    FoundDocument,
     LineSpan,
     Scores,
     Search,
@@ -100,7 +101,10 @@ class BatchSearchRequest(_Shared, frozen=True, kw_only=True):
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
-    """A file and its best chunk; ``also`` are further places in the same file."""
+    """A file and its best chunk; ``also`` are further places in the same file.
+
+    ``document`` says where in a document the chunk is, and is null in a repository.
+    """
 
     id: str
     chunk: str
@@ -118,6 +122,7 @@ class Hit(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...]
     highlights: tuple[str, ...]
     also: tuple[LineSpan, ...]
+    document: FoundDocument | None
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):
@@ -275,4 +280,5 @@ def _hit(result: SearchResult) -> Hit:
         reasons=result.reasons,
         highlights=result.highlights,
         also=result.also,
+        document=result.document,
     )

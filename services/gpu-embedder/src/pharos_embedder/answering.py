@@ -16,6 +16,7 @@ from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, I
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
 from pharos_contracts.search.v1 import (
+    FoundDocument,
     LineSpan,
     Scores,
     Search,
@@ -29,7 +30,15 @@ from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
 from pharos_embedder.deleting import Deleting
 from pharos_embedder.encoding import EncoderBusy
 from pharos_embedder.fusion import Reason
-from pharos_embedder.vectors import DatasetKey, Filters, Searched, Selection, StoreError, VectorStore
+from pharos_embedder.vectors import (
+    DatasetKey,
+    DocumentFacts,
+    Filters,
+    Searched,
+    Selection,
+    StoreError,
+    VectorStore,
+)
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddress, parse_repository_url
 
@@ -145,10 +154,13 @@ class Answers:
         )
 
     def _result(self, found: search.SearchResult, dataset: Dataset) -> SearchResult:
-        address = self._address(dataset.clone_url)
-        url = None
-        if address is not None:
-            url = address.web_url(dataset.commit, found.path, found.start_line, found.end_line)
+        if found.document is not None:
+            url = found.document.url or None
+        else:
+            address = self._address(dataset.clone_url)
+            url = None
+            if address is not None:
+                url = address.web_url(dataset.commit, found.path, found.start_line, found.end_line)
         return SearchResult(
             id=found.id,
             chunk=found.text,
@@ -171,7 +183,21 @@ class Answers:
             reasons=tuple(_reason(each) for each in found.reasons),
             highlights=found.highlights,
             also=found.other_chunks,
+            document=None if found.document is None else _document(found.document),
         )
+
+
+def _document(facts: DocumentFacts) -> FoundDocument:
+    return FoundDocument(
+        kind=facts.kind,
+        title=facts.title or None,
+        headings=facts.headings,
+        page=facts.page,
+        page_end=facts.page_end,
+        language=facts.natural_language or None,
+        filename=facts.filename or None,
+        date=facts.date or None,
+    )
 
 
 def _address_in(allowed_hosts: AllowedHosts) -> Callable[[str], RepositoryAddress | None]:

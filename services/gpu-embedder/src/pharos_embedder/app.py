@@ -151,10 +151,12 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 async with DocumentFetcher(
                     documents.allowed_hosts, limits=FetchingLimits(bytes_max=documents.limits.bytes_max)
                 ) as fetcher:
+                    pool = opened.enter_context(DocumentPool(DOCUMENT_SLOTS))
+                    tasks.start_soon(partial(anyio.to_thread.run_sync, pool.warm, abandon_on_cancel=True))
                     document_tools = DocumentTools(
                         bus=bus,
                         fetcher=fetcher,
-                        pool=opened.enter_context(DocumentPool(DOCUMENT_SLOTS)),
+                        pool=pool,
                         store=store,
                         encoder=encoder,
                         cache=cache,

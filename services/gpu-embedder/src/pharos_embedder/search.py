@@ -19,6 +19,7 @@ from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.vectors import (
     HITS_MAX,
     DatasetKey,
+    DocumentFacts,
     Floats,
     Hit,
     Searched,
@@ -112,6 +113,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     highlights: tuple[str, ...] = ()  # the words of the query that the chunk holds, as typed
     other_chunks: tuple[LineSpan, ...] = ()  # at most OTHER_CHUNKS_MAX more of this file
     reasons: tuple[Reason, ...] = ()
+    document: DocumentFacts | None = None
 
 
 class SearchMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -314,6 +316,7 @@ def _result(file: FoundFile, query: str) -> SearchResult:
         highlights=matched_words(query, payload.text),
         other_chunks=_spans([chunk.hit for chunk in file.chunks[1 : 1 + OTHER_CHUNKS_MAX]]),
         reasons=file.reasons,
+        document=payload.document,
     )
 
 
