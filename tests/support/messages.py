@@ -9,13 +9,17 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pharos_contracts.audit.v1 import Audited
+from pharos_contracts.batches.v1 import BatchFile, BatchPart, BatchSource, Manifest, PartTally, Tally
 from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import (
     Action,
     AskPlace,
     ControlJob,
     Controlled,
+    CreateBatch,
     DeadLetter,
     DeadLetterKind,
     DeleteSchedule,
@@ -51,6 +55,7 @@ from pharos_contracts.graphs.v1 import (
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
+    NO_NUMBER,
     ActiveJob,
     DocumentSource,
     IndexResult,
@@ -63,6 +68,7 @@ from pharos_contracts.jobs.v1 import (
     ItemSkipped,
     ItemStarted,
     Job,
+    JobAdvanced,
     JobKind,
     JobResumed,
     Notice,
@@ -72,6 +78,7 @@ from pharos_contracts.jobs.v1 import (
     Stage,
     SubmitJob,
     WorkItem,
+    job_of,
 )
 from pharos_contracts.keys.v1 import Key, Role
 from pharos_contracts.lifecycle import JobState
@@ -128,6 +135,25 @@ DOCUMENT_COMMAND = SubmitJob(
     submitted_by="admin",
     ttl_seconds=86400,
 )
+BATCH = BatchSource(
+    name="Research Papers Batch",
+    manifest=JOB_ID,
+    parts=(BatchPart(connection_id="gdrive_conn_1", source_type=SourceType.GOOGLE_DRIVE, files=2),),
+)
+BATCH_COMMAND = SubmitJob(
+    job_id=JOB_ID,
+    tenant="default",
+    key=KEY,
+    kind=JobKind.BATCH,
+    batch=BATCH,
+    project="default",
+    submitted_at=AT,
+    submitted_by="user123",
+    ttl_seconds=604_800,
+)
+FILE = BatchFile(
+    part=0, file_id="1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms", name="paper.pdf", size=2_048_576
+)
 RESULT = IndexResult(
     dataset="github.com/user/repo1@main",
     generation=1768473000,
@@ -164,6 +190,11 @@ def job(state: JobState = JobState.QUEUED) -> Job:
         ttl_seconds=86400,
         result=RESULT if state is JobState.COMPLETED else None,
     )
+
+
+def batch(state: JobState = JobState.RUNNING) -> Job:
+    tally = Tally(parts=(PartTally(completed=1),))
+    return replace(job_of(BATCH_COMMAND, NO_NUMBER), state=state, tally=tally)
 
 
 def _of_item(kind: type[Message], **facts: object) -> Message:
@@ -229,6 +260,7 @@ def examples() -> list[Message]:
         WorkItem(job=job(), item_id="0", attempt=1, dispatch=1),
         *(kind(event_id="e-1", at=AT, job=job(state)) for state, kind in EVENT_OF_STATE.items()),
         JobResumed(event_id="e-1", at=AT, job=job()),
+        JobAdvanced(event_id="e-1", at=AT, job=batch()),
         _of_item(ItemStarted),
         _of_item(ItemLexicalReady, dataset=RESULT.dataset, files=342, chunks=2210),
         _of_item(ItemCommitting, result=RESULT),
@@ -334,6 +366,8 @@ def examples() -> list[Message]:
         JobLog(entries=(LogEntry(sequence=7, event="jobs.event.v1.queued", at=AT, text="queued"),), cursor=7),
         JobPage(jobs=(view,), cursor=3, sequence=7),
         ControlJob(**asked, job_id=JOB_ID, action=Action.CANCEL),
+        CreateBatch(**asked, job=BATCH_COMMAND),
+        Manifest(job_id=JOB_ID, tenant="default", files=(FILE,)),
         ReplayDeadLetter(**asked, letter_id=JOB_ID),
         PurgeDeadLetter(**asked, letter_id="WORK-17"),
         PutSchedule(**asked, schedule=schedule),

@@ -22,9 +22,11 @@ from pharos_contracts.jobs.v1 import (
     ItemSkipped,
     ItemStarted,
     Job,
+    JobAdvanced,
     JobCancelled,
     JobCommitting,
     JobCompleted,
+    JobCreated,
     JobEvent,
     JobFailed,
     JobPaused,
@@ -156,6 +158,12 @@ def _job_sentence(event: AnyJobEvent) -> str:
     match event:
         case JobQueued():
             return "Queued again" if job.attempt else "Queued"
+        case JobCreated():
+            return "Created"
+        case JobStarted() if job.tally is not None:
+            return "Started"
+        case JobAdvanced():
+            return _tally_sentence(job)
         case JobStarted():
             return f"Started on {job.worker or 'a worker'}, attempt {job.attempt}"
         case JobPaused():
@@ -176,6 +184,16 @@ def _job_sentence(event: AnyJobEvent) -> str:
             return f"Skipped: {job.reason or 'nothing to do'}"
         case _:
             assert_never(event)
+
+
+def _tally_sentence(job: Job) -> str:
+    if job.tally is None or job.batch is None:
+        return "Went on"
+    tally = job.tally
+    return (
+        f"{tally.ended} of {job.batch.files} files: {tally.completed} completed, "
+        f"{tally.skipped} skipped, {tally.failed} failed"
+    )
 
 
 def _by(job: Job) -> str:

@@ -18,6 +18,7 @@ from pharos_contracts.control.v1 import (
     AnyCommand,
     ControlJob,
     Controlled,
+    CreateBatch,
     DeadLetterKind,
     DeleteSchedule,
     Purged,
@@ -84,6 +85,8 @@ class Controller:
         match command:
             case ControlJob():
                 return await self._control(command, sequence)
+            case CreateBatch():
+                return Refused(code="not_possible", detail="No scheduler here runs batches", status=503)
             case ReplayDeadLetter():
                 return await self._replay(command, sequence)
             case PurgeDeadLetter():
@@ -175,6 +178,8 @@ class Controller:
                 return Controlled(job=written.job)
             case Action.RETRY:
                 return await self._retry(tracked, command.by, sequence)
+            case Action.START:  # only batches wait for that
+                raise IllegalTransition(tracked.job.state, Signal.ENQUEUE)
             case _:
                 assert_never(command.action)
 

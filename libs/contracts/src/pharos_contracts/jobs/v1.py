@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from pharos_contracts.batches.v1 import BatchFile, BatchSource, Tally
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 
@@ -88,7 +89,7 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submit"):
-    """Please index this repository, or this document: exactly one of ``source`` and ``document`` is given."""
+    """Please index this repository, this document or this batch: exactly one of the three is given."""
 
     job_id: str
     tenant: str
@@ -96,6 +97,7 @@ class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submi
     kind: JobKind = JobKind.REPOSITORY
     source: RepositorySource | None = None
     document: DocumentSource | None = None
+    batch: BatchSource | None = None
     project: str
     dataset: str | None = None
     scope: Scope = Scope.PROJECT
@@ -181,7 +183,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``paused_seconds`` is how long it stood still without a start: its time to live does not run then.
     ``control`` is the sequence of the last command of its owner that was acted upon, ``facts_after`` that of
     the fact on JOBS that ended what its workers may still say: older ones are past. ``resuming``: its next
-    hand-out goes on with the attempt that was paused.
+    hand-out goes on with the attempt that was paused. ``tally`` is a batch's: what has become of its files.
     """
 
     job_id: str
@@ -192,6 +194,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     source: RepositorySource | None = None
     document: DocumentSource | None = None
+    batch: BatchSource | None = None
     project: str
     dataset: str | None = None
     scope: Scope = Scope.PROJECT
@@ -220,26 +223,31 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     controlled_by: str | None = None
     control: int = 0
     facts_after: int = 0
+    tally: Tally | None = None
 
     def __post_init__(self) -> None:
         _check_source(self)
 
     @property
     def identity(self) -> str:
-        """What it indexes, in a word: a repository's ``host/owner/name``, or a document's identity."""
+        """What it indexes, in a word: ``host/owner/name``, a document's identity, or the name of a batch."""
         return _identity(self)
 
 
 def _check_source(asked: SubmitJob | Job) -> None:
-    if (asked.source is None) == (asked.document is None):
-        raise ValueError("a job is about a repository or a document, and not about both")
+    if [asked.source, asked.document, asked.batch].count(None) != 2:
+        raise ValueError("a job is about a repository, a document or a batch, and about one of them only")
     if (asked.document is not None) != (asked.kind in DOCUMENT_KINDS):
+        raise ValueError(f"a job of the kind {asked.kind} is not about that")
+    if (asked.batch is not None) != (asked.kind is JobKind.BATCH):
         raise ValueError(f"a job of the kind {asked.kind} is not about that")
 
 
 def _identity(asked: SubmitJob | Job) -> str:
     if asked.document is not None:
         return asked.document.identity
+    if asked.batch is not None:
+        return asked.batch.name
     assert asked.source is not None, "it was checked when it was made"
     return asked.source.identity
 
@@ -263,12 +271,20 @@ class JobEvent(Message, frozen=True, kw_only=True):
     job: Job
 
 
+class JobCreated(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.created"):
+    """It is there and waits for its owner to start it; a batch begins so."""
+
+
 class JobQueued(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.queued"):
     """It is accepted and waits for a worker."""
 
 
 class JobStarted(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.started"):
     """A worker has it; ``job.attempt`` above 1 says that an earlier worker lost it."""
+
+
+class JobAdvanced(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.advanced"):
+    """Files of a batch have ended: ``job.tally`` counts them. Its state is as it was."""
 
 
 class JobPaused(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.paused"):
@@ -314,6 +330,7 @@ def job_of(command: SubmitJob, number: int) -> Job:
         state=JobState.QUEUED,
         source=command.source,
         document=command.document,
+        batch=command.batch,
         project=command.project,
         dataset=command.dataset,
         scope=command.scope,
@@ -336,6 +353,7 @@ def command_of(job: Job) -> SubmitJob:
         kind=job.kind,
         source=job.source,
         document=job.document,
+        batch=job.batch,
         project=job.project,
         dataset=job.dataset,
         scope=job.scope,
@@ -350,8 +368,10 @@ def command_of(job: Job) -> SubmitJob:
 
 
 AnyJobEvent = (
-    JobQueued
+    JobCreated
+    | JobQueued
     | JobStarted
+    | JobAdvanced
     | JobPaused
     | JobResumed
     | JobRetrying
@@ -363,6 +383,7 @@ AnyJobEvent = (
 )
 
 EVENT_OF_STATE: Final[dict[JobState, type[JobEvent]]] = {
+    JobState.PENDING: JobCreated,
     JobState.QUEUED: JobQueued,
     JobState.RUNNING: JobStarted,
     JobState.PAUSED: JobPaused,
@@ -387,6 +408,9 @@ class WorkItem(Message, frozen=True, kw_only=True, tag="work.command.v1.item"):
 
     ``purpose`` clear: remove what the job has left behind, since it was cancelled. ``term`` is that of the
     leader that handed it out: what a leader hands out after another one took over is not done.
+
+    Of a batch it is one ``file``. The job then is the batch as far as that file goes: its attempts and its
+    ``facts_after`` are those of the file.
     """
 
     job: Job
@@ -395,6 +419,7 @@ class WorkItem(Message, frozen=True, kw_only=True, tag="work.command.v1.item"):
     dispatch: int
     purpose: Purpose = Purpose.INDEX
     term: int = 0
+    file: BatchFile | None = None
 
 
 class ItemEvent(Message, frozen=True, kw_only=True):
@@ -483,9 +508,11 @@ AnyEvent = AnyJobEvent | AnyItemEvent
 class Stage(StrEnum):
     """Where a worker is, in the order of the pipeline."""
 
+    ACCESS = "access"
     FETCH = "fetch"
     DISCOVER = "discover"
     PARSE = "parse"
+    CHUNK = "chunk"
     LINK = "link"
     TRAIN = "train"
     STORE = "store"
