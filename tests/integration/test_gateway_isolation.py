@@ -85,7 +85,16 @@ BATCH = job(
     key="b",
 )
 REPOSITORY = repository_id("acme", SOURCE.identity)
-BATCH = job(8, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada", kind=JobKind.BATCH, key="b")
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=BatchSource(name=MARKER, manifest="m", parts=()),
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
 
 
 class Open(Enum):

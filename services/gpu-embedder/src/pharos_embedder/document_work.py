@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from pharos_contracts.identity import documents_dataset
-from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, Job, Notice, Stage
+from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, Notice, Stage, WorkItem
 from pharos_contracts.streams import OBJ_UPLOADS
 from pharos_embedder.document_points import CHUNKER, Passage, passages
 from pharos_embedder.document_stages import Placed, place_stage, seal_document
@@ -90,11 +90,12 @@ class DocumentWork(PublishedWork):
         work = partial(self._add, held)
         return await self._attempt(self._config.workspaces, held.job.job_id, seconds, work)
 
-    async def tidy(self, job: Job, result: IndexResult) -> None:
-        await super().tidy(job, result)
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
+        await super().tidy(item, result)
         # Not of a job that failed: its owner may have it tried again.
-        if job.document is not None and job.document.object_name is not None:
-            await remove(self._tools.bus, OBJ_UPLOADS, job.document.object_name)
+        document = item.job.document
+        if document is not None and document.object_name is not None:
+            await remove(self._tools.bus, OBJ_UPLOADS, document.object_name)
 
     async def _add(self, held: Held, workspace: Path) -> IndexResult:
         job, source, seconds = held.job, held.job.document, _Seconds()

@@ -33,7 +33,10 @@ from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/api/v1/repositories"
 
-_Project = Annotated[str | None, QueryParameter(description="Only what is indexed in this project.")]
+_NAME: Final = {"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}  # for the text; ``token`` decides
+_Project = Annotated[
+    str | None, QueryParameter(schema_extra=_NAME, description="Only what is indexed in this project.")
+]
 _Dataset = Annotated[
     str | None, QueryParameter(min_length=1, max_length=512, description="This dataset of the repository.")
 ]

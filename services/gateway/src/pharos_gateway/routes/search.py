@@ -75,7 +75,9 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
         "/api/v1/search/batch",
         summary="Several searches at once",
         description="1 to 20 queries, which ask for at most 200 results in all. What stands beside `queries` "
-        "holds for each query that does not say otherwise. There is one answer for each query, in their "
+        "holds for each query that does not say otherwise, as in "
+        '`{"queries": [{"query": "sign a value"}, {"query": "retry", "k": 3}], "lang": "python"}`. '
+        "There is one answer for each query, in their "
         "order; a query that cannot be answered has an `error` in its place and does not disturb the others. "
         "Each query counts as a request; more than may be made now are refused together.",
         **{**common, "responses": {**common["responses"], **answer_of_batch}},
