@@ -101,6 +101,7 @@ class WatchedEngine(EdgeEngine):
     def __init__(self, folder: Path) -> None:
         super().__init__(folder, dimensions=4)
         self.written: list[str] = []
+        self.read: list[int] = []
         self.may_write = threading.Event()
         self.may_write.set()
         self.error: Exception | None = None
@@ -111,6 +112,11 @@ class WatchedEngine(EdgeEngine):
         if self.error is not None:
             raise self.error
         super().put(points)
+
+    def payloads(self, condition: Condition, *, limit: int) -> list[Payload]:
+        found = super().payloads(condition, limit=limit)
+        self.read.append(len(found))
+        return found
 
     def delete(self, ids: Sequence[str]) -> None:
         self.written.append("delete")
@@ -135,13 +141,26 @@ def later(work: Callable[[], object]) -> threading.Thread:
     return thread
 
 
-def test_points_go_in_parts_that_the_bus_takes_and_come_back_in_as_many(asked: AskedStores) -> None:
+def test_points_go_in_parts_that_the_bus_takes_and_come_back_in_as_many(
+    asked: AskedStores, engine: WatchedEngine
+) -> None:
     store = asked.store()
     store.open()
     large = points(1, 40, text="x" * 60_000)  # 2.4 MB, three times what one message may have
     assert store.upsert(large) == 40
     read = store.payloads(DATASET, [point.id for point in large])
     assert sorted(read, key=lambda each: each.start_line) == [point.payload for point in large]
+    assert engine.read == [40, 10, 10, 10, 10]  # once in vain, and then no more often than needed
+
+
+def test_a_part_that_is_still_too_large_is_cut_again(asked: AskedStores) -> None:
+    store = asked.store()
+    store.open()
+    sizes = [700_000, 700_000, 10, 10, 10, 10, 10, 10]
+    uneven = [points(line, 1, text="x" * size)[0] for line, size in enumerate(sizes, start=1)]
+    store.upsert(uneven)
+    read = store.payloads(DATASET, [point.id for point in uneven])
+    assert sorted(len(each.text) for each in read) == sorted(sizes)
 
 
 def test_a_point_that_no_message_holds_is_refused_and_nothing_of_it_is_sent(

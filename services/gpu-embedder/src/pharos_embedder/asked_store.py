@@ -87,7 +87,8 @@ class AskingTimes(msgspec.Struct, frozen=True, kw_only=True):
 class AnswerTooLarge(StoreError):
     """The answer to a question does not go over the bus at once."""
 
-    def __init__(self) -> None:
+    def __init__(self, size: int) -> None:
+        self.size = size
         super().__init__(_too_large("answer"))
 
 
@@ -138,7 +139,7 @@ class Owner:
             if isinstance(answer, expected):
                 return answer
             if isinstance(answer, TooLarge):
-                raise AnswerTooLarge
+                raise AnswerTooLarge(answer.size)
             if not isinstance(answer, str):
                 raise StoreError(f"The owner of the store answered {type(answer).__name__}, unasked")
             if time.monotonic() >= until:
@@ -231,14 +232,17 @@ class AskedEngine:
     def payloads(self, condition: Condition, *, limit: int) -> list[Payload]:
         try:
             return self._ask(ReadPayloads(condition=condition, limit=limit), FoundPayloads).payloads
-        except AnswerTooLarge:
+        except AnswerTooLarge as error:
             if limit == 1:
                 raise
-        # Half as much at once, and again, until an answer fits into a message.
+            # Half again as many parts as needed, since points differ in size; what is too large is cut again.
+            parts = max(2, 3 * error.size // (2 * protocol.MESSAGE_BYTES_MAX))
         which, _ = self.ids(condition, after=None, limit=limit)
-        halves = (which[: len(which) // 2], which[len(which) // 2 :])
+        size = max(1, -(-len(which) // parts))
         return [
-            payload for half in halves if half for payload in self.payloads(Ids(tuple(half)), limit=len(half))
+            payload
+            for start in range(0, len(which), size)
+            for payload in self.payloads(Ids(tuple(which[start : start + size])), limit=size)
         ]
 
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:

@@ -92,7 +92,9 @@ class StoreOwner:
     def answer(self, payload: bytes) -> bytes:
         """The encoded answer to an encoded question, whatever comes. Blocks."""
         answer = protocol.encode_answer(self._answer(payload))
-        return answer if len(answer) <= protocol.MESSAGE_BYTES_MAX else protocol.encode_answer(TooLarge())
+        if len(answer) > protocol.MESSAGE_BYTES_MAX:
+            return protocol.encode_answer(TooLarge(size=len(answer)))
+        return answer
 
     def _answer(self, payload: bytes) -> Answer:
         try:

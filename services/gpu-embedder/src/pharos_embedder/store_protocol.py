@@ -186,7 +186,9 @@ class FoundHits(msgspec.Struct, frozen=True, kw_only=True, tag="hits"):
 
 
 class TooLarge(msgspec.Struct, frozen=True, kw_only=True, tag="too_large"):
-    """The answer is larger than MESSAGE_BYTES_MAX: ask for less at once."""
+    """The answer would have ``size`` bytes, more than MESSAGE_BYTES_MAX: ask for less at once."""
+
+    size: int
 
 
 class Late(msgspec.Struct, frozen=True, kw_only=True, tag="late"):
