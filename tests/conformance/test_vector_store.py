@@ -1,4 +1,4 @@
-"""One suite over every vector store: embedded, qdrant-client's local mode, a server where one is given."""
+"""One suite over every vector store: embedded, the same asked over the bus, local mode, a server if given."""
 
 import os
 from collections.abc import Iterator
@@ -40,6 +40,7 @@ from pharos_embedder.vectors import (
     directories,
     point_id,
 )
+from tests.support.asked_stores import AskedStores
 
 DIMENSIONS = 4
 ATLAS = DatasetKey("acme", "default", "github.com/acme/atlas@main")
@@ -54,11 +55,14 @@ class Place:
     kind: str
     folder: Path
     collection: str
+    owner: AskedStores | None = None
 
     def store(self, dimensions: int = DIMENSIONS, *, passing: bool = False) -> VectorStore:
         """A store to open; *passing* where the test opens it once, so that local mode may stay in memory."""
         if self.kind == "edge":
             return edge_store(self.folder / "index", dimensions=dimensions)
+        if self.owner is not None:
+            return self.owner.store(dimensions)
         if self.kind == "local mode":
             return local_mode_store(None if passing else self.folder / "index", dimensions=dimensions)
         return qdrant_store(
@@ -67,11 +71,15 @@ class Place:
         )  # fmt: skip
 
 
-PLACES = ["edge", "local mode", *(["server"] if os.environ.get("PHAROS_QDRANT_URL") else [])]
+PLACES = ["edge", "asked", "local mode", *(["server"] if os.environ.get("PHAROS_QDRANT_URL") else [])]
 
 
 def made(kind: str, folder: Path) -> Iterator[Place]:
     place = Place(kind, folder, f"pharos-test-{uuid4()}")
+    if kind == "asked":
+        with AskedStores(folder / "index", dimensions=DIMENSIONS) as place.owner:
+            yield place
+        return
     yield place
     if kind == "server":
         from qdrant_client import QdrantClient

@@ -405,17 +405,18 @@ def from_stored(stored: dict[str, object]) -> Payload:
     )
 
 
-# Filters, in the few forms that both engines share. Each adapter translates them in one function.
+# Filters, in the few forms that all engines share. Each adapter translates them in one function; the tags are
+# for the one that hands them on.
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, tag=True):
     """The field has one of the values."""
 
     field: str
     values: tuple[str, ...]
 
 
-class Range(msgspec.Struct, frozen=True, kw_only=True):
+class Range(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The integer field is above, at most, or both."""
 
     field: str
@@ -423,23 +424,23 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     at_most: int | None = None
 
 
-class Ids(msgspec.Struct, frozen=True):
+class Ids(msgspec.Struct, frozen=True, tag=True):
     """The point is one of these."""
 
     ids: tuple[str, ...]
 
 
-class Lacks(msgspec.Struct, frozen=True):
+class Lacks(msgspec.Struct, frozen=True, tag=True):
     """The point has no vector of that name."""
 
     vector: VectorName
 
 
-class AllOf(msgspec.Struct, frozen=True):
+class AllOf(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Condition", ...]
 
 
-class AnyOf(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Condition", ...]
 
 
