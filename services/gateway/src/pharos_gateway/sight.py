@@ -9,7 +9,7 @@ import msgspec
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 
 # What belongs to the user who asked for it; every other job is the tenant's.
-OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE})
+OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE, JobKind.DELETE})
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
