@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from unittest.mock import ANY
 
 import httpx
 import pytest
@@ -18,7 +19,7 @@ from pharos_contracts import rpc
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import Job, Scope
+from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchMode, SearchResult
@@ -34,6 +35,7 @@ from tests.support.gateway import (
     TOKEN,
     History,
     client,
+    document_job,
     job,
     leading,
     now,
@@ -43,6 +45,7 @@ from tests.support.gateway import (
     worker,
 )
 from tests.support.nats_server import NatsServer
+from tests.support.scheduling import document_command, submit
 
 pytestmark = pytest.mark.anyio
 
@@ -62,7 +65,11 @@ class Answers:
     async def history(self, question: ListJobs | FindJob) -> Message:
         if isinstance(question, ListJobs):
             self.listed.append(question)
-            found = [each for each in self.jobs if question.tenant in (None, each.tenant)]
+            found = [
+                each
+                for each in self.jobs
+                if question.tenant in (None, each.tenant) and each.kind in (question.kinds or JobKind)
+            ]
         else:
             found = [
                 each
@@ -136,8 +143,14 @@ async def test_history_has_the_shapes_of_its_document_and_what_waits(
     ]
     waiting = (await http.post(f"{INGEST}/user/new", headers=BEARER)).json()
     rows = (await http.get(f"{HISTORY}?limit=10")).json()["jobs"]
-    ids = [row.pop("id") for row in rows]
-    assert waiting["id"] in ids
+    assert rows.pop(0) == {
+        "id": waiting["id"],
+        "job_id": 1,
+        "repo_url": "git.test:9418/user/new",
+        "status": "queued",
+        "timestamp": ANY,
+    }
+    assert rows[0].pop("id") == job(13).job_id
     assert rows[0] == {
         "job_id": 13,
         "repo_url": "github.com/user/repo13",
@@ -150,16 +163,50 @@ async def test_history_has_the_shapes_of_its_document_and_what_waits(
     assert rows[1]["error"] == "Failed to clone repository"
     assert rows[2]["status"] == "skipped"
     assert (rows[2]["reason"], rows[2]["age_seconds"]) == ("Task exceeded TTL", 90_000)
-    assert rows[3] == {
-        "job_id": 1,
-        "repo_url": "git.test:9418/user/new",
-        "status": "queued",
-        "timestamp": rows[3]["timestamp"],
-    }
-    assert len(rows) == 4
+    assert len(rows) == 3
     assert len((await http.get(f"{HISTORY}?limit=2")).json()["jobs"]) == 2
     for wrong in ("0", "101", "x", "-1", ""):
         assert (await http.get(f"{HISTORY}?limit={wrong}")).status_code == 400
+
+
+async def test_documents_are_no_part_of_the_history_of_repositories(
+    bus: Bus, answers: Answers, http: httpx.AsyncClient
+) -> None:
+    answers.jobs = [*(document_job(n, JobState.COMPLETED) for n in range(20, 10, -1)), job(7)]
+    await submit(bus, document_command(1))
+    assert [row["job_id"] for row in (await http.get(f"{HISTORY}?limit=2")).json()["jobs"]] == [7]
+    assert answers.listed[-1].kinds == (JobKind.REPOSITORY,)
+    native = (await http.get("/api/v1/jobs?limit=100", headers=BEARER)).json()["jobs"]
+    assert {found["kind"] for found in native} == {"repository", "text"}
+    assert len(native) == 12
+
+
+async def test_a_document_that_waits_can_be_read_before_any_scheduler_has_seen_it(
+    bus: Bus, answers: Answers, http: httpx.AsyncClient
+) -> None:
+    wanted = document_command(1)
+    await submit(bus, wanted)
+    found = (await http.get(f"/api/v1/jobs/{wanted.job_id}", headers=BEARER)).json()
+    assert (found["state"], found["number"], found["document"]["identity"]) == ("queued", 0, "note-1")
+    assert (
+        await http.get("/api/v1/jobs/1", headers=BEARER)
+    ).status_code == 404  # its place in DOCS is no number
+    other = {**BEARER, "x-tenant": "acme"}
+    assert (await http.get(f"/api/v1/jobs/{wanted.job_id}", headers=other)).status_code == 404
+
+
+async def test_a_worker_that_reads_a_document_names_no_number(
+    bus: Bus, answers: Answers, http: httpx.AsyncClient
+) -> None:
+    wanted = document_command(1)
+    await submit(bus, wanted)
+    busy = worker(state=WorkerState.BUSY, tenant="default", repository="a document", job_ids=(wanted.job_id,))
+    await Bucket(bus, KV_WORKERS, Worker).put(busy.name, busy)
+    async with asyncio.timeout(10):
+        while not (found := (await http.get("/api/v1/ingestion/worker/status")).json())["workers"]:
+            await asyncio.sleep(0.02)
+    assert found["status"] == "Training Graph on a document"
+    assert found["workers"][0]["job_id"] is None
 
 
 async def test_a_job_can_be_read_at_once_although_history_is_down(bus: Bus, http: httpx.AsyncClient) -> None:

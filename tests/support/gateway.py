@@ -22,6 +22,8 @@ from pharos_contracts.datasets.v1 import DatasetDeleted, DeleteDataset, FindData
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
+    NO_NUMBER,
+    DocumentSource,
     IndexResult,
     Job,
     JobEvent,
@@ -77,6 +79,15 @@ def job(number: int, state: JobState = JobState.QUEUED, **others: Any) -> Job:
         "ttl_seconds": 86_400,
     }
     return Job(**{**values, **others})
+
+
+def document_job(number: int, state: JobState = JobState.QUEUED, **others: Any) -> Job:
+    """A job of a note of tenant ``default``, the same one for the same *number*, which it does not bear."""
+    document = DocumentSource(label="notes", identity=f"note-{number}", object_name=f"o-{number}")
+    values = {"job_id": job(number).job_id, "key": f"k{number}"}
+    return job(
+        NO_NUMBER, state, **{**values, "kind": JobKind.TEXT, "source": None, "document": document, **others}
+    )
 
 
 def result(**others: Any) -> IndexResult:

@@ -190,10 +190,11 @@ class JobPage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Queue(msgspec.Struct, frozen=True, kw_only=True):
-    """What waits in the queue. ``by_tenant`` is told to an admin."""
+    """What waits in the queues of repositories and of documents. ``by_tenant`` is told to an admin."""
 
     depth: int
     capacity: int
+    documents_capacity: int = 0
     oldest_age_seconds: float | None = None
     by_priority: dict[str, int] = msgspec.field(default_factory=dict)
     by_kind: dict[str, int] = msgspec.field(default_factory=dict)

@@ -29,6 +29,7 @@ from pharos_contracts.keys.v1 import Key
 from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import (
+    DOCS,
     KV_ACTIVE,
     KV_DATASETS,
     KV_IDEMPOTENCY,
@@ -53,6 +54,7 @@ from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
 from pharos_gateway.deleting import Deleting
 from pharos_gateway.disk import Disk
+from pharos_gateway.document_ingest import DocumentIngest
 from pharos_gateway.finding import Finder
 from pharos_gateway.guesses import Guesses
 from pharos_gateway.headers import with_headers
@@ -70,6 +72,7 @@ from pharos_gateway.resolving import Resolving
 from pharos_gateway.routes import (
     audit,
     callbacks,
+    documents,
     events,
     health,
     ingestion,
@@ -93,6 +96,7 @@ from pharos_gateway.snapshots import Snapshots
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
 from pharos_gateway.tickets import Tickets
+from pharos_gateway.uploads import Uploads
 from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
 from pharos_service.buckets import Bucket
@@ -177,8 +181,8 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         now=utc_now,
         public_status=settings.public_status,
     )
-    queue = Queue(bus)
-    finder = Finder(bus, queue, live)
+    queue, documents_queue = Queue(bus), Queue(bus, DOCS)
+    finder = Finder(bus, queue, documents_queue, live)
     snapshots = Snapshots(finder, live)
     places = Places(bus)
     showing = Showing(live, places)
@@ -189,6 +193,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     submitting = Submitting(
         bus,
         queue,
+        documents_queue,
         finder,
         live,
         places,
@@ -248,6 +253,10 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         allowed_hosts=settings.allowed_hosts,
         callback_of=_callback_of(settings),
     )
+    uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id)
+    document_ingest = DocumentIngest(
+        submitting, uploads, allowed_hosts=settings.web_hosts, callback_of=_callback_of(settings)
+    )
     cors = None
     if settings.cors_origins:
         cors = CORSConfig(
@@ -280,8 +289,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
                 access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling, deleting
             ),
             resources.routes(access, disk, submitting, settings.allowed_hosts),
+            documents.routes(access, disk, bus, finder, document_ingest, uploads),
             search.routes(access, bus, new_id),
-            operations.routes(access, bus, queue, letters, showing, utc_now),
+            operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
         ],
         exception_handlers=HANDLERS,

@@ -27,6 +27,7 @@ import pharos_contracts.search.v1
 import pharos_contracts.watches.v1
 import pharos_contracts.workers.v1
 from pharos_contracts.message import Message
+from pharos_sources.document_kinds import SUPPORTED
 
 VERSION: Final = "0.1.0"
 PATH: Final = "/schema"
@@ -67,6 +68,10 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "status": "completed",
         },
     ),
+    408: (
+        "The body came too slowly",
+        {"detail": "The upload came too slowly and was given up", "code": "upload_too_slow"},
+    ),
     413: (
         "The body is too large",
         {"detail": "The body of the request is larger than 1 MiB", "code": "body_too_large"},
@@ -95,6 +100,38 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
     ),
 }
 
+EMPTY_DOCUMENT: Final = {"detail": "The text is empty", "code": "document_empty"}
+UNSAFE_URL: Final = {"detail": "Invalid URL", "code": "invalid_url", "reason": "the host is not public"}
+UNSUPPORTED_DOCUMENT: Final = {
+    "detail": f"It is a picture; what is read here is {SUPPORTED}.",
+    "code": "document_unsupported",
+}
+TEXT_QUEUED: Final[Mapping[str, Any]] = {
+    "ok": True,
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "queued": True,
+    "type": "text",
+    "tenant": "default",
+    "source": "docs",
+    "deduplicated": False,
+}
+URL_QUEUED: Final = {**TEXT_QUEUED, "type": "url", "source": "web", "url": "https://example.com/docs"}
+FILE_QUEUED: Final = {**TEXT_QUEUED, "type": "file", "source": "uploads", "filename": "document.pdf"}
+DOCUMENT_JOB: Final = {
+    "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "status": "finished",
+    "enqueued_at": "2025-01-15 10:30:00",
+    "started_at": "2025-01-15 10:30:02",
+    "ended_at": "2025-01-15 10:30:15",
+    "result": {
+        "ok": True,
+        "ingested_chunks": 42,
+        "tenant": "default",
+        "source": "docs",
+        "latency_ms": 12500.5,
+        "lang": "en",
+    },
+}
 INVALID_URL: Final = {
     "detail": "Invalid repository URL",
     "code": "invalid_repository_url",
@@ -229,9 +266,10 @@ UNKNOWN_ACTION: Final = {
 QUEUE: Final = {
     "depth": 3,
     "capacity": 10,
+    "documents_capacity": 1000,
     "oldest_age_seconds": 12.5,
     "by_priority": {"urgent": 0, "high": 1, "normal": 2, "low": 0},
-    "by_kind": {"repository": 3},
+    "by_kind": {"repository": 3, "document": 0},
     "by_tenant": {"acme": 1, "default": 2},
 }
 DEAD_LETTER: Final[Mapping[str, Any]] = {
@@ -585,6 +623,7 @@ def config() -> OpenAPIConfig:
             Tag(name="webhooks", description="Repositories that are indexed when somebody pushes to them."),
             Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
+            Tag(name="documents", description="Texts, pages and files to make searchable."),
             Tag(name="search", description="Searching what was indexed."),
             Tag(name="keys", description="Who may do what, and who did."),
             Tag(name="operation", description="For whoever operates it."),

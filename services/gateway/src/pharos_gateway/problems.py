@@ -24,6 +24,7 @@ from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
+from pharos_gateway.document_ingest import EmptyDocument
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
@@ -32,10 +33,20 @@ from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
 from pharos_gateway.scheduling import ScheduleTaken
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
+from pharos_gateway.uploads import (
+    ClientGone,
+    InvalidUpload,
+    TooManyUploads,
+    UploadsFull,
+    UploadTooLarge,
+    UploadTooSlow,
+)
 from pharos_gateway.watching import InvalidWatch, TooManyWatches, WebhooksDisabled
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
+from pharos_sources.document_kinds import UnsupportedDocument
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
+from pharos_sources.web_address import InvalidWebAddress
 
 log = structlog.get_logger()
 
@@ -159,6 +170,24 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
         case InvalidRef():
             return Problem(400, "invalid_ref", "Invalid branch or commit", extra={"reason": error.reason})
+        case InvalidWebAddress():
+            return Problem(400, "invalid_url", "Invalid URL", extra={"reason": error.reason})
+        case EmptyDocument():
+            return Problem(400, "document_empty", str(error))
+        case UnsupportedDocument():
+            return Problem(400, "document_unsupported", str(error))
+        case InvalidUpload():
+            return invalid(error.detail, field=error.field)
+        case ClientGone():
+            return invalid("The body ended before the upload did")
+        case UploadTooLarge():
+            return Problem(413, "upload_too_large", str(error), extra={"max_bytes": error.bytes_max})
+        case UploadTooSlow():
+            return Problem(408, "upload_too_slow", str(error))
+        case UploadsFull():
+            return Problem(507, "uploads_full", str(error), headers={"Retry-After": "60"})
+        case TooManyUploads():
+            return _slow_down("too_many_uploads", str(error), error.retry_seconds)
         case InvalidCallbackUrl():
             return Problem(
                 400, "invalid_callback_url", "Invalid callback URL", extra={"reason": error.reason}

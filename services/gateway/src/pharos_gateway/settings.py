@@ -14,6 +14,7 @@ from pharos_contracts.keys.v1 import Role
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
 
+MiB: Final = 1024 * 1024
 TOKEN_LENGTH_MIN: Final = 32
 SECRET_KEY_LENGTH_MIN: Final = 32
 TTL_SECONDS_MAX: Final = 86_400 * 30
@@ -46,6 +47,21 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "host beside them. Empty: any public https host."
         ),
     ] = ""
+    web_allowed_hosts: Annotated[
+        str,
+        Meta(
+            description="Hosts that web pages may be fetched from, as in PHAROS_GIT_ALLOWED_HOSTS. "
+            "Empty: every public host."
+        ),
+    ] = ""
+    upload_max_bytes: Annotated[
+        int,
+        Meta(
+            description="Bytes that an uploaded file may have; a larger one is answered with 413.",
+            ge=1,
+            le=1_024 * MiB,
+        ),
+    ] = 100 * MiB
     callback_allowed_hosts: Annotated[
         str,
         Meta(
@@ -64,7 +80,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     ] = Secret("")
     tenant_queue_max: Annotated[
         int,
-        Meta(description="Jobs of one tenant that may wait in the queue at once; 0: as many as fit.", ge=0),
+        Meta(
+            description="Repositories of one tenant that may wait at once, and as many documents; 0: as many "
+            "as fit.",
+            ge=0,
+        ),
     ] = 0
     task_ttl_seconds: Annotated[
         int,
@@ -161,6 +181,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             *_anonymous_mistakes(self.anonymous),
             *_hosts_mistakes("PHAROS_GIT_ALLOWED_HOSTS", self.git_allowed_hosts),
             *_hosts_mistakes("PHAROS_CALLBACK_ALLOWED_HOSTS", self.callback_allowed_hosts),
+            *_hosts_mistakes("PHAROS_WEB_ALLOWED_HOSTS", self.web_allowed_hosts),
             *_secret_key_mistakes(self.secret_key),
             *(mistake for proxy in self.trusted_proxies for mistake in _proxy_mistakes(proxy)),
             *(mistake for origin in self.cors_origins for mistake in _origin_mistakes(origin)),
@@ -175,6 +196,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     @property
     def callback_hosts(self) -> AllowedHosts:
         return AllowedHosts.parse(self.callback_allowed_hosts)
+
+    @property
+    def web_hosts(self) -> AllowedHosts:
+        return AllowedHosts.parse(self.web_allowed_hosts)
 
     @property
     def secret_keys(self) -> tuple[str, ...]:

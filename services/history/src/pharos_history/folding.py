@@ -128,6 +128,7 @@ def _job_row(view: View) -> dict[str, Any]:
         "job_id": job.job_id,
         "tenant": job.tenant,
         "project": job.project,
+        "kind": job.kind.value,
         "state": job.state.value,
         "number": job.number,
         "first": view.first,

@@ -2,7 +2,7 @@
 
 Times are microseconds since 1970, places are those of ``facts``, documents are JSON as text: the same in
 both databases, and a NUL in an event cannot break it. The indexes serve the listings: newest first within
-a tenant, a project, a state, and their combinations.
+a tenant, a project, a kind, a state, and their combinations.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ jobs = Table(
     Column("job_id", String, primary_key=True),
     Column("tenant", String, nullable=False),
     Column("project", String, nullable=False),
+    Column("kind", String, nullable=False),
     Column("state", String, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("first", BigInteger, nullable=False),
@@ -27,6 +28,8 @@ jobs = Table(
     Index("jobs_state", "state", "first"),
     Index("jobs_tenant", "tenant", "first"),
     Index("jobs_tenant_state", "tenant", "state", "first"),
+    Index("jobs_kind", "tenant", "kind", "first"),
+    Index("jobs_kind_state", "tenant", "kind", "state", "first"),
     Index("jobs_project", "tenant", "project", "first"),
     Index("jobs_project_state", "tenant", "project", "state", "first"),
     Index("jobs_number", "number", "first"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from itertools import product
 from types import TracebackType
 from typing import Any, Final
 
@@ -292,7 +293,7 @@ def _sequence(connection: Connection) -> int:
 
 
 def _listing(query: ListJobs) -> Select[Any]:
-    """Each state by its own index, then merged: a rare state is found as fast as a common one."""
+    """Each state and kind by its own index, then merged: a rare one is found as fast as a common one."""
     conditions: list[ColumnElement[bool]] = []
     if query.tenant is not None:
         conditions.append(jobs.c.tenant == query.tenant)
@@ -304,11 +305,13 @@ def _listing(query: ListJobs) -> Select[Any]:
     def newest(*more: ColumnElement[bool]) -> Select[Any]:
         return select(jobs).where(*conditions, *more).order_by(jobs.c.first.desc()).limit(query.limit + 1)
 
-    if not query.states:
+    states = [jobs.c.state == state for state in sorted(set(query.states))]
+    kinds = [jobs.c.kind == kind.value for kind in sorted(set(query.kinds))]
+    if not states and not kinds:
         return newest()
     parts = [
-        select(newest(jobs.c.state == state).subquery(f"state_{number}"))
-        for number, state in enumerate(sorted(set(query.states)))
+        select(newest(*each).subquery(f"part_{number}"))
+        for number, each in enumerate(product(*(choice for choice in (kinds, states) if choice)))
     ]
     merged = union_all(*parts).subquery("merged")
     return select(merged).order_by(merged.c.first.desc()).limit(query.limit + 1)

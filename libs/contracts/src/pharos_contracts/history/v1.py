@@ -6,17 +6,21 @@ from datetime import datetime
 
 import msgspec
 
-from pharos_contracts.jobs.v1 import Job
+from pharos_contracts.jobs.v1 import Job, JobKind
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 
 
 class ListJobs(Message, frozen=True, kw_only=True, tag="history.query.v1.list"):
-    """The jobs of a tenant, newest first. ``before`` is the ``cursor`` of the page before; None begins."""
+    """The jobs of a tenant, newest first. ``before`` is the ``cursor`` of the page before; None begins.
+
+    ``states`` and ``kinds`` are those that are wanted; empty is every one.
+    """
 
     tenant: str | None
     project: str | None = None
     states: tuple[str, ...] = ()
+    kinds: tuple[JobKind, ...] = ()
     limit: int = 10
     before: int | None = None
 
