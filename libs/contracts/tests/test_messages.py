@@ -144,7 +144,11 @@ def test_a_job_is_about_a_repository_or_a_document(changes: dict[str, object]) -
 
 
 def test_a_document_is_at_an_address_or_in_the_object_store() -> None:
+    nowhere = DocumentSource(label="web", identity="x")
     with pytest.raises(ValueError, match="object store"):
-        DocumentSource(label="web", identity="x")
+        msgspec.structs.replace(DOCUMENT_COMMAND, document=nowhere)
+    deletion = msgspec.structs.replace(DOCUMENT_COMMAND, document=nowhere, kind=JobKind.DELETE)
+    with pytest.raises(ValueError, match="object store"):
+        msgspec.structs.replace(deletion, document=DOCUMENT)
     with pytest.raises(ValueError, match="object store"):
         msgspec.structs.replace(DOCUMENT, url="https://example.com/guide.pdf")

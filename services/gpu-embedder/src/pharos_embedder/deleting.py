@@ -150,19 +150,23 @@ class Deleting:
                 return Dropped(chunks, dropped.left)
 
     def _forget(self, chunks: Sequence[Payload]) -> None:
-        """Remove their vectors from the cache of this machine. Others of the tenant are encoded again."""
         if self._cache is not None:
-            self._cache.remove(
-                [
-                    vector_key(
-                        tenant=chunk.dataset.tenant,
-                        content=chunk.content_hash,
-                        chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
-                        encoder=self._encoder,
-                    )
-                    for chunk in chunks
-                ]
+            forget(self._cache, self._encoder, chunks)
+
+
+def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
+    """Remove their vectors from the cache of this machine. Others of the tenant are encoded again."""
+    cache.remove(
+        [
+            vector_key(
+                tenant=chunk.dataset.tenant,
+                content=chunk.content_hash,
+                chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
+                encoder=encoder,
             )
+            for chunk in chunks
+        ]
+    )
 
 
 def _names(key: DatasetKey) -> tuple[str, str, str]:
