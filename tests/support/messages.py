@@ -35,7 +35,7 @@ from pharos_contracts.control.v1 import (
     StoreContents,
     StoredGeneration,
 )
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, IndexStage, WriteLock
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
@@ -278,6 +278,7 @@ def examples() -> list[Message]:
             chunker="1",
             published_at=AT,
         ),
+        WriteLock(holder="instance-1:0"),
         Search(tenant="default", query="How does the Context class work?", project="default", k=5),
         SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
         ListJobs(tenant="default"),

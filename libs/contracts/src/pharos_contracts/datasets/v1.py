@@ -38,3 +38,9 @@ class Dataset(Message, frozen=True, kw_only=True, tag="datasets.view.v1.dataset"
     encoder: str
     chunker: str
     published_at: datetime
+
+
+class WriteLock(Message, frozen=True, kw_only=True, tag="datasets.view.v1.write_lock"):
+    """The bucket ``locks``, by dataset: ``holder`` writes to it, until this expires."""
+
+    holder: str
