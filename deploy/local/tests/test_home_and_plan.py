@@ -91,6 +91,21 @@ def test_the_times_to_stop_are_within_the_promise() -> None:
     assert programs.STOP_ORDER[0] == programs.GATEWAY and programs.STOP_ORDER[-1] == programs.BUS
 
 
+def test_a_worker_beside_the_first_has_a_name_of_its_own_and_stops_with_it(home: Home) -> None:
+    settings = load(LocalSettings, {"PHAROS_WORKERS": "3"})
+    workers = [each for each in plan(home, PHAROS_WORKERS="3").services if "worker" in each.command]
+    assert [each.name for each in workers] == ["worker-2", "worker-3"]
+    assert [each.environ["PHAROS_WORKER_NAME"] for each in workers] == ["worker-2", "worker-3"]
+    assert (programs.EMBEDDER, "worker-2", "worker-3") in programs.stop_steps(settings)
+    alone = load(LocalSettings, {})
+    assert [name for step in programs.stop_steps(alone) for name in step] == list(programs.STOP_ORDER)
+
+
+def test_workers_without_a_slot_are_refused() -> None:
+    with pytest.raises(InvalidSettings, match="PHAROS_WORKER_SLOTS is 0"):
+        load(LocalSettings, {"PHAROS_WORKERS": "2", "PHAROS_WORKER_SLOTS": "0"})
+
+
 def test_the_configuration_of_the_bus_is_as_designed(tmp_path: Path) -> None:
     text = nats_server.configuration(store=tmp_path / 'a "b"', port=4999, password="p", operator_password="o")
     for line in ('listen: "127.0.0.1:4999"', "sync_interval: always", "max_file_store: 16GB", 'a \\"b\\"'):
