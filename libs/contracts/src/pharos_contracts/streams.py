@@ -54,6 +54,7 @@ KV_LIMITS: Final = "limits"
 KV_SCHEDULES: Final = "schedules"
 KV_WATCHES: Final = "watches"
 OBJ_UPLOADS: Final = "uploads"
+OBJ_ARCHIVES: Final = "archives"
 OBJ_MANIFESTS: Final = "manifests"
 KV_LOCKS: Final = "locks"
 
@@ -387,14 +388,16 @@ def declare(limits: BusLimits) -> Bus:
             "Connections to sources, secrets encrypted.",
             writers="gateway",
             readers="gateway, workers",
-            max_bytes=16 * MiB,
+            max_bytes=128 * MiB,
+            message_ttl=True,  # of the tombstones of deleted connections
         ),
         _bucket(
             KV_DATASETS,
             "The live generation of each dataset.",
-            writers="workers",
-            readers="search, workers",
+            writers="workers, search (deletes)",
+            readers="search, workers, gateway",
             max_bytes=64 * MiB,
+            message_ttl=True,  # of what stands in the place of deleted datasets
         ),
         _bucket(
             KV_IDEMPOTENCY,
@@ -459,6 +462,16 @@ def declare(limits: BusLimits) -> Bus:
             discard=Discard.NEW,
             max_bytes=2 * GiB,
             max_age_seconds=DAY_SECONDS * 2,
+            rollup=True,
+        ),
+        Stream(
+            name=f"OBJ_{OBJ_ARCHIVES}",
+            about="Uploaded archives; each lives as long as its connection.",
+            writers="gateway",
+            readers="gateway, workers",
+            subjects=(f"$O.{OBJ_ARCHIVES}.C.>", f"$O.{OBJ_ARCHIVES}.M.>"),
+            discard=Discard.NEW,
+            max_bytes=4 * GiB,
             rollup=True,
         ),
     )

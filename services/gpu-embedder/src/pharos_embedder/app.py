@@ -20,19 +20,20 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from pharos_contracts.control.v1 import DescribeStore
 from pharos_contracts.identity import as_token
+from pharos_contracts.message import Message
 from pharos_contracts.rpc import SEARCH, STORE
-from pharos_contracts.search.v1 import Search
+from pharos_contracts.search.v1 import Search, SearchBatch
 from pharos_contracts.streams import WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
-from pharos_embedder.answering import Answers, describe
+from pharos_embedder.answering import Answers, StoreQuestion, answer_store
 from pharos_embedder.asked_store import asked_store
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.control import Control
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.document_work import DocumentConfig, DocumentTools, DocumentWork
@@ -50,6 +51,7 @@ from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.store_owner import StoreOwner
+from pharos_embedder.structure_answers import Question, StructureAnswers
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
@@ -115,11 +117,22 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
         opened.callback(store.close)
         waiting_for.append("the bus")
         bus = Bus(await broker.connect())
-        answer(broker, STORE, DescribeStore, partial(describe, store), workers=1)
     catalogue = Catalogue(bus)
+    takes_items = role in ("all", "worker") and settings.worker_slots > 0
+    cache = _cache(settings, opened) if takes_items else None
+    if owner is not None or settings.uses_server:
+        deleting = Deleting(bus, store, catalogue, cache, encoder=encoder.version, now=utc_now)
+        answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
-        engine = SearchEngine(store, encoder.encode_query)
-        answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+        engine = SearchEngine(store, encoder.encode_queries)
+        searches, structure = Answers(engine, catalogue, allowed_hosts), StructureAnswers(engine, catalogue)
+
+        async def respond(question: Search | SearchBatch | Question) -> Message:
+            if isinstance(question, Search | SearchBatch):
+                return await searches.answer(question)
+            return await structure.answer(question)
+
+        answer(broker, SEARCH, Search | SearchBatch | Question, respond, workers=4)
 
     async def watch_readiness() -> None:
         while True:
@@ -133,7 +146,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
             tasks.start_soon(watch_readiness)
             if owner is not None:
                 tasks.start_soon(owner.serve, bus)
-            if role in ("all", "worker") and settings.worker_slots > 0:
+            if cache is not None:
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -143,7 +156,6 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 )
                 view = _view(settings, choice, encoder)
                 presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(choice.device)))
-                cache = _cache(settings, opened)
                 workspaces = _workspaces(settings, role, view.name, opened)
                 works = _works(settings, workspaces, allowed_hosts, publisher, store, encoder, cache, opened)
                 documents = _document_config(settings, workspaces)
@@ -157,10 +169,12 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 async with DocumentFetcher(
                     documents.allowed_hosts, limits=FetchingLimits(bytes_max=documents.limits.bytes_max)
                 ) as fetcher:
+                    pool = opened.enter_context(DocumentPool(DOCUMENT_SLOTS))
+                    tasks.start_soon(partial(anyio.to_thread.run_sync, pool.warm, abandon_on_cancel=True))
                     document_tools = DocumentTools(
                         bus=bus,
                         fetcher=fetcher,
-                        pool=opened.enter_context(DocumentPool(DOCUMENT_SLOTS)),
+                        pool=pool,
                         store=store,
                         encoder=encoder,
                         cache=cache,
