@@ -394,9 +394,10 @@ def declare(limits: BusLimits) -> Bus:
         _bucket(
             KV_DATASETS,
             "The live generation of each dataset.",
-            writers="workers",
-            readers="search, workers",
+            writers="workers, search (deletes)",
+            readers="search, workers, gateway",
             max_bytes=64 * MiB,
+            message_ttl=True,  # of what stands in the place of deleted datasets
         ),
         _bucket(
             KV_IDEMPOTENCY,

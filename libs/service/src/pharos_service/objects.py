@@ -62,6 +62,17 @@ class _Info(msgspec.Struct):
     deleted: bool = False
 
 
+async def read(bus: Bus, store: str, name: str, *, bytes_max: int) -> bytes:
+    """The object *name*, for what is small enough to hold. ObjectDamaged where it is larger than that.
+
+    Otherwise as ``download``.
+    """
+    info = await _described(bus, store, name)
+    if info.size > bytes_max:
+        raise ObjectDamaged
+    return b"".join([piece async for piece in _content(bus, store, info)])
+
+
 async def size_of(bus: Bus, store: str, name: str) -> int:
     """How many bytes the object *name* has. ObjectGone, and the errors of the bus."""
     return (await _described(bus, store, name)).size
@@ -72,21 +83,36 @@ async def download(bus: Bus, store: str, name: str, into: Path) -> int:
 
     Raises ObjectGone, ObjectDamaged, OSError and the errors of the bus; the file is the caller's to remove.
     """
-    stream = _stream(store)
     info = await _described(bus, store, name)
-    digest, size, sequence = hashlib.sha256(), 0, 1
     async with await anyio.open_file(into, "xb") as file:
-        while size < info.size:
-            piece = await bus.first(stream, _pieces(store, info.nuid), sequence)
-            if piece is None:
-                raise ObjectGone
-            await file.write(piece.data)
-            digest.update(piece.data)
-            size += len(piece.data)
-            sequence = piece.sequence + 1
+        async for piece in _content(bus, store, info):
+            await file.write(piece)
+    return info.size
+
+
+async def _described(bus: Bus, store: str, name: str) -> _Info:
+    described = await bus.last(_stream(store), _description(store, name))
+    if described is None or not described.data:
+        raise ObjectGone
+    info = msgspec.json.decode(described.data, type=_Info)
+    if info.deleted:
+        raise ObjectGone
+    return info
+
+
+async def _content(bus: Bus, store: str, info: _Info) -> AsyncIterator[bytes]:
+    """All of an object, checked at its end."""
+    digest, size, sequence = hashlib.sha256(), 0, 1
+    while size < info.size:
+        piece = await bus.first(_stream(store), _pieces(store, info.nuid), sequence)
+        if piece is None:
+            raise ObjectGone
+        yield piece.data
+        digest.update(piece.data)
+        size += len(piece.data)
+        sequence = piece.sequence + 1
     if info.digest.partition("=")[2] != urlsafe_b64encode(digest.digest()).decode():
         raise ObjectDamaged
-    return size
 
 
 async def upload(
@@ -206,17 +232,6 @@ async def _subjects(bus: Bus, stream: str, pattern: str) -> Collection[str]:
     info = await bus.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern})
     found: dict[str, int] = info["state"].get("subjects") or {}
     return found
-
-
-async def _described(bus: Bus, store: str, name: str) -> _Info:
-    """The description of the object *name*. ObjectGone."""
-    found = await bus.last(_stream(store), _description(store, name))
-    if found is None or not found.data:
-        raise ObjectGone
-    info = msgspec.json.decode(found.data, type=_Info)
-    if info.deleted:
-        raise ObjectGone
-    return info
 
 
 def _stored_at(message: Stored) -> datetime:

@@ -23,6 +23,7 @@ from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
+from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
 from pharos_gateway.document_ingest import EmptyDocument
 from pharos_gateway.github import UnreadableDelivery
@@ -261,6 +262,15 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 "No scheduler has answered yet; the command is stored and will be carried out",
                 headers={"Retry-After": "5"},
             )
+        case StoreUnavailable():
+            return unavailable("Index", str(error))
+        case DeletionUnfinished():
+            return Problem(
+                503,
+                "deletion_unfinished",
+                "It is being deleted, and nobody finds it any more; ask again to have the rest deleted",
+                headers={"Retry-After": "1"},
+            )
         case QuestionRefused():
             refusal = error.refusal
             # Only what the client can do something about keeps its status; the rest is ours.
@@ -300,6 +310,8 @@ def _validation(error: ValidationException) -> Problem:
     first = found[0] if found and isinstance(found[0], dict) else {}
     message = str(first.get("message", "")).strip().rstrip(".")
     field = str(first.get("key", "")) or None
+    if field == "data" and message == repr("data"):  # how Litestar says that there was none
+        return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
     where = f"'{field}': " if field is not None and field != "data" else ""

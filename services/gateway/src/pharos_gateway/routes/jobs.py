@@ -6,10 +6,11 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Router, get, post
-from litestar.params import FromPath, QueryParameter
+from litestar import Request, Router, delete, get, post
+from litestar.params import FromPath, JSONBody, QueryParameter
+from msgspec import Meta
 
-from pharos_contracts.identity import InvalidName, token
+from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_gateway import history, openapi, statuses
@@ -17,16 +18,20 @@ from pharos_gateway.access import Access
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.controlling import Controlling, parse_action
 from pharos_gateway.datasets import DatasetList, Datasets
+from pharos_gateway.deleting import Deleted, Deleting, Wanted
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
 from pharos_gateway.job_view import JobList, JobView
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.routes.deletions import delete_wanted
+from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.showing import Showing
 from pharos_gateway.snapshots import Snapshots
 from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/api/v1"
+_STATE: Final = "|".join(JobState)
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +56,13 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
+class DeleteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dataset."""
+
+    dataset: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)]
+    project: Annotated[str, Meta(max_length=64)] = PROJECT_DEFAULT
+
+
 class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
     """The live ones, by name."""
 
@@ -66,6 +78,7 @@ def routes(
     controlling: Controlling,
     snapshots: Snapshots,
     datasets: Datasets,
+    deleting: Deleting,
 ) -> Router:
     """The routes of this family."""
     common: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
@@ -84,12 +97,15 @@ def routes(
     async def list_jobs(
         request: Request[Any, Any, Any],
         named: Annotated[
-            str | None, QueryParameter(name="state", description="States, separated by commas.")
+            str | None,
+            QueryParameter(
+                name="state",
+                schema_extra={"pattern": f"^({_STATE})(,({_STATE}))*$"},
+                description="States, separated by commas.",
+            ),
         ] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
-        cursor: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        cursor: openapi.Cursor = None,
     ) -> JobList:
         sight = caller_of(request).sight
         states = _states(named)
@@ -206,7 +222,10 @@ def routes(
     )
     async def list_datasets(
         request: Request[Any, Any, Any],
-        project: Annotated[str | None, QueryParameter(description="Only those of this project.")] = None,
+        project: Annotated[
+            str | None,
+            QueryParameter(schema_extra=openapi.NAME, description="Only those of this project."),
+        ] = None,
     ) -> DatasetList:
         try:
             named = None if project is None else token(project)
@@ -218,15 +237,38 @@ def routes(
         except (BusError, Unreachable) as error:
             raise unavailable("Datasets", str(error)) from error
 
+    @delete(
+        "/datasets",
+        status_code=200,
+        guards=[access.editor],
+        security=list(openapi.SECURITY),
+        summary="Delete a dataset",
+        description="Jobs that would write it again are cancelled first, those too of its repository that "
+        "named no branch. A deletion that failed half-way is finished by asking again.",
+        responses={
+            200: openapi.success(Deleted, openapi.DELETED, "It is gone"),
+            **openapi.errors(400, 401, 403, 404, 503),
+        },
+    )
+    async def delete_dataset(request: Request[Any, Any, Any], data: JSONBody[DeleteRequest]) -> Deleted:
+        try:
+            project = token(data.project)
+        except InvalidName as error:
+            raise invalid(str(error), field="project") from error
+        wanted = Wanted(tenant=caller_of(request).tenant, project=project, dataset=data.dataset)
+        return await delete_wanted(request, bus, deleting, wanted)
+
     return Router(
-        PATH, route_handlers=[list_jobs, one_job, control_job, list_workers, list_datasets], tags=["jobs"]
+        PATH,
+        route_handlers=[list_jobs, one_job, control_job, list_workers, list_datasets, delete_dataset],
+        tags=["jobs"],
     )
 
 
 def _states(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in frozenset(JobState):
             raise invalid(
