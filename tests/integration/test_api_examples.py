@@ -559,6 +559,18 @@ CASES = (
         },
     ),
     Case(send="GET /ops/jobs/abc-123-def", headers=ADMIN_KEY, status=404, answer=NO_JOB),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "text", "text": "Large document content...", "source": "native"},
+        status=202,
+        answer={"job_id": uuid(), "kind": "text", "state": "queued", "dataset": "documents/native"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "file"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "wrong_route"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",

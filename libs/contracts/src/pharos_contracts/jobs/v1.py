@@ -69,7 +69,9 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     ``<label>/<filename>`` of a file, and of a text ``<label>/text-`` and the fingerprint of the
     Idempotency-Key that it came with, or else of itself. A page is fetched from ``url``, which is as it was
     written; anything else lies in ``uploads`` as ``object_name``, ``size`` bytes with the hexadecimal
-    ``sha256``. ``media_type`` is what its sender called it, and may be empty.
+    ``sha256``. ``media_type`` is what its sender called it, and may be empty. ``link`` is an address that is
+    shown and not fetched: that of a resource, whose identity is ``<label>/`` and a fingerprint of its user
+    and its link, or else of what is in it.
     """
 
     label: str
@@ -78,6 +80,7 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     filename: str | None = None
     media_type: str = ""
     title: str = ""
+    link: str | None = None
     object_name: str | None = None
     size: int | None = None
     sha256: str | None = None
