@@ -124,7 +124,7 @@ class DocumentWork(PublishedWork):
             source.identity,
             origin,
             title=source.title,
-            url=source.link or source.url or "",  # not where it led: a redirect may carry a secret
+            url=source.url or source.link or "",  # not where it led: a redirect may carry a secret
             filename=source.filename or obtained.name,
         )
         held.report(Stage.STORE, 0, len(found))
