@@ -110,6 +110,7 @@ from pharos_gateway.tickets import Tickets
 from pharos_gateway.uploads import Uploads
 from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
+from pharos_gateway.wire import HttpConnection, SocketConnection
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
 from pharos_sources.connections import Installation
@@ -439,8 +440,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             build(settings, parts),
             host=settings.host,
             port=settings.port,
-            http="httptools",
-            ws="websockets-sansio",
+            http=HttpConnection,
+            ws=SocketConnection,
             ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
             ws_per_message_deflate=False,
             lifespan="off",
