@@ -7,6 +7,7 @@ from typing import Final
 import msgspec
 
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
+from pharos_contracts.resources.v1 import Resource
 
 # What belongs to the user who asked for it; every other job is the tenant's.
 OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE, JobKind.DELETE})
@@ -49,6 +50,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
             and self.project(job.project)
             and (self.kinds is None or job.kind in self.kinds)
             and (self.user is None or job.kind not in OF_A_USER or job.submitted_by == self.user)
+        )
+
+    def resource(self, resource: Resource) -> bool:
+        return (
+            self.tenant in (None, resource.tenant)
+            and self.project(resource.project)
+            and self.user in (None, resource.user)
         )
 
     def maybe_job(self, job: Job | None) -> bool:
