@@ -687,6 +687,18 @@ CASES = (
         status=404,
         answer={"detail": "There is no such repository", "code": "not_found"},
     ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "text", "text": "Large document content...", "source": "native"},
+        status=202,
+        answer={"job_id": uuid(), "kind": "text", "state": "queued", "dataset": "documents/native"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "file"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "wrong_route"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
