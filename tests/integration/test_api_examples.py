@@ -890,7 +890,6 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     world = World()
     broker = NatsBroker(nats_url)
     answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
-    answer(broker, rpc.SEARCH, Search, world.search)
     answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
     answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)
