@@ -65,6 +65,7 @@ def test_the_client_of_projects_indexes_watches_and_searches(git: GitServer, ins
     assert "Progress: completed 100" in said
     assert "History: harbour/polyglot (main) completed" in said
     assert ANSWERS[question][0] in said
+    assert "Deleted: atlas-core " in said
 
 
 @pytest.mark.parametrize("command", [python("ingestion"), shell("ingestion.sh")], ids=["python", "shell"])

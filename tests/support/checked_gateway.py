@@ -13,7 +13,17 @@ from typing import Any, Final
 from faststream.nats import NatsBroker
 
 from pharos_contracts import rpc
-from pharos_contracts.search.v1 import Search, SearchAnswer
+from pharos_contracts.graphs.v1 import (
+    FindRelated,
+    GraphPage,
+    Indexed,
+    MapPage,
+    ReadGraph,
+    ReadMap,
+    RelatedFiles,
+)
+from pharos_contracts.message import Message
+from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer
 from pharos_contracts.streams import KV_WORKERS
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
@@ -38,7 +48,7 @@ async def checked(bus: Bus, nats_url: str, home: Path, **others: Any) -> AsyncIt
     Something happens all the time, so that an event stream soon has something to say.
     """
     broker = NatsBroker(nats_url)
-    answer(broker, rpc.SEARCH, Search, _search)
+    answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, _search)
     chosen = settings(
         nats_url,
         home=str(home),
@@ -71,8 +81,33 @@ async def checked(bus: Bus, nats_url: str, home: Path, **others: Any) -> AsyncIt
         await broker.stop()
 
 
-async def _search(question: Search) -> SearchAnswer:
-    return SearchAnswer(results=(), metadata={"mode": question.mode}, latency_ms=1.0)
+async def _search(question: Search | SearchBatch | ReadGraph | ReadMap | FindRelated) -> Message:
+    """Nothing is found; every repository is known and empty."""
+    indexed = Indexed(
+        tenant="default",
+        project="default",
+        dataset="d",
+        repository="git.test/o/r",
+        branch="main",
+        commit="c" * 40,
+        generation=1,
+    )
+    match question:
+        case Search():
+            return SearchAnswer(results=(), metadata={"mode": question.mode}, latency_ms=1.0)
+        case SearchBatch():
+            nothing = SearchAnswer(results=(), metadata={}, latency_ms=1.0)
+            return SearchBatchAnswer(answers=(nothing,) * len(question.queries), latency_ms=1.0)
+        case ReadGraph():
+            return GraphPage(
+                indexed=indexed, files=(), files_total=0, edges_total=0, edges_dropped=0, after=None
+            )
+        case ReadMap():
+            return MapPage(indexed=indexed, files=(), files_total=0, after=None)
+        case FindRelated():
+            return RelatedFiles(
+                indexed=indexed, path=question.path or "a.py", symbol=question.symbol, files=()
+            )
 
 
 async def _happen(bus: Bus) -> None:

@@ -9,13 +9,17 @@ import sys
 from datetime import UTC, datetime
 from pathlib import Path
 
+from msgspec.structs import replace
+
 from pharos_contracts.audit.v1 import Audited
+from pharos_contracts.batches.v1 import BatchFile, BatchPart, BatchSource, Manifest, PartTally, Tally
 from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import (
     Action,
     AskPlace,
     ControlJob,
     Controlled,
+    CreateBatch,
     DeadLetter,
     DeadLetterKind,
     DeleteSchedule,
@@ -31,10 +35,54 @@ from pharos_contracts.control.v1 import (
     StoreContents,
     StoredGeneration,
 )
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
-from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
+from pharos_contracts.datasets.v1 import (
+    Dataset,
+    DatasetDeleted,
+    DeleteDataset,
+    DeletedDataset,
+    FindDatasets,
+    FoundDatasets,
+    IndexStage,
+    WriteLock,
+)
+from pharos_contracts.graphs.v1 import (
+    Direction,
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+    Tie,
+)
+from pharos_contracts.history.v1 import (
+    BatchPage,
+    BatchSummary,
+    FindJob,
+    ItemPage,
+    ItemView,
+    JobLog,
+    JobPage,
+    JobView,
+    ListBatches,
+    ListItems,
+    ListJobs,
+    LogEntry,
+    MeasureSources,
+    ReadLog,
+    SourceRates,
+    SourceSummary,
+    SummarizeBatches,
+)
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
+    NO_NUMBER,
     ActiveJob,
     DocumentSource,
     IndexResult,
@@ -47,6 +95,7 @@ from pharos_contracts.jobs.v1 import (
     ItemSkipped,
     ItemStarted,
     Job,
+    JobAdvanced,
     JobKind,
     JobResumed,
     Notice,
@@ -56,6 +105,7 @@ from pharos_contracts.jobs.v1 import (
     Stage,
     SubmitJob,
     WorkItem,
+    job_of,
 )
 from pharos_contracts.keys.v1 import Key, Role
 from pharos_contracts.lifecycle import JobState
@@ -63,7 +113,15 @@ from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.message import Message, encode, tag_of
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
@@ -104,6 +162,25 @@ DOCUMENT_COMMAND = SubmitJob(
     submitted_by="admin",
     ttl_seconds=86400,
 )
+BATCH = BatchSource(
+    name="Research Papers Batch",
+    manifest=JOB_ID,
+    parts=(BatchPart(connection_id="gdrive_conn_1", source_type=SourceType.GOOGLE_DRIVE, files=2),),
+)
+BATCH_COMMAND = SubmitJob(
+    job_id=JOB_ID,
+    tenant="default",
+    key=KEY,
+    kind=JobKind.BATCH,
+    batch=BATCH,
+    project="default",
+    submitted_at=AT,
+    submitted_by="user123",
+    ttl_seconds=604_800,
+)
+FILE = BatchFile(
+    part=0, file_id="1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms", name="paper.pdf", size=2_048_576
+)
 RESULT = IndexResult(
     dataset="github.com/user/repo1@main",
     generation=1768473000,
@@ -142,6 +219,11 @@ def job(state: JobState = JobState.QUEUED) -> Job:
     )
 
 
+def batch(state: JobState = JobState.RUNNING) -> Job:
+    tally = Tally(parts=(PartTally(completed=1),))
+    return replace(job_of(BATCH_COMMAND, NO_NUMBER), state=state, tally=tally)
+
+
 def _of_item(kind: type[Message], **facts: object) -> Message:
     common = {
         "event_id": "e-1",
@@ -175,6 +257,16 @@ def examples() -> list[Message]:
         reasons=("#1 by meaning (its best chunk)",),
         highlights=("f",),
     )
+    indexed = Indexed(
+        tenant="default",
+        project="default",
+        dataset=RESULT.dataset,
+        repository=SOURCE.identity,
+        branch="main",
+        commit=RESULT.commit,
+        generation=RESULT.generation,
+    )
+    edge = GraphEdge(target="src/b.py", kind=EdgeKind.IMPORTS, weight=0.5)
     view = JobView(job=job(), sequence=7, changed_at=AT)
     schedule = Schedule(
         schedule_id="nightly",
@@ -195,6 +287,7 @@ def examples() -> list[Message]:
         WorkItem(job=job(), item_id="0", attempt=1, dispatch=1),
         *(kind(event_id="e-1", at=AT, job=job(state)) for state, kind in EVENT_OF_STATE.items()),
         JobResumed(event_id="e-1", at=AT, job=job()),
+        JobAdvanced(event_id="e-1", at=AT, job=batch()),
         _of_item(ItemStarted),
         _of_item(ItemLexicalReady, dataset=RESULT.dataset, files=342, chunks=2210),
         _of_item(ItemCommitting, result=RESULT),
@@ -246,14 +339,109 @@ def examples() -> list[Message]:
             chunker="1",
             published_at=AT,
         ),
+        DeletedDataset(
+            tenant="default",
+            project="default",
+            dataset=RESULT.dataset,
+            generation=RESULT.generation + 1,
+            deleted_at=AT,
+        ),
+        FindDatasets(tenant="default", project="default", repository=SOURCE.identity),
+        FoundDatasets(datasets=(RESULT.dataset,)),
+        DeleteDataset(tenant="default", project="default", dataset=RESULT.dataset),
+        DatasetDeleted(generation=RESULT.generation + 1, vectors=2210, left=False),
+        WriteLock(holder="instance-1:0"),
         Search(tenant="default", query="How does the Context class work?", project="default", k=5),
         SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
+        SearchBatch(queries=(Search(tenant="default", query="sign"), Search(tenant="default", query="?"))),
+        SearchBatchAnswer(
+            answers=(
+                SearchAnswer(results=(), metadata={"datasets_searched": 1}, latency_ms=4.5),
+                Refused(code="invalid_query", detail="the query is empty", status=400),
+            ),
+            latency_ms=20.5,
+        ),
+        ReadGraph(repository_id="0" * 32, tenant="default", path_prefix="src", kind=EdgeKind.IMPORTS),
+        GraphPage(
+            indexed=indexed,
+            files=(
+                GraphFile(
+                    path="src/a.py", language="python", lines=12, edges_in=0, edges_out=2, edges=(edge,)
+                ),
+            ),
+            files_total=2,
+            edges_total=1,
+            edges_dropped=0,
+            after="src/a.py",
+        ),
+        ReadMap(repository_id="0" * 32, tenant=None, branch="main", after="src/a.py"),
+        MapPage(
+            indexed=indexed,
+            files=(MappedFile(path="src/b.py", language="python", lines=3, x=-1.0, y=0.25),),
+            files_total=2,
+            after=None,
+        ),
+        FindRelated(repository_id="0" * 32, tenant="default", projects=("p",), path="src/a.py", symbol="f"),
+        RelatedFiles(
+            indexed=indexed,
+            path="src/a.py",
+            symbol="f",
+            files=(
+                RelatedFile(
+                    path="src/b.py",
+                    language="python",
+                    lines=3,
+                    score=1.0,
+                    structural=0.8,
+                    mentions=4.2,
+                    ties=(Tie(kind=EdgeKind.IMPORTS, direction=Direction.OUT, weight=0.5),),
+                    reasons=("is imported by src/a.py", "mentions f"),
+                ),
+            ),
+        ),
         ListJobs(tenant="default"),
         FindJob(tenant="default", number=3),
         ReadLog(tenant="default", job_id=JOB_ID),
+        ListBatches(tenant="default", owner="user123", states=("running", "completed")),
+        BatchPage(
+            jobs=(JobView(job=job_of(BATCH_COMMAND, NO_NUMBER), sequence=7, changed_at=AT),),
+            total=1,
+            sequence=7,
+        ),
+        ListItems(tenant="default", job_id=JOB_ID, first=100),
+        ItemPage(
+            items=(
+                ItemView(
+                    item_id="100",
+                    state=JobState.COMPLETED,
+                    attempt=2,
+                    dispatch=2,
+                    worker="w1",
+                    changed_at=AT,
+                    started_at=AT,
+                    tried=1,
+                    chunks=12,
+                    seconds=1.5,
+                    sequence=7,
+                ),
+            ),
+            next=101,
+            sequence=7,
+        ),
+        SummarizeBatches(tenant="default", owner="user123", projects=("default",)),
+        BatchSummary(
+            by_state={"completed": 10},
+            by_priority={"normal": 9, "urgent": 1},
+            by_source={"local_zip": SourceSummary(completed=43, failed=2)},
+            seconds_per_file=45.0,
+        ),
+        MeasureSources(tenant="default"),
+        SourceRates(seconds_per_file={"local_zip": 1.25}),
         JobLog(entries=(LogEntry(sequence=7, event="jobs.event.v1.queued", at=AT, text="queued"),), cursor=7),
         JobPage(jobs=(view,), cursor=3, sequence=7),
         ControlJob(**asked, job_id=JOB_ID, action=Action.CANCEL),
+        CreateBatch(**asked, job=BATCH_COMMAND),
+        Manifest(job_id=JOB_ID, tenant="default", files=(FILE,)),
         ReplayDeadLetter(**asked, letter_id=JOB_ID),
         PurgeDeadLetter(**asked, letter_id="WORK-17"),
         PutSchedule(**asked, schedule=schedule),
@@ -332,6 +520,8 @@ def examples() -> list[Message]:
             name="Papers",
             config={"root": "0ABC"},
             sealed="gAAAAA",
+            secrets=("service_account",),
+            project="atlas",
             created_at=AT,
         ),
         Allowance(tokens=41.5, at=AT),

@@ -22,13 +22,13 @@ from pharos_contracts.lifecycle import (
 # The same table drawn by hand, as a grid: rows are states, columns signals, "." is refused.
 GRID = """
            enqueue start      commit     complete  back_off fail   skip    expire  pause  resume cancel    retry
-pending    queued  .          .          .         .        .      .       .       .      .      cancelled .
+pending    queued  .          .          .         .        .      .       skipped .      .      cancelled .
 queued     .       running    .          .         .        failed .       skipped paused .      cancelled .
 running    .       running    committing completed retrying failed skipped .       paused .      cancelled .
 paused     .       .          .          .         .        .      .       .       .      queued cancelled .
 retrying   .       .          .          .         .        failed .       .       .      .      cancelled queued
 committing .       committing .          completed .        failed .       .       .      .      .         .
-completed  .       .          .          .         .        .      .       .       .      .      .         .
+completed  .       .          .          .         .        .      .       .       .      .      .         retrying
 failed     .       .          .          .         .        .      .       .       .      .      .         retrying
 cancelled  .       .          .          .         .        .      .       .       .      .      .         retrying
 skipped    .       .          .          .         .        .      .       .       .      .      .         .
@@ -50,6 +50,17 @@ def test_a_signal_moves_the_job_or_is_refused(state: JobState, signal: Signal) -
     expected = _drawn().get((state, signal))
     if expected is None:
         with pytest.raises(IllegalTransition, match=f"Cannot {signal} a {state} job"):
+            advance(state, signal, batch=True)
+    else:
+        assert advance(state, signal, batch=True) == expected
+
+
+@pytest.mark.parametrize(("state", "signal"), list(product(JobState, Signal)))
+def test_only_a_batch_is_ever_pending_or_tried_again_when_it_is_done(state: JobState, signal: Signal) -> None:
+    is_of_batches = state is JobState.PENDING or (state, signal) == (JobState.COMPLETED, Signal.RETRY)
+    expected = None if is_of_batches else _drawn().get((state, signal))
+    if expected is None:
+        with pytest.raises(IllegalTransition):
             advance(state, signal)
     else:
         assert advance(state, signal) == expected
@@ -84,7 +95,7 @@ def test_publishing_cannot_be_cancelled() -> None:
 
 
 def test_every_state_that_a_job_can_enter_has_its_event() -> None:
-    assert set(EVENT_OF_STATE) == set(TRANSITIONS.values()) | {JobState.QUEUED}
+    assert set(EVENT_OF_STATE) == set(TRANSITIONS.values()) | {JobState.QUEUED, JobState.PENDING}
 
 
 def test_the_picture_shows_every_row() -> None:

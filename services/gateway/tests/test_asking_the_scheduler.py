@@ -35,8 +35,10 @@ def test_a_refusal_that_names_none_has_none() -> None:
     assert state_in("This is not possible now") is None
 
 
-def test_an_action_is_one_of_four_words() -> None:
-    assert [parse_action(action) for action in ("pause", "resume", "cancel", "retry")] == list(Action)
+def test_an_action_is_one_of_five_words() -> None:
+    assert [parse_action(action) for action in ("start", "pause", "resume", "cancel", "retry")] == list(
+        Action
+    )
     for name in ("Pause", "stop", "", "p" * 500):
         with pytest.raises(UnknownAction) as raised:
             parse_action(name)

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
+from pharos_contracts.batches.v1 import BatchSource
 from pharos_contracts.identity import InvalidName
 from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, RepositorySource, Scope
 from pharos_contracts.keys.v1 import Key, Role
@@ -214,6 +215,8 @@ def job(**others: Any) -> Job:
 
 BOB = Sight(tenant="acme", user="bob")
 RESOURCE = DocumentSource(label="resources", identity="r", object_name="o")
+PAPERS = BatchSource(name="papers", manifest="m", parts=())
+BATCH = {"kind": JobKind.BATCH, "source": None, "batch": PAPERS}
 
 
 @pytest.mark.parametrize(
@@ -222,10 +225,10 @@ RESOURCE = DocumentSource(label="resources", identity="r", object_name="o")
         (Sight(tenant=None), {}, True),
         (Sight(tenant="other"), {}, False),
         (BOB, {}, True),  # a repository is its tenant's
-        (BOB, {"kind": JobKind.BATCH}, False),  # a batch is its user's
+        (BOB, BATCH, False),  # a batch is its user's
         (BOB, {"kind": JobKind.RESOURCE, "source": None, "document": RESOURCE}, False),
-        (BOB, {"kind": JobKind.BATCH, "submitted_by": "bob"}, True),
-        (Sight(tenant="acme"), {"kind": JobKind.BATCH}, True),
+        (BOB, {**BATCH, "submitted_by": "bob"}, True),
+        (Sight(tenant="acme"), BATCH, True),
         (replace(BOB, projects=frozenset({"atlas"})), {}, True),
         (replace(BOB, projects=frozenset({"other"})), {}, False),
     ],

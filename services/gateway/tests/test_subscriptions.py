@@ -93,6 +93,7 @@ async def test_what_was_offered_before_the_end_is_still_read() -> None:
 @pytest.mark.parametrize("state", sorted(EVENT_OF_STATE))
 def test_each_event_has_its_name_and_only_the_last_ends_the_job(state: JobState) -> None:
     names = {
+        JobState.PENDING: "job.created",
         JobState.QUEUED: "job.queued",
         JobState.RUNNING: "job.started",
         JobState.PAUSED: "job.paused",

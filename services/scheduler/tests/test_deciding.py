@@ -207,7 +207,6 @@ ALLOWED = {
     ("pause", "queued"): "paused",
     ("pause", "running"): "paused",
     ("resume", "paused"): "queued",
-    ("cancel", "pending"): "cancelled",
     ("cancel", "queued"): "cancelled",
     ("cancel", "running"): "cancelled",
     ("cancel", "paused"): "cancelled",

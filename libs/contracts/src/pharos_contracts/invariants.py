@@ -199,7 +199,7 @@ class _View:
             self.work.setdefault(item.job_id, []).append(item)
         self.holders: dict[str, list[str]] = {}
         for worker in snapshot.workers:
-            for job_id in dict.fromkeys(worker.job_ids):
+            for job_id in dict.fromkeys(name.partition(".")[0] for name in worker.job_ids):
                 self.holders.setdefault(job_id, []).append(worker.name)
         self.last_fact_at: dict[str, datetime] = {}
         for trace in snapshot.items.values():
@@ -238,6 +238,8 @@ def _owners(view: _View) -> Iterator[Violation]:
         if not job.is_open or not view.has_rested(job):
             continue
         match job.state:
+            case _ if job.is_batch:
+                owned = True  # the leader has it in hand, and its files are items of many workers
             case JobState.QUEUED:
                 known = job.subject in snapshot.ledger
                 owned = known or job.job_id in queued or view.is_handed_out(job.job_id)
@@ -250,7 +252,7 @@ def _owners(view: _View) -> Iterator[Violation]:
                 owned = True
         if not owned:
             yield Ownerless(job_id=job.job_id, state=job.state, sequence=job.sequence)
-        elif job.state is JobState.QUEUED and job.pool in free and job.lane not in taken:
+        elif job.state is JobState.QUEUED and not job.is_batch and job.pool in free and job.lane not in taken:
             yield NotHandedOut(job_id=job.job_id, sequence=job.sequence)
 
 
@@ -275,9 +277,9 @@ def _workers(view: _View) -> Iterator[Violation]:
     for job_id, names in view.holders.items():
         if view.is_cleared(job_id):
             continue  # whoever clears it away says that it has the job, too
-        if len(names) > 1:
-            yield HeldTwice(job_id=job_id, workers=tuple(sorted(names)))
         job = jobs.get(job_id)
+        if len(names) > 1 and not (job is not None and job.is_batch):
+            yield HeldTwice(job_id=job_id, workers=tuple(sorted(names)))
         if job is not None and view.has_rested(job) and not (job.is_open and _may_be_held(job)):
             for name in names:
                 yield HeldForNothing(job_id=job_id, worker=name, state=job.state)
@@ -285,7 +287,9 @@ def _workers(view: _View) -> Iterator[Violation]:
 
 def _may_be_held(job: JobTrace) -> bool:
     """Whether a worker may have the open *job*; a worker tells of a start before the scheduler does."""
-    return job.state in _WORKING or job.state is JobState.QUEUED
+    # When a batch is paused, the files in flight are finished.
+    finishing = job.is_batch and job.state is JobState.PAUSED
+    return job.state in _WORKING or job.state is JobState.QUEUED or finishing
 
 
 def _queue(view: _View) -> Iterator[Violation]:
@@ -348,7 +352,7 @@ def _claims(view: _View) -> Iterator[Violation]:
             yield ClaimLeft(key=claim.key, job_id=job.job_id, state=job.state)
     for job in snapshot.jobs.values():
         key = active_key(job.tenant, job.key)
-        if job.is_open and holders.get(key) != job.job_id and view.is_old(job.at):
+        if job.is_open and not job.is_batch and holders.get(key) != job.job_id and view.is_old(job.at):
             yield OpenWithoutClaim(job_id=job.job_id, key=key, holder=holders.get(key))
 
 

@@ -46,7 +46,7 @@ MEANING: Final[Mapping[JobState, str]] = {
     JobState.PAUSED: "Its owner stopped it for now; it keeps what it has done and no worker has it.",
     JobState.RETRYING: "An attempt failed for a reason that may pass; the next one waits for its time.",
     JobState.COMMITTING: "Everything is stored and is being published; a crash here is finished, not undone.",
-    JobState.COMPLETED: "Done, and what it made can be searched.",
+    JobState.COMPLETED: "Done, and what it made can be searched; of a batch some files may have failed.",
     JobState.FAILED: "It ended without a result, and its error says why.",
     JobState.CANCELLED: "Its owner ended it, and nothing of it is left.",
     JobState.SKIPPED: "It never ran, or found nothing to do, and its reason says which.",
@@ -60,7 +60,7 @@ SIGNAL_MEANING: Final[Mapping[Signal, str]] = {
     Signal.BACK_OFF: "the attempt failed for a reason that may pass",
     Signal.FAIL: "the attempt failed for good, or was the last one",
     Signal.SKIP: "its worker found nothing to do",
-    Signal.EXPIRE: "it waited for longer than its time to live",
+    Signal.EXPIRE: "it waited for longer than its time to live, or its owner never started it",
     Signal.PAUSE: "the owner pauses it",
     Signal.RESUME: "the owner resumes it",
     Signal.CANCEL: "the owner cancels it",
@@ -70,6 +70,7 @@ SIGNAL_MEANING: Final[Mapping[Signal, str]] = {
 TRANSITIONS: Final[Mapping[tuple[JobState, Signal], JobState]] = {
     (JobState.PENDING, Signal.ENQUEUE): JobState.QUEUED,
     (JobState.PENDING, Signal.CANCEL): JobState.CANCELLED,
+    (JobState.PENDING, Signal.EXPIRE): JobState.SKIPPED,
     (JobState.QUEUED, Signal.START): JobState.RUNNING,
     (JobState.QUEUED, Signal.PAUSE): JobState.PAUSED,
     (JobState.QUEUED, Signal.CANCEL): JobState.CANCELLED,
@@ -91,9 +92,20 @@ TRANSITIONS: Final[Mapping[tuple[JobState, Signal], JobState]] = {
     (JobState.RETRYING, Signal.CANCEL): JobState.CANCELLED,
     (JobState.PAUSED, Signal.RESUME): JobState.QUEUED,
     (JobState.PAUSED, Signal.CANCEL): JobState.CANCELLED,
+    (JobState.COMPLETED, Signal.RETRY): JobState.RETRYING,
     (JobState.FAILED, Signal.RETRY): JobState.RETRYING,
     (JobState.CANCELLED, Signal.RETRY): JobState.RETRYING,
 }
+
+BATCH_ONLY: Final = frozenset(
+    {
+        (JobState.PENDING, Signal.ENQUEUE),
+        (JobState.PENDING, Signal.CANCEL),
+        (JobState.PENDING, Signal.EXPIRE),
+        (JobState.COMPLETED, Signal.RETRY),  # of the files that failed
+    }
+)
+"""Rows for jobs of many items."""
 
 TERMINAL: Final = frozenset({JobState.COMPLETED, JobState.FAILED, JobState.CANCELLED, JobState.SKIPPED})
 
@@ -107,10 +119,10 @@ class IllegalTransition(Exception):
         self.signal = signal
 
 
-def advance(state: JobState, signal: Signal) -> JobState:
-    """The state after *signal*; IllegalTransition where the table has no row."""
+def advance(state: JobState, signal: Signal, *, batch: bool = False) -> JobState:
+    """The state after *signal*; IllegalTransition where the table has no row for such a job."""
     target = TRANSITIONS.get((state, signal))
-    if target is None:
+    if target is None or ((state, signal) in BATCH_ONLY and not batch):
         raise IllegalTransition(state, signal)
     return target
 

@@ -54,9 +54,15 @@ KV_LIMITS: Final = "limits"
 KV_SCHEDULES: Final = "schedules"
 KV_WATCHES: Final = "watches"
 OBJ_UPLOADS: Final = "uploads"
+OBJ_ARCHIVES: Final = "archives"
+OBJ_MANIFESTS: Final = "manifests"
+KV_LOCKS: Final = "locks"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
+LOCK_TTL_SECONDS: Final = 10.0
+# A batch may be started for a week, and tried again for as long as JOBS keeps what became of its files.
+MANIFEST_DAYS: Final = 37
 # What a leader had in hand when it froze, the next one gets after this long. What waits in Q it reads itself.
 LEADER_ACK_WAIT_SECONDS: Final = 4.0
 QUEUE_ACK_WAIT_SECONDS: Final = 30.0
@@ -382,14 +388,16 @@ def declare(limits: BusLimits) -> Bus:
             "Connections to sources, secrets encrypted.",
             writers="gateway",
             readers="gateway, workers",
-            max_bytes=16 * MiB,
+            max_bytes=128 * MiB,
+            message_ttl=True,  # of the tombstones of deleted connections
         ),
         _bucket(
             KV_DATASETS,
             "The live generation of each dataset.",
-            writers="workers",
-            readers="search, workers",
+            writers="workers, search (deletes)",
+            readers="search, workers, gateway",
             max_bytes=64 * MiB,
+            message_ttl=True,  # of what stands in the place of deleted datasets
         ),
         _bucket(
             KV_IDEMPOTENCY,
@@ -424,6 +432,27 @@ def declare(limits: BusLimits) -> Bus:
             max_bytes=16 * MiB,
             message_ttl=True,  # of the tombstones of deleted watches
         ),
+        _bucket(
+            KV_LOCKS,
+            "Which worker writes to a dataset that several write to; gone soon after it was last renewed.",
+            writers="workers",
+            readers="workers",
+            max_bytes=16 * MiB,
+            ttl_seconds=LOCK_TTL_SECONDS,
+            message_ttl=True,
+            storage=Storage.MEMORY,
+        ),
+        Stream(
+            name=f"OBJ_{OBJ_MANIFESTS}",
+            about="The files of each batch, for as long as it may be started or tried again.",
+            writers="gateway",
+            readers="scheduler, gateway",
+            subjects=(f"$O.{OBJ_MANIFESTS}.C.>", f"$O.{OBJ_MANIFESTS}.M.>"),
+            discard=Discard.NEW,
+            max_bytes=2 * GiB,
+            max_age_seconds=DAY_SECONDS * MANIFEST_DAYS,
+            rollup=True,
+        ),
         Stream(
             name=f"OBJ_{OBJ_UPLOADS}",
             about="Uploaded bytes, and whatever is too large for a message.",
@@ -433,6 +462,16 @@ def declare(limits: BusLimits) -> Bus:
             discard=Discard.NEW,
             max_bytes=2 * GiB,
             max_age_seconds=DAY_SECONDS * 2,
+            rollup=True,
+        ),
+        Stream(
+            name=f"OBJ_{OBJ_ARCHIVES}",
+            about="Uploaded archives; each lives as long as its connection.",
+            writers="gateway",
+            readers="gateway, workers",
+            subjects=(f"$O.{OBJ_ARCHIVES}.C.>", f"$O.{OBJ_ARCHIVES}.M.>"),
+            discard=Discard.NEW,
+            max_bytes=4 * GiB,
             rollup=True,
         ),
     )

@@ -11,6 +11,7 @@ from pharos_contracts.audit.v1 import Audited
 from pharos_contracts.control.v1 import (
     AnyCommand,
     ControlJob,
+    CreateBatch,
     DeadLetter,
     DeleteSchedule,
     PurgeDeadLetter,
@@ -22,6 +23,7 @@ from pharos_contracts.identity import fingerprint, token
 from pharos_contracts.jobs.v1 import (
     DOCUMENT_KINDS,
     ItemEvent,
+    Job,
     JobEvent,
     JobKind,
     Priority,
@@ -98,11 +100,19 @@ def parse_timer(subject: str) -> QueuedCommand:
 
 def pool_of(kind: JobKind) -> str:
     """Whose slots a job of that kind takes: documents have some of their own, behind no repository."""
-    return POOL_DOCUMENTS if kind in DOCUMENT_KINDS else POOL_DEFAULT
+    return POOL_DOCUMENTS if kind in DOCUMENT_KINDS or kind is JobKind.BATCH else POOL_DEFAULT
 
 
 def work_subject(item: WorkItem) -> str:
     return f"work.{pool_of(item.job.kind)}.{item.job.job_id}.{token(item.item_id)}"
+
+
+def held_name(job: Job, item_id: str) -> str:
+    """What an item is called by whoever holds or stops it: its job's id, and of a batch which file besides.
+
+    The part before the first dot is the job's id.
+    """
+    return f"{job.job_id}.{token(item_id)}" if job.kind is JobKind.BATCH else job.job_id
 
 
 def work_item(job_id: str, item_id: str) -> str:
@@ -121,6 +131,8 @@ def control_subject(command: AnyCommand) -> str:
     match command:
         case ControlJob():
             return f"cmd.control.{token(command.job_id)}.{command.action}"
+        case CreateBatch():
+            return f"cmd.control.{token(command.job.job_id)}.create_batch"
         case ReplayDeadLetter():
             return f"cmd.control.{token(command.letter_id)}.replay"
         case PurgeDeadLetter():
@@ -213,6 +225,11 @@ def item_event_subject(event: ItemEvent) -> str:
 def item_events(tenant: str, job_id: str, item_id: str) -> str:
     """All events of one item: the scope of its compare-and-set."""
     return f"events.item.{token(tenant)}.{token(job_id)}.{token(item_id)}.*"
+
+
+def batch_item_events(tenant: str, job_id: str) -> str:
+    """All events of all items of one job."""
+    return f"events.item.{token(tenant)}.{token(job_id)}.>"
 
 
 def tenant_job_events(tenant: str | None) -> tuple[str, ...]:

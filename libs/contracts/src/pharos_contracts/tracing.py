@@ -25,9 +25,10 @@ from pharos_contracts.jobs.v1 import (
     ItemSkipped,
     ItemStarted,
     Job,
+    JobAdvanced,
     JobEvent,
 )
-from pharos_contracts.lifecycle import TERMINAL, TRANSITIONS, JobState
+from pharos_contracts.lifecycle import BATCH_ONLY, TERMINAL, TRANSITIONS, JobState
 from pharos_contracts.message import tag_of
 from pharos_contracts.violations import (
     AttemptWentBack,
@@ -49,6 +50,7 @@ _STARTED: Final = "started"
 _LEXICAL_READY: Final = "lexical_ready"
 _COMMITTING: Final = "committing"
 _FAILED: Final = "failed"
+_ENDED: Final = frozenset({"completed", "failed", "skipped", "cancelled", "paused"})
 # Whoever takes an item may find that it must not be begun once more, and says so instead of starting.
 _REFUSED_BY_TAKER: Final = frozenset({"poison", "worker_lost"})
 _WORKING: Final = frozenset({JobState.RUNNING, JobState.COMMITTING})
@@ -60,7 +62,8 @@ class JobTrace(msgspec.Struct, frozen=True, kw_only=True):
     ``sequence`` is that event's on JOBS; 0 where only the ledger still has it. ``at`` is when the server
     stored it, ``digest`` names its bytes. ``repository`` is what it indexes,
     ``pool`` whose slots it takes, ``published`` the dataset and generation of its result;
-    ``facts_after`` is as the job has it: what was said of its items before is past.
+    ``facts_after`` is as the job has it: what was said of its items before is past. Of a batch each item
+    has a past of its own, and no lane is taken but that of its connections.
     """
 
     job_id: str
@@ -77,6 +80,7 @@ class JobTrace(msgspec.Struct, frozen=True, kw_only=True):
     error: str | None
     published: tuple[str, int] | None
     facts_after: int
+    is_batch: bool = False
     sequence: int
     at: datetime
     digest: str
@@ -134,6 +138,7 @@ def trace_job(job: Job, *, sequence: int, at: datetime, digest: str) -> JobTrace
         error=cut(job.error),
         published=None if job.result is None else (job.result.dataset, job.result.generation),
         facts_after=job.facts_after,
+        is_batch=job.batch is not None,
         sequence=sequence,
         at=at,
         digest=digest,
@@ -168,7 +173,8 @@ class Fold:
     def _take_job(self, event: AnyJobEvent, sequence: int, at: datetime, digest: str) -> None:
         before = self.jobs.get(event.job.job_id)
         if before is not None or self._whole:
-            self._note(wrong_step(before, event.job, sequence))
+            advanced = isinstance(event, JobAdvanced)
+            self._note(wrong_step(before, event.job, sequence, advanced=advanced))
         now = trace_job(event.job, sequence=sequence, at=at, digest=digest)
         self.jobs[now.job_id] = now
         if now.state not in _WORKING:
@@ -196,7 +202,7 @@ class Fold:
             self._note(_after_end(job, event, sequence))
         elif last is not None or self._whole:
             self._note(wrong_fact(None if _is_past(last, job) else last, event, sequence))
-        if job is not None:
+        if job is not None and not job.is_batch:
             self._occupy(job, event, sequence)
 
     def _occupy(self, job: JobTrace, event: AnyItemEvent, sequence: int) -> None:
@@ -219,15 +225,22 @@ class Fold:
             self.found.append(violation)
 
 
-def wrong_step(before: JobTrace | None, job: Job, sequence: int) -> Violation | None:
-    """What is wrong with *job* as it became behind *before*; None where nothing is."""
+def wrong_step(
+    before: JobTrace | None, job: Job, sequence: int, *, advanced: bool = False
+) -> Violation | None:
+    """What is wrong with *job* as it became behind *before*; None where nothing is.
+
+    *advanced*: its event tells of the files of a batch, and leaves its state as it was.
+    """
     became = job.state
     if before is None:
-        if became is JobState.QUEUED:
+        if became is (JobState.PENDING if job.batch is not None else JobState.QUEUED):
             return None
         return IllegalStep(job_id=job.job_id, sequence=sequence, was=None, became=became)
     was = before.state
-    if (was, became) not in _STEPS:
+    steps = _STEPS_OF_BATCHES if before.is_batch else _STEPS
+    right = was is became and before.is_open if advanced else (was, became) in steps
+    if not right:
         kind: type[IllegalStep | SecondEnd | EventAfterEnd] = IllegalStep
         if was in TERMINAL:
             kind = SecondEnd if became in TERMINAL else EventAfterEnd
@@ -237,11 +250,19 @@ def wrong_step(before: JobTrace | None, job: Job, sequence: int) -> Violation | 
     return None
 
 
-_STEPS: Final = frozenset((source, target) for (source, _), target in TRANSITIONS.items())
+_STEPS_OF_BATCHES: Final = frozenset((source, target) for (source, _), target in TRANSITIONS.items())
+_STEPS: Final = frozenset(
+    (source, target) for (source, signal), target in TRANSITIONS.items() if (source, signal) not in BATCH_ONLY
+)
 
 
 def _is_past(last: ItemTrace | None, job: JobTrace | None) -> bool:
-    """Whether the owner has resumed or retried the job behind what was said last."""
+    """Whether the owner has resumed or retried the job behind what was said last.
+
+    A file of a batch that has ended may be handed out again whenever its owner says so.
+    """
+    if job is not None and job.is_batch:
+        return last is not None and last.said in _ENDED
     return (
         last is not None
         and job is not None

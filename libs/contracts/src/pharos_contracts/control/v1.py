@@ -13,8 +13,9 @@ from pharos_contracts.schedules.v1 import Schedule
 
 
 class Action(StrEnum):
-    """What an owner may ask of a job."""
+    """What an owner may ask of a job. Only batches are started: any other job starts by itself."""
 
+    START = "start"
     PAUSE = "pause"
     RESUME = "resume"
     CANCEL = "cancel"
@@ -34,10 +35,20 @@ class Command(Message, frozen=True, kw_only=True):
 
 
 class ControlJob(Command, frozen=True, kw_only=True, tag="control.command.v1.job"):
-    """Please pause, resume, cancel or retry this job."""
+    """Please start, pause, resume, cancel or retry this job.
+
+    ``failed_only``: of a batch that is tried again, only what did not succeed.
+    """
 
     job_id: str
     action: Action
+    failed_only: bool = True
+
+
+class CreateBatch(Command, frozen=True, kw_only=True, tag="control.command.v1.create_batch"):
+    """Please keep this batch; it waits for its owner to start it."""
+
+    job: SubmitJob
 
 
 class ReplayDeadLetter(Command, frozen=True, kw_only=True, tag="control.command.v1.replay"):
@@ -78,7 +89,9 @@ class Push(Command, frozen=True, kw_only=True, tag="control.command.v1.push"):
     job: SubmitJob
 
 
-AnyCommand = ControlJob | ReplayDeadLetter | PurgeDeadLetter | PutSchedule | DeleteSchedule | Push
+AnyCommand = (
+    ControlJob | CreateBatch | ReplayDeadLetter | PurgeDeadLetter | PutSchedule | DeleteSchedule | Push
+)
 
 
 class Controlled(Message, frozen=True, kw_only=True, tag="control.view.v1.job"):
@@ -100,7 +113,7 @@ class Scheduled(Message, frozen=True, kw_only=True, tag="control.view.v1.schedul
 
 
 class StopItem(Message, frozen=True, kw_only=True, tag="control.view.v1.stop"):
-    """The bucket ``control``, by job: whoever works on it stops, at once or at the next checkpoint.
+    """The bucket ``control``, by item: whoever works on it stops, at once or at the next checkpoint.
 
     ``fact`` is the sequence on JOBS of the fact that took the item away: a run that began behind it, after a
     resume or a retry, is not meant.

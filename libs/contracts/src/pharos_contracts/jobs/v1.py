@@ -8,6 +8,7 @@ from typing import Final
 
 import msgspec
 
+from pharos_contracts.batches.v1 import BatchFile, BatchSource, Tally
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 
@@ -22,8 +23,8 @@ class JobKind(StrEnum):
     DELETE = "delete"
 
 
-DOCUMENT_KINDS: Final = frozenset({JobKind.TEXT, JobKind.URL, JobKind.FILE, JobKind.RESOURCE})
-"""Jobs of one document each. They wait in DOCS."""
+DOCUMENT_KINDS: Final = frozenset({JobKind.TEXT, JobKind.URL, JobKind.FILE, JobKind.RESOURCE, JobKind.DELETE})
+"""Jobs of one document each; ``delete`` removes it. They wait in DOCS."""
 
 
 class Priority(StrEnum):
@@ -66,10 +67,12 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     """Which document, and where its bytes are. What comes from one ``label`` is one dataset.
 
     ``identity`` is what makes it the same document in its dataset when it comes again: the address of a page,
-    ``<label>/<filename>`` of a file, and of a text the Idempotency-Key that it came with, or else its
-    fingerprint. A page is fetched from ``url``; anything else lies in ``uploads`` as ``object_name``,
-    ``size`` bytes with the hexadecimal ``sha256``. ``media_type`` is what its sender called it, and may be
-    empty.
+    ``<label>/<filename>`` of a file, and of a text ``<label>/text-`` and the fingerprint of the
+    Idempotency-Key that it came with, or else of itself. A page is fetched from ``url``, which is as it was
+    written; anything else lies in ``uploads`` as ``object_name``, ``size`` bytes with the hexadecimal
+    ``sha256``. One that is to be deleted has neither. ``media_type`` is what its sender called it, and may be
+    empty. ``link`` is an address that is shown and not fetched: that of a resource, whose identity is
+    ``<label>/`` and a fingerprint of its user and its link, or else of what is in it.
     """
 
     label: str
@@ -78,17 +81,18 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     filename: str | None = None
     media_type: str = ""
     title: str = ""
+    link: str | None = None
     object_name: str | None = None
     size: int | None = None
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.url is None) == (self.object_name is None):
+        if self.url is not None and self.object_name is not None:
             raise ValueError("a document is at an address or in the object store")
 
 
 class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submit"):
-    """Please index this repository, or this document: exactly one of ``source`` and ``document`` is given."""
+    """Please index this repository, this document or this batch: exactly one of the three is given."""
 
     job_id: str
     tenant: str
@@ -96,6 +100,7 @@ class SubmitJob(Message, frozen=True, kw_only=True, tag="ingest.command.v1.submi
     kind: JobKind = JobKind.REPOSITORY
     source: RepositorySource | None = None
     document: DocumentSource | None = None
+    batch: BatchSource | None = None
     project: str
     dataset: str | None = None
     scope: Scope = Scope.PROJECT
@@ -138,10 +143,12 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share.
 
-    ``built_on`` is the generation that was live when it began, 0 for none: only that one may it replace.
+    ``built_on`` is the generation that was live when it began, or the one that a deletion of the dataset
+    left behind, 0 for none: only that one may it replace.
     ``dataset_files`` and ``dataset_chunks`` are what the dataset then has, where the job made only a part of
     it, such as one document; ``title``, ``natural_language`` (ISO 639-1) and ``quality`` (0 to 1) are that
-    document's, as far as they are known. A document has no commit.
+    document's, as far as they are known, and ``sha256`` is that of a file of a batch, in hexadecimal. A
+    document has no commit.
     """
 
     dataset: str
@@ -168,6 +175,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     natural_language: str = ""
     quality: float | None = None
+    sha256: str = ""
 
 
 NO_NUMBER: Final = 0
@@ -181,7 +189,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     ``paused_seconds`` is how long it stood still without a start: its time to live does not run then.
     ``control`` is the sequence of the last command of its owner that was acted upon, ``facts_after`` that of
     the fact on JOBS that ended what its workers may still say: older ones are past. ``resuming``: its next
-    hand-out goes on with the attempt that was paused.
+    hand-out goes on with the attempt that was paused. ``tally`` is a batch's: what has become of its files.
     """
 
     job_id: str
@@ -192,6 +200,7 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     state: JobState
     source: RepositorySource | None = None
     document: DocumentSource | None = None
+    batch: BatchSource | None = None
     project: str
     dataset: str | None = None
     scope: Scope = Scope.PROJECT
@@ -220,26 +229,36 @@ class Job(msgspec.Struct, frozen=True, kw_only=True):
     controlled_by: str | None = None
     control: int = 0
     facts_after: int = 0
+    tally: Tally | None = None
 
     def __post_init__(self) -> None:
         _check_source(self)
 
     @property
     def identity(self) -> str:
-        """What it indexes, in a word: a repository's ``host/owner/name``, or a document's identity."""
+        """What it indexes, in a word: ``host/owner/name``, a document's identity, or the name of a batch."""
         return _identity(self)
 
 
 def _check_source(asked: SubmitJob | Job) -> None:
-    if (asked.source is None) == (asked.document is None):
-        raise ValueError("a job is about a repository or a document, and not about both")
+    if [asked.source, asked.document, asked.batch].count(None) != 2:
+        raise ValueError("a job is about a repository, a document or a batch, and about one of them only")
     if (asked.document is not None) != (asked.kind in DOCUMENT_KINDS):
+        raise ValueError(f"a job of the kind {asked.kind} is not about that")
+    document = asked.document
+    if document is not None:
+        nowhere = document.url is None and document.object_name is None
+        if nowhere != (asked.kind is JobKind.DELETE):
+            raise ValueError("a document is at an address or in the object store, unless it is to be deleted")
+    if (asked.batch is not None) != (asked.kind is JobKind.BATCH):
         raise ValueError(f"a job of the kind {asked.kind} is not about that")
 
 
 def _identity(asked: SubmitJob | Job) -> str:
     if asked.document is not None:
         return asked.document.identity
+    if asked.batch is not None:
+        return asked.batch.name
     assert asked.source is not None, "it was checked when it was made"
     return asked.source.identity
 
@@ -263,12 +282,20 @@ class JobEvent(Message, frozen=True, kw_only=True):
     job: Job
 
 
+class JobCreated(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.created"):
+    """It is there and waits for its owner to start it; a batch begins so."""
+
+
 class JobQueued(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.queued"):
     """It is accepted and waits for a worker."""
 
 
 class JobStarted(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.started"):
     """A worker has it; ``job.attempt`` above 1 says that an earlier worker lost it."""
+
+
+class JobAdvanced(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.advanced"):
+    """Files of a batch have ended: ``job.tally`` counts them. Its state is as it was."""
 
 
 class JobPaused(JobEvent, frozen=True, kw_only=True, tag="jobs.event.v1.paused"):
@@ -314,6 +341,7 @@ def job_of(command: SubmitJob, number: int) -> Job:
         state=JobState.QUEUED,
         source=command.source,
         document=command.document,
+        batch=command.batch,
         project=command.project,
         dataset=command.dataset,
         scope=command.scope,
@@ -336,6 +364,7 @@ def command_of(job: Job) -> SubmitJob:
         kind=job.kind,
         source=job.source,
         document=job.document,
+        batch=job.batch,
         project=job.project,
         dataset=job.dataset,
         scope=job.scope,
@@ -350,8 +379,10 @@ def command_of(job: Job) -> SubmitJob:
 
 
 AnyJobEvent = (
-    JobQueued
+    JobCreated
+    | JobQueued
     | JobStarted
+    | JobAdvanced
     | JobPaused
     | JobResumed
     | JobRetrying
@@ -363,6 +394,7 @@ AnyJobEvent = (
 )
 
 EVENT_OF_STATE: Final[dict[JobState, type[JobEvent]]] = {
+    JobState.PENDING: JobCreated,
     JobState.QUEUED: JobQueued,
     JobState.RUNNING: JobStarted,
     JobState.PAUSED: JobPaused,
@@ -387,6 +419,9 @@ class WorkItem(Message, frozen=True, kw_only=True, tag="work.command.v1.item"):
 
     ``purpose`` clear: remove what the job has left behind, since it was cancelled. ``term`` is that of the
     leader that handed it out: what a leader hands out after another one took over is not done.
+
+    Of a batch it is one ``file``. The job then is the batch as far as that file goes: its attempts and its
+    ``facts_after`` are those of the file.
     """
 
     job: Job
@@ -395,6 +430,7 @@ class WorkItem(Message, frozen=True, kw_only=True, tag="work.command.v1.item"):
     dispatch: int
     purpose: Purpose = Purpose.INDEX
     term: int = 0
+    file: BatchFile | None = None
 
 
 class ItemEvent(Message, frozen=True, kw_only=True):
@@ -483,9 +519,11 @@ AnyEvent = AnyJobEvent | AnyItemEvent
 class Stage(StrEnum):
     """Where a worker is, in the order of the pipeline."""
 
+    ACCESS = "access"
     FETCH = "fetch"
     DISCOVER = "discover"
     PARSE = "parse"
+    CHUNK = "chunk"
     LINK = "link"
     TRAIN = "train"
     STORE = "store"

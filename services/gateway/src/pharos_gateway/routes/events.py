@@ -99,7 +99,7 @@ def routes(
         **common,
     )
     async def ingestion_events(request: Request[Any, Any, Any], last_event_id: _ID = None) -> Response[bytes]:
-        sight = caller_of(request).sight_in_tenant
+        sight = caller_of(request).sight_in_tenant.repositories
         return await all_events(
             request,
             Wanted(

@@ -141,7 +141,7 @@ def routes(
     @get(
         "/jobs/history",
         guards=[access.public],
-        summary="What became of recent submits",
+        summary="What became of recent submits of repositories",
         security=list(openapi.PUBLIC),
         responses={
             200: openapi.success(HistoryPage, openapi.HISTORY, "Newest first"),
@@ -152,7 +152,7 @@ def routes(
         request: Request[Any, Any, Any],
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 10,
     ) -> HistoryPage:
-        sight = caller_of(request).sight_in_tenant
+        sight = caller_of(request).sight_in_tenant.repositories
         try:
             await reach(bus)
             waiting = await finder.waiting(sight)

@@ -13,8 +13,8 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from pharos_embedder.documents.kinds import Kind
 from pharos_embedder.documents.limits import DocumentLimits
+from pharos_sources.document_kinds import Kind
 
 BlockKind = Literal["heading", "prose", "code", "table"]
 
@@ -101,8 +101,9 @@ class Assembly:
     Raises TextFull when there is no more room, so that no format has to count.
     """
 
-    def __init__(self, limits: DocumentLimits) -> None:
+    def __init__(self, limits: DocumentLimits, *, math: bool = True) -> None:
         self.limits = limits
+        self.math = math
         self.facts = Facts()
         self.page: int | None = None
         self._texts: list[str] = []

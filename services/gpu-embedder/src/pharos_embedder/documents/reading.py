@@ -12,21 +12,27 @@ from typing import Final
 
 from pharos_embedder.documents import charset
 from pharos_embedder.documents.blocks import Assembly, Document, TextFull
-from pharos_embedder.documents.kinds import HEAD_BYTES, NAMES, SUPPORTED, Kind, kind_of
+from pharos_embedder.documents.kinds import HEAD_BYTES, kind_of
 from pharos_embedder.documents.language import language_of_text
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.reading import read_regular
+from pharos_sources.document_kinds import NAMES, SUPPORTED, Kind
 
 _HTML_STARTS: Final = (b"<!doctype html", b"<html", b"<head", b"<body")
 _NOTEBOOK_MARK: Final = b'"nbformat"'
 
 
 def read_document(
-    source: bytes | Path, name: str, declared_type: str = "", limits: DocumentLimits | None = None
+    source: bytes | Path,
+    name: str,
+    declared_type: str = "",
+    limits: DocumentLimits | None = None,
+    math: bool = True,
 ) -> Document:
     """The document *source*, whose file is called *name* and was declared as the media type *declared_type*
-    (both may be empty). Raises DocumentRefused with a sentence, and nothing else but MemoryError.
+    (both may be empty). Without *math* its formulas are left out, as far as they can be told apart: see
+    `formulas`. Raises DocumentRefused with a sentence, and nothing else but MemoryError.
     """
     limits = limits or DocumentLimits()
     data = _bytes_of(source, limits)
@@ -37,7 +43,7 @@ def read_document(
         from pharos_embedder.documents.formats.office import office_kind
 
         kind = office_kind(data, limits)
-    assembly = Assembly(limits)
+    assembly = Assembly(limits, math=math)
     try:
         kind = _read(data, kind, name, declared_type, assembly)
     except TextFull:
