@@ -130,7 +130,7 @@ CONFINED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("pharos_embedder", "torch_geometric"): ("training",),
     ("pharos_sources", "botocore"): ("s3",),
     ("pharos_sources", "jwt"): ("google_tokens",),
-    ("pharos_sources", "cryptography"): ("google_tokens",),
+    ("pharos_sources", "cryptography"): ("google_tokens", "sealing"),
 }
 
 # Installed though nothing imports it: package -> distribution -> who loads it.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -24,47 +24,10 @@ from pharos_history.view_store import PAGE_BYTES_MAX, PositionMoved, StreamState
 from pharos_service.bus import Stored
 from pharos_service.settings import Secret
 from tests.support.job_events import RESULT, START, life, make_event, make_item_event, stored
-from tests.support.postgres_server import PostgresServer
 
 STREAM = StreamState(created="first", first_sequence=1, last_sequence=1_000_000)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
 NOTE = DocumentSource(label="notes", identity="note", object_name="o")
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def open_database(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer
-) -> Iterator[Callable[[], Database]]:
-    """Opens the test's database, as another process would: each call has connections of its own."""
-    given = f"sqlite:///{tmp_path / 'h.sqlite3'}" if request.param == "sqlite" else postgres.database()
-    url = parse_database_url(Secret(given), tmp_path)
-    opened: list[Database] = []
-
-    def another() -> Database:
-        opened.append(Database(url))
-        return opened[-1]
-
-    yield another
-    for database in opened:
-        database.close()
-
-
-@pytest.fixture
-def database(open_database: Callable[[], Database]) -> Database:
-    database = open_database()
-    database.migrate()
-    return database
-
-
-@pytest.fixture
-def store(database: Database) -> ViewStore:
-    return ViewStore(database, lambda: NOW)
 
 
 def facts_of(events: list[AnyEvent], first: int = 1) -> list[Fact | Unreadable]:

@@ -22,19 +22,42 @@ from msgspec.structs import replace
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
+from pharos_contracts.graphs.v1 import (
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Progress, RepositorySource, Scope, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 from pharos_contracts.resources.v1 import Resource
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_contracts.streams import KV_DATASETS, KV_RESOURCES
 from pharos_contracts.subjects import progress_subject
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
+from pharos_service.settings import Secret
 from tests.support.gateway import (
     BEARER,
     TOKEN,
@@ -136,6 +159,13 @@ SUBMITTED = {
 SOURCE = RepositorySource(
     identity=f"github.com/{SLUG}", clone_url=f"https://github.com/{SLUG}", branch="main"
 )
+DRIVE = {
+    "id": "gdrive_conn_1",
+    "source_type": "google_drive",
+    "secrets": ["client_secret", "refresh_token"],
+    "created_by": "anonymous",
+    "created_at": TIME,
+}
 RUNNING = job(501, source=SOURCE, dataset="running", started_at=MORNING, attempt=1)
 ENDED = job(
     502,
@@ -189,6 +219,16 @@ HIT = {
 }
 FOUND = {"request_id": uuid(), "results": [HIT], "metadata": {"mode": "hybrid"}, "latency_ms": NUMBER}
 NO_DATASET = {"detail": "There is no such dataset", "code": "not_found"}
+INDEXED_AT = f"/api/v1/repositories/{repository_id('default', 'github.com/o/indexed')}"
+INDEXED = {"repository": "github.com/o/indexed", "branch": "main", "commit": SHA}
+FRESHNESS = {"indexed_at": TIME, "age_seconds": NUMBER}
+REPOSITORY = {
+    "id": repository_id("default", "github.com/o/indexed"),
+    "host": "github.com",
+    "name": "o/indexed",
+    "branches": [{"branch": "main", "dataset": "indexed", "commit": SHA, "freshness": FRESHNESS}],
+    "freshness": FRESHNESS,
+}
 NO_JOB = {"detail": "There is no such job", "code": "not_found"}
 HERE = "/projects/default"
 EDITOR = {"x-api-key": TOKEN, "x-role": "editor"}
@@ -670,6 +710,51 @@ CASES = (
         },
     ),
     Case(send="GET /ops/jobs/abc-123-def", headers=ADMIN_KEY, status=404, answer=NO_JOB),
+    # Several searches at once, and repositories
+    Case(
+        send="POST /api/v1/search/batch",
+        body={"queries": [{"query": "How does the Context class work?"}, {"query": " "}], "k": 5},
+        status=200,
+        answer={
+            "request_id": uuid(),
+            "answers": [
+                {"results": [HIT], "metadata": {"mode": "hybrid"}, "error": None},
+                {"results": [], "error": {"detail": SENTENCE, "code": "invalid_request", "field": "query"}},
+            ],
+            "latency_ms": NUMBER,
+        },
+    ),
+    Case(
+        send="GET /api/v1/repositories",
+        status=200,
+        answer={"repositories": [REPOSITORY], "truncated": False},
+    ),
+    Case(send=f"GET {INDEXED_AT}", status=200, answer=REPOSITORY),
+    Case(
+        send=f"GET {INDEXED_AT}/graph?branch=main",
+        status=200,
+        answer={
+            **INDEXED,
+            "files": [{"path": "src/a.py"}, {"path": "src/b.py"}],
+            "edges": [{"source": "src/a.py", "target": "src/b.py", "kind": "imports", "weight": 0.5}],
+            "cursor": None,
+        },
+    ),
+    Case(
+        send=f"GET {INDEXED_AT}/related?path=src/b.py&symbol=",
+        status=200,
+        answer={**INDEXED, "related": [{"path": "src/a.py", "reasons": [SENTENCE], "score": 1.0}]},
+    ),
+    Case(
+        send=f"GET {INDEXED_AT}/map",
+        status=200,
+        answer={**INDEXED, "files": [{"path": "src/a.py", "x": -1.0, "y": 0.25}]},
+    ),
+    Case(
+        send="GET /api/v1/repositories/never",
+        status=404,
+        answer={"detail": "There is no such repository", "code": "not_found"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
@@ -690,6 +775,24 @@ CASES = (
             "cron": "0 3 * * *",
             "timezone": "UTC",
         },
+    ),
+    # Connections
+    Case(
+        send="POST /connections",
+        body={
+            "id": "gdrive_conn_1",
+            "source_type": "google_drive",
+            "config": {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
+        },
+        status=201,
+        answer=DRIVE,
+    ),
+    Case(send="GET /connections", status=200, answer={"connections": [DRIVE]}),
+    Case(send="GET /api/v1/connections/gdrive_conn_1", status=200, answer=DRIVE),
+    Case(
+        send="GET /connections/never/files",
+        status=404,
+        answer={"detail": "There is no such connection", "code": "not_found"},
     ),
 )
 
@@ -714,7 +817,13 @@ class World:
             shown = [each for each in shown if not question.states or each.state in question.states]
         return JobPage(jobs=tuple(JobView(job=each, sequence=1, changed_at=now()) for each in shown))
 
-    async def search(self, question: Search) -> Message:
+    async def ask(self, question: Search | SearchBatch | ReadGraph | ReadMap | FindRelated) -> Message:
+        if isinstance(question, SearchBatch):
+            answers = tuple([self.search(each) for each in question.queries])
+            return SearchBatchAnswer(answers=answers, latency_ms=1.5)
+        return self.search(question) if isinstance(question, Search) else structure(question)
+
+    def search(self, question: Search) -> SearchAnswer:
         self.searched.append(question)
         hit = SearchResult(
             id="r1",
@@ -734,6 +843,35 @@ class World:
         return SearchAnswer(results=(hit,), metadata={"mode": question.mode.value}, latency_ms=1.5)
 
 
+def structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """What the search service knows of the structure of the one repository."""
+    indexed = Indexed(**INDEXED, tenant="default", project="default", dataset="indexed", generation=1)
+    if isinstance(question, ReadGraph):
+        edge = GraphEdge(target="src/b.py", kind=EdgeKind.IMPORTS, weight=0.5)
+        files = tuple(
+            GraphFile(path=path, language="python", lines=3, edges_in=0, edges_out=len(edges), edges=edges)
+            for path, edges in (("src/a.py", (edge,)), ("src/b.py", ()))
+        )
+        return GraphPage(
+            indexed=indexed, files=files, files_total=2, edges_total=1, edges_dropped=0, after=None
+        )
+    if isinstance(question, ReadMap):
+        place = MappedFile(path="src/a.py", language="python", lines=3, x=-1.0, y=0.25)
+        return MapPage(indexed=indexed, files=(place,), files_total=1, after=None)
+    related = RelatedFile(
+        path="src/a.py",
+        language="python",
+        lines=3,
+        score=1.0,
+        structural=0.8,
+        mentions=None,
+        ties=(),
+        reasons=("imports src/b.py",),
+    )
+    assert question.path is not None
+    return RelatedFiles(indexed=indexed, path=question.path, symbol=question.symbol, files=(related,))
+
+
 @asynccontextmanager
 async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     """The other services, the jobs and the dataset that the cases are about."""
@@ -742,6 +880,7 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
     answer(broker, rpc.SEARCH, Search, world.search)
     answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
+    answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)
     await told.tell(RUNNING, JobState.RUNNING)
     await told.tell(ENDED, JobState.COMPLETED)
@@ -826,8 +965,9 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
     chosen = settings(
         nats_server.url,
         git_allowed_hosts="http://github.com",
-        web_allowed_hosts="http://example.com",
         anonymous="default:editor",
+        secret_key=Secret("k" * 32),
+        web_allowed_hosts="*,http://example.com",
     )
     names: dict[str, Any] = {}
     wrong = []

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import pytest
 from msgspec.structs import replace
 
@@ -160,6 +161,16 @@ async def record(bus: Bus) -> Dataset | None:
     return entry.value if entry is not None else None
 
 
+async def objects(bus: Bus) -> int:
+    """How many messages the object store has, once nothing removes any."""
+    held = -1
+    with anyio.move_on_after(5):
+        while held:
+            held = (await bus.api(f"STREAM.INFO.OBJ_{streams.OBJ_UPLOADS}"))["state"]["messages"]
+            await anyio.sleep(0.02)
+    return held
+
+
 def found(machine: Machine, words: str, generation: int) -> list[Payload]:
     """The passages with any of *words* in what readers of *generation* see."""
     vector = query_vector(words, [machine.store.lexicon(KEY, generation)])
@@ -186,6 +197,7 @@ async def test_a_note_is_added_and_found_and_another_one_beside_it(
     assert bread.document is not None
     assert (bread.document.headings, bread.document.filename) == (("Baking",), "b.md")
     assert machine.store.ids_without_text(KEY, second.generation) == set()
+    assert await objects(bus) == 0  # what was read is not kept a second time
 
 
 async def test_the_same_document_again_replaces_its_chunks_and_no_others(

@@ -23,18 +23,28 @@ from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
 from pharos_contracts.batches.v1 import BatchSource
+from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.graphs.v1 import (
+    FindRelated,
+    GraphPage,
+    Indexed,
+    MapPage,
+    ReadGraph,
+    ReadMap,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.resources.v1 import Resource
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import Search, SearchAnswer
-from pharos_contracts.streams import KV_DATASETS, KV_RESOURCES, KV_SCHEDULES, KV_WATCHES
+from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer
+from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_RESOURCES, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
@@ -64,6 +74,18 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
+PAPERS = BatchSource(name=MARKER, manifest="m", parts=())
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=PAPERS,
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
+REPOSITORY = repository_id("acme", SOURCE.identity)
 BATCH = job(
     8,
     tenant="acme",
@@ -88,8 +110,8 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, one of a user, all of them, something new in a project
-# that is not ``elsewhere``, or none of these.
+# Whether a route is about one thing of the tenant, one of the user ``ada``, all of them, something new in a
+# project that is not ``elsewhere``, or none of these.
 ONE, OWN, ALL, PUT, NONE = "one", "own", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
@@ -124,7 +146,26 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("DELETE", "/api/v1/webhooks/{watch_id}"): (Open.EDITOR, ONE),
     ("POST", "/webhooks/github"): (Open.SIGNED, NONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
+    **{
+        (method, f"{root}/connections{rest}"): decision
+        for root in ("", "/api/v1")
+        for method, rest, decision in (
+            ("GET", "", (Open.VIEWER, ALL)),
+            ("POST", "", (Open.EDITOR, PUT)),
+            ("POST", "/upload", (Open.EDITOR, PUT)),
+            ("GET", "/{connection_id}", (Open.VIEWER, OWN)),
+            ("DELETE", "/{connection_id}", (Open.EDITOR, OWN)),
+            ("GET", "/{connection_id}/files", (Open.VIEWER, OWN)),
+            ("POST", "/{connection_id}/test", (Open.EDITOR, OWN)),
+        )
+    },
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/search/batch"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories/{repository_id}"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/graph"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/related"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/map"): (Open.VIEWER, ONE),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
     ("DELETE", "/projects/{project}/ingest/github"): (Open.EDITOR, ONE),
@@ -163,6 +204,7 @@ SOCKET = "WS"
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
+    ("POST", "/api/v1/search/batch"): {"queries": [{"query": "x"}]},
     ("POST", "/projects/{project}/query"): {"query": "x"},
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
@@ -174,6 +216,10 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/resources"): {"title": "x", "content": "x", "url": "https://h.example/x"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
+    **{
+        ("POST", f"{root}/connections"): {"source_type": "s3", "config": {"bucket": "papers"}}
+        for root in ("", "/api/v1")
+    },
     ("POST", "/knowledge/ingest-text-async"): {"text": "x"},
     ("POST", "/knowledge/ingest-url-async"): {"url": "http://web.test/x"},
     ("POST", "/knowledge/ingest-file-async"): {},
@@ -240,6 +286,17 @@ class World:
             created_by="ada",
         )
         await Bucket(self.bus, KV_WATCHES, Watch).put("acme.watch", watch)
+        connection = Connection(
+            connection_id="papers",
+            tenant="acme",
+            user="ada",
+            project="atlas",
+            source_type=SourceType.LOCAL_DIRECTORY,
+            name=MARKER,
+            config={"path": f"/nowhere/{MARKER}"},
+            created_at=now(),
+        )
+        await Bucket(self.bus, KV_CONNECTIONS, Connection).put("acme.papers", connection)
         dataset = Dataset(
             tenant="acme",
             project="atlas",
@@ -326,6 +383,8 @@ class World:
             "letter_id": "letter",
             "watch_id": "watch",
             "resource_id": "resource",
+            "connection_id": "papers",
+            "repository_id": REPOSITORY,
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -381,13 +440,45 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
             await message.respond(encode(JobPage(jobs=views, cursor=None)))
 
         async def search(message: Msg) -> None:
-            found.searched.append(decode(message.data, Search))
-            await message.respond(encode(SearchAnswer(results=(), metadata={}, latency_ms=1)))
+            question = decode(message.data, Search | SearchBatch | ReadGraph | ReadMap | FindRelated)
+            if isinstance(question, ReadGraph | ReadMap | FindRelated):
+                await message.respond(encode(_of_structure(question)))
+                return
+            nothing = SearchAnswer(results=(), metadata={}, latency_ms=1)
+            if isinstance(question, SearchBatch):
+                found.searched.extend(question.queries)
+                await message.respond(encode(SearchBatchAnswer(answers=(nothing,), latency_ms=1)))
+                return
+            found.searched.append(question)
+            await message.respond(encode(nothing))
 
         await bus.client.subscribe(rpc.HISTORY, cb=history)
         await bus.client.subscribe(rpc.SEARCH, cb=search)
         await found.furnish()
         yield found
+
+
+INDEXED = Indexed(
+    tenant="acme",
+    project="atlas",
+    dataset=MARKER,
+    repository=SOURCE.identity,
+    branch="main",
+    commit="c",
+    generation=1,
+)
+
+
+def _of_structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """As the search service answers, to those who may see the project atlas of acme."""
+    shown = question.tenant in (None, "acme") and (question.projects is None or "atlas" in question.projects)
+    if not shown or question.repository_id != REPOSITORY:
+        return Refused(code="not_found", detail="There is no such repository", status=404)
+    if isinstance(question, ReadGraph):
+        return GraphPage(indexed=INDEXED, files=(), files_total=0, edges_total=0, edges_dropped=0, after=None)
+    if isinstance(question, ReadMap):
+        return MapPage(indexed=INDEXED, files=(), files_total=0, after=None)
+    return RelatedFiles(indexed=INDEXED, path="a.py", symbol=None, files=())
 
 
 def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, bool | None]:
@@ -408,7 +499,7 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
         return ({404} if things in (ONE, OWN) else None), False
-    if who == "colleague" and things == OWN:
+    if things == OWN and who == "colleague":
         return {404}, False
     return None, None
 
@@ -442,6 +533,10 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             (f"/api/v1/jobs/{JOB.number}", "/api/v1/jobs/99"),
             ("/api/v1/schedules/nightly", "/api/v1/schedules/never"),
             ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
+            ("/connections/papers", "/connections/never"),
+            ("/api/v1/connections/papers/files", "/api/v1/connections/never/files"),
+            (f"/api/v1/repositories/{REPOSITORY}", "/api/v1/repositories/never"),
+            (f"/api/v1/repositories/{REPOSITORY}/map", "/api/v1/repositories/never"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])
@@ -486,6 +581,9 @@ async def test_a_search_is_told_the_tenant_and_the_projects_of_the_key(world: Wo
         for path in ("/api/v1/search", "/projects/all/query", "/projects/atlas/query"):
             assert (await world.http.post(path, json={"query": "x"}, headers=sent)).status_code == 200
             assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), (who, path)
+        several = {"queries": [{"query": "x", "project": "atlas"}]}
+        await world.http.post("/api/v1/search/batch", json=several, headers=sent)
+        assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), who
 
 
 async def test_a_stream_tells_of_nothing_that_its_key_may_not_see(world: World) -> None:

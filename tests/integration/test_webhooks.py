@@ -25,7 +25,6 @@ from pharos_contracts.subjects import push_due
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import serving
 from pharos_gateway.rotate_secrets import rotate
-from pharos_gateway.sealing import Sealer
 from pharos_scheduler.job_store import BusJobStore
 from pharos_scheduler.push_store import BusPushes
 from pharos_scheduler.pushes import HeldPushes, Pushes, newest
@@ -34,6 +33,7 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
 from pharos_service.lease import LeaseLost
 from pharos_service.settings import Secret
+from pharos_sources.sealing import Sealer
 from tests.support.gateway import BEARER, client, now, settings, until_ready
 from tests.support.keys import issue, with_key
 from tests.support.nats_server import NatsServer

@@ -10,6 +10,7 @@ import pytest
 
 import pharos_contracts
 from pharos_contracts.control.v1 import Command
+from pharos_contracts.graphs.v1 import AboutRepository
 from pharos_contracts.jobs.v1 import (
     AnyEvent,
     AnyItemEvent,
@@ -37,9 +38,13 @@ def _all_types() -> list[type[Message]]:
     while waiting:
         kind = waiting.pop()
         waiting.extend(kind.__subclasses__())
-        if kind not in (Message, JobEvent, ItemEvent, Command) and kind.__module__.startswith(
-            "pharos_contracts"
-        ):
+        if kind not in (
+            Message,
+            JobEvent,
+            ItemEvent,
+            Command,
+            AboutRepository,
+        ) and kind.__module__.startswith("pharos_contracts"):
             found.append(kind)
     return found
 

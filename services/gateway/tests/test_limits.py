@@ -1,4 +1,4 @@
-"""Rates, guesses, disks and seals: pure rules."""
+"""Rates, guesses and disks: pure rules."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from pharos_gateway import rates
 from pharos_gateway.disk import Disk, DiskNearlyFull, free_bytes
 from pharos_gateway.guesses import FAMILIAR_SECONDS, Guesses
 from pharos_gateway.rates import Level, Limit
-from pharos_gateway.sealing import Sealer, Unopenable
-from pharos_gateway.settings import secret_keys_of
-from pharos_service.settings import Secret
 
 LIMIT = Limit("key", 60, 60.0)
 
@@ -133,37 +130,3 @@ def test_the_disk_is_looked_at_once_a_second_and_says_what_is_missing() -> None:
 
 def test_a_home_that_does_not_exist_yet_is_on_the_disk_of_what_does(tmp_path: Path) -> None:
     assert free_bytes(tmp_path / "not" / "there") > 0
-
-
-OLD, NEW = "o" * 32, "n" * 32
-HERE = {"tenant": "acme", "connection_id": "drive"}
-
-
-def test_a_secret_opens_for_its_own_connection_only() -> None:
-    sealer = Sealer((NEW,))
-    sealed = sealer.seal(b"secret", **HERE)
-    assert "secret" not in sealed
-    assert sealer.open(sealed, **HERE) == b"secret"
-    assert sealer.seal(b"secret", **HERE) != sealed
-    for other in ({**HERE, "tenant": "other"}, {**HERE, "connection_id": "s3"}):
-        with pytest.raises(Unopenable):
-            sealer.open(sealed, **other)
-    with pytest.raises(Unopenable):
-        sealer.open(sealed[:-2] + "AA", **HERE)
-
-
-def test_all_keys_open_the_newest_seals_and_what_it_sealed_stays_as_it_is() -> None:
-    sealed = Sealer((OLD,)).seal(b"secret", **HERE)
-    both = Sealer((NEW, OLD))
-    assert both.open(sealed, **HERE) == b"secret"
-    resealed = both.reseal(sealed, **HERE)
-    assert resealed != sealed
-    assert Sealer((NEW,)).open(resealed, **HERE) == b"secret"
-    assert both.reseal(resealed, **HERE) == resealed
-    with pytest.raises(Unopenable):
-        Sealer((NEW,)).reseal(sealed, **HERE)
-
-
-def test_several_secret_keys_are_separated_by_commas() -> None:
-    assert secret_keys_of(Secret(f"{NEW}, {OLD},")) == (NEW, OLD)
-    assert secret_keys_of(Secret("")) == ()

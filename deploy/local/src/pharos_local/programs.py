@@ -84,7 +84,10 @@ def service_programs(
             "PHAROS_ADMIN_TOKEN_FILE": str(token_file),
             "PHAROS_SECRET_KEY_FILE": str(secret_key_file),
         },
-        EMBEDDER: {"PHAROS_DRAIN_SECONDS": str(DRAIN_SECONDS)},
+        EMBEDDER: {
+            "PHAROS_DRAIN_SECONDS": str(DRAIN_SECONDS),
+            "PHAROS_SECRET_KEY_FILE": str(secret_key_file),
+        },
     }
     arguments: dict[str, tuple[str, ...]] = {EMBEDDER: ("--role", "all")}
     return tuple(

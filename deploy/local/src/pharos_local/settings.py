@@ -45,8 +45,8 @@ class LocalSettings(ServiceSettings, frozen=True, kw_only=True):
     secret_key: Annotated[
         Secret,
         Meta(
-            description="What the secrets that sign callbacks are derived from, at least 32 characters; "
-            "empty: generated at the first start."
+            description="What secrets are sealed with and those that sign callbacks are derived from, at "
+            "least 32 characters; empty: generated at the first start."
         ),
     ] = Secret("")
     git_allowed_hosts: Annotated[

@@ -55,6 +55,7 @@ KV_SCHEDULES: Final = "schedules"
 KV_WATCHES: Final = "watches"
 KV_RESOURCES: Final = "resources"
 OBJ_UPLOADS: Final = "uploads"
+OBJ_ARCHIVES: Final = "archives"
 OBJ_MANIFESTS: Final = "manifests"
 KV_LOCKS: Final = "locks"
 
@@ -388,7 +389,8 @@ def declare(limits: BusLimits) -> Bus:
             "Connections to sources, secrets encrypted.",
             writers="gateway",
             readers="gateway, workers",
-            max_bytes=16 * MiB,
+            max_bytes=128 * MiB,
+            message_ttl=True,  # of the tombstones of deleted connections
         ),
         _bucket(
             KV_DATASETS,
@@ -469,6 +471,16 @@ def declare(limits: BusLimits) -> Bus:
             discard=Discard.NEW,
             max_bytes=2 * GiB,
             max_age_seconds=DAY_SECONDS * 2,
+            rollup=True,
+        ),
+        Stream(
+            name=f"OBJ_{OBJ_ARCHIVES}",
+            about="Uploaded archives; each lives as long as its connection.",
+            writers="gateway",
+            readers="gateway, workers",
+            subjects=(f"$O.{OBJ_ARCHIVES}.C.>", f"$O.{OBJ_ARCHIVES}.M.>"),
+            discard=Discard.NEW,
+            max_bytes=4 * GiB,
             rollup=True,
         ),
     )

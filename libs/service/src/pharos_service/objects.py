@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -19,13 +19,14 @@ import anyio
 import msgspec
 import structlog
 
-from pharos_service.bus import Bus, BusError
+from pharos_service.bus import Bus, BusError, Stored
 
 log = structlog.get_logger()
 
 PIECE_BYTES: Final = 256 * 1024
 PIECE_SECONDS: Final = 5.0
 REMOVE_SECONDS: Final = 3.0
+SUBJECTS_MAX: Final = 100_000  # that the server names in one answer
 
 
 class ObjectGone(Exception):
@@ -55,9 +56,26 @@ class _Info(msgspec.Struct):
     """The part that matters of an object's description."""
 
     nuid: str
+    name: str = ""
     size: int = 0
     digest: str = ""
     deleted: bool = False
+
+
+async def read(bus: Bus, store: str, name: str, *, bytes_max: int) -> bytes:
+    """The object *name*, for what is small enough to hold. ObjectDamaged where it is larger than that.
+
+    Otherwise as ``download``.
+    """
+    info = await _described(bus, store, name)
+    if info.size > bytes_max:
+        raise ObjectDamaged
+    return b"".join([piece async for piece in _content(bus, store, info)])
+
+
+async def size_of(bus: Bus, store: str, name: str) -> int:
+    """How many bytes the object *name* has. ObjectGone, and the errors of the bus."""
+    return (await _described(bus, store, name)).size
 
 
 async def download(bus: Bus, store: str, name: str, into: Path) -> int:
@@ -65,26 +83,36 @@ async def download(bus: Bus, store: str, name: str, into: Path) -> int:
 
     Raises ObjectGone, ObjectDamaged, OSError and the errors of the bus; the file is the caller's to remove.
     """
-    stream = _stream(store)
-    described = await bus.last(stream, _description(store, name))
+    info = await _described(bus, store, name)
+    async with await anyio.open_file(into, "xb") as file:
+        async for piece in _content(bus, store, info):
+            await file.write(piece)
+    return info.size
+
+
+async def _described(bus: Bus, store: str, name: str) -> _Info:
+    described = await bus.last(_stream(store), _description(store, name))
     if described is None or not described.data:
         raise ObjectGone
     info = msgspec.json.decode(described.data, type=_Info)
     if info.deleted:
         raise ObjectGone
+    return info
+
+
+async def _content(bus: Bus, store: str, info: _Info) -> AsyncIterator[bytes]:
+    """All of an object, checked at its end."""
     digest, size, sequence = hashlib.sha256(), 0, 1
-    async with await anyio.open_file(into, "xb") as file:
-        while size < info.size:
-            piece = await bus.first(stream, _pieces(store, info.nuid), sequence)
-            if piece is None:
-                raise ObjectGone
-            await file.write(piece.data)
-            digest.update(piece.data)
-            size += len(piece.data)
-            sequence = piece.sequence + 1
+    while size < info.size:
+        piece = await bus.first(_stream(store), _pieces(store, info.nuid), sequence)
+        if piece is None:
+            raise ObjectGone
+        yield piece.data
+        digest.update(piece.data)
+        size += len(piece.data)
+        sequence = piece.sequence + 1
     if info.digest.partition("=")[2] != urlsafe_b64encode(digest.digest()).decode():
         raise ObjectDamaged
-    return size
 
 
 async def upload(
@@ -169,3 +197,42 @@ def _description(store: str, name: str) -> str:
 
 def _pieces(store: str, nuid: str) -> str:
     return f"$O.{store}.C.{nuid}"
+
+
+async def remove_forgotten(bus: Bus, store: str, wanted: Collection[str], *, before: datetime) -> int:
+    """Remove what was stored *before* then and is not *wanted*, and pieces of what was never whole.
+
+    How much that was; the errors of the bus pass through.
+    """
+    stream = _stream(store)
+    descriptions = await _subjects(bus, stream, f"$O.{store}.M.>")
+    whole: set[str] = set()
+    removed = 0
+    for subject in descriptions:
+        found = await bus.last(stream, subject)
+        if found is None or not found.data:
+            continue
+        described = msgspec.json.decode(found.data, type=_Info)
+        whole.add(_pieces(store, described.nuid))
+        if described.name not in wanted and _stored_at(found) < before:
+            await remove(bus, store, described.name)
+            removed += 1
+    if len(descriptions) >= SUBJECTS_MAX:
+        return removed  # there may be more, so that nobody knows which pieces are theirs
+    for subject in await _subjects(bus, stream, f"$O.{store}.C.>"):
+        last = None if subject in whole else await bus.last(stream, subject)
+        if last is not None and _stored_at(last) < before:
+            await _purge(bus, store, subject)
+            removed += 1
+    return removed
+
+
+async def _subjects(bus: Bus, stream: str, pattern: str) -> Collection[str]:
+    """The first subjects of *stream* under *pattern*: as many as the server names at once."""
+    info = await bus.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern})
+    found: dict[str, int] = info["state"].get("subjects") or {}
+    return found
+
+
+def _stored_at(message: Stored) -> datetime:
+    return datetime.fromisoformat(message.headers["Nats-Time-Stamp"])

@@ -19,6 +19,7 @@ import msgspec
 from anyio import to_thread
 
 from pharos_sources.asking import Patience
+from pharos_sources.git import FetchLimits
 from pharos_sources.guard import Resolver, system_resolver
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.local_directory import DirectoryRefused, LocalDirectory, below_root
@@ -137,7 +138,8 @@ class Installation:
     `roots`: where local directories may be. `allowed_hosts`: of S3, Drive and the web; `git_allowed_hosts`:
     of repositories; each means every public https host where it has no rules. `work`: where repositories
     are checked out; None for the system's folder of temporary files. `tls`: None for the usual authorities.
-    `patience`: with services that are busy; who answers a person has less of it.
+    `patience`: with services that are busy; who answers a person has less of it. `checkout`: what the
+    checkout of a repository may take.
     """
 
     roots: tuple[Path, ...] = ()
@@ -148,6 +150,7 @@ class Installation:
     resolver: Resolver = system_resolver
     tls: ssl.SSLContext | None = None
     patience: Patience = field(default_factory=Patience)
+    checkout: FetchLimits = field(default_factory=FetchLimits)
 
 
 def secret_fields(source_type: str) -> frozenset[str]:
@@ -307,7 +310,12 @@ async def _git(connection: GitConnection, installation: Installation) -> AsyncIt
     work = Path(await to_thread.run_sync(lambda: tempfile.mkdtemp(prefix="source-", dir=installation.work)))
     try:
         yield GitSource(
-            address, work, ref=connection.ref, token=connection.token, resolver=installation.resolver
+            address,
+            work,
+            ref=connection.ref,
+            token=connection.token,
+            limits=installation.checkout,
+            resolver=installation.resolver,
         )
     finally:
         with anyio.CancelScope(shield=True):
@@ -336,6 +344,10 @@ def _check(connection: Connection, installation: Installation) -> None:
 def _directory(
     connection: LocalDirectoryConnection, installation: Installation
 ) -> tuple[Path, tuple[str, ...]]:
+    if not installation.roots:
+        raise InvalidConnection(
+            "path", "no directory may be read here: the setting PHAROS_LOCAL_ROOTS says which ones may"
+        )
     try:
         return below_root(connection.path, installation.roots)
     except DirectoryRefused as refused:

@@ -22,6 +22,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
+from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.datasets.v1 import DatasetRecord
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
@@ -32,6 +33,7 @@ from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import (
     DOCS,
     KV_ACTIVE,
+    KV_CONNECTIONS,
     KV_DATASETS,
     KV_IDEMPOTENCY,
     KV_KEYS,
@@ -40,17 +42,21 @@ from pharos_contracts.streams import (
     KV_SCHEDULES,
     KV_WATCHES,
     KV_WORKERS,
+    OBJ_ARCHIVES,
 )
 from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import openapi
 from pharos_gateway.access import Access, RequestLimits
 from pharos_gateway.allowances import Allowances
+from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
+from pharos_gateway.bodies import JsonRequest
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
+from pharos_gateway.connections import Connections
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
@@ -63,6 +69,7 @@ from pharos_gateway.headers import with_headers
 from pharos_gateway.issuing import Issuing
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
+from pharos_gateway.options import with_options
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
@@ -76,6 +83,7 @@ from pharos_gateway.resource_store import ResourceStore
 from pharos_gateway.routes import (
     audit,
     callbacks,
+    connections,
     documents,
     events,
     health,
@@ -84,6 +92,7 @@ from pharos_gateway.routes import (
     keys,
     operations,
     projects,
+    repositories,
     resources,
     schedules,
     search,
@@ -92,11 +101,12 @@ from pharos_gateway.routes import (
 )
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
-from pharos_gateway.sealing import Sealer
+from pharos_gateway.scratch import Scratch
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
 from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.sources import Sources
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
 from pharos_gateway.tickets import Tickets
@@ -105,12 +115,16 @@ from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
+from pharos_sources.connections import Installation
+from pharos_sources.sealing import Sealer
 
 log = structlog.get_logger()
 
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
 SOCKET_MESSAGE_BYTES_MAX: Final = 16 * 1024
+MiB: Final = 1024 * 1024
+ARCHIVE_COPIES_BYTES_MAX: Final = 512 * MiB  # or one archive, if that may be larger
 STOP_SECONDS: Final = 2
 FLUSH_SECONDS: Final = 2
 
@@ -135,6 +149,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     trail: Trail
     allowances: Allowances
     streams: Streams
+    scratch: Scratch
+    archives: Archives
 
     @classmethod
     def on(cls, bus: Bus, settings: Settings) -> Parts:
@@ -145,6 +161,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             per_credential_max=settings.streams_per_key_max,
             is_good=lambda credential: is_good(credential, issued.is_good),
         )
+        scratch = Scratch(Path(settings.home) / "tmp")
         issued.on_change(lambda key_id: streams.end(credential_of(key_id)))
         return cls(
             bus=bus,
@@ -155,12 +172,21 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             trail=Trail(bus),
             allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
             streams=streams,
+            scratch=scratch,
+            archives=Archives(
+                bus,
+                Bucket(bus, KV_CONNECTIONS, Connection),
+                scratch,
+                copies_bytes_max=max(ARCHIVE_COPIES_BYTES_MAX, settings.upload_max_bytes),
+                now=utc_now,
+            ),
         )
 
 
 def build(settings: Settings, parts: Parts) -> ASGIApp:
     """The HTTP application on *parts*, which somebody else runs."""
-    return with_headers(audited(application(settings, parts), parts.trail, now=utc_now, new_id=new_id))
+    app = with_options(application(settings, parts))
+    return with_headers(audited(app, parts.trail, now=utc_now, new_id=new_id))
 
 
 def application(settings: Settings, parts: Parts) -> Litestar:
@@ -248,6 +274,23 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         ttl_seconds=settings.task_ttl_seconds,
         now=utc_now,
     )
+    installation = Installation(
+        roots=settings.roots,
+        allowed_hosts=settings.web_hosts,
+        git_allowed_hosts=settings.allowed_hosts,
+    )
+    kept_connections = Connections(
+        bus,
+        Bucket(bus, KV_CONNECTIONS, Connection),
+        sealer,
+        installation,
+        archives_bytes_max=settings.tenant_archives_max_mb * MiB,
+        now=utc_now,
+        new_id=new_id,
+    )
+    archives = parts.archives
+    archive_uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id, store=OBJ_ARCHIVES)
+    sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket[DatasetRecord](bus, KV_DATASETS, DatasetRecord))
@@ -295,6 +338,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets, deleting),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
+            connections.routes(
+                access, disk, bus, kept_connections, archives, archive_uploads, sources, new_id
+            ),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             sockets.routes(access, bus, live, streams, utc_now),
@@ -308,9 +354,11 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             documents.routes(access, disk, bus, finder, document_ingest, uploads),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
+            repositories.routes(access, bus, datasets, utc_now),
             health.routes(bus, utc_now),
         ],
         exception_handlers=HANDLERS,
+        request_class=JsonRequest,
         openapi_config=openapi.config(),
         request_max_body_size=BODY_BYTES_MAX,
         cors_config=cors,
@@ -407,13 +455,12 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     watching = asyncio.create_task(parts.watches.run(), name="watches")
     listing = asyncio.create_task(parts.resources.run(), name="resources")
     auditing = asyncio.create_task(parts.trail.run(), name="audit")
+    sweeping = asyncio.create_task(parts.archives.run(), name="archives")
     listening = asyncio.create_task(server.serve(), name="http")
-    behind = (following, sending, knowing, watching, listing, auditing, connecting)
+    behind = (following, sending, knowing, watching, listing, auditing, sweeping, connecting)
     try:
         address = await _address(server, listening, following)
-        yield Running(
-            address, {connecting, following, sending, knowing, watching, listing, auditing, listening}
-        )
+        yield Running(address, {*behind, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
@@ -424,6 +471,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
                 task.cancel()
             await asyncio.gather(*behind, return_exceptions=True)
             await parts.allowances.close()
+            await parts.scratch.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(parts.trail.flush(), FLUSH_SECONDS)
             with contextlib.suppress(Exception):  # it may never have been connected

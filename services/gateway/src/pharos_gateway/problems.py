@@ -21,6 +21,7 @@ from pharos_gateway.authentication import (
 )
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
+from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
@@ -40,6 +41,7 @@ from pharos_gateway.resource_keeping import (
 )
 from pharos_gateway.resources import InvalidLink
 from pharos_gateway.scheduling import ScheduleTaken
+from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
 from pharos_gateway.uploads import (
     ClientGone,
@@ -52,8 +54,11 @@ from pharos_gateway.uploads import (
 from pharos_gateway.watching import InvalidWatch, TooManyWatches, WebhooksDisabled
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
+from pharos_sources.connections import InvalidConnection
 from pharos_sources.document_kinds import UnsupportedDocument
+from pharos_sources.keeping import NothingToSealWith
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
+from pharos_sources.source import EntryNotFound, InvalidCursor, SourceError
 from pharos_sources.web_address import InvalidWebAddress
 
 log = structlog.get_logger()
@@ -170,6 +175,28 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return invalid(error.detail, field=error.field)
         case UnreadableDelivery():
             return invalid(str(error))
+        case ConnectionTaken():
+            return Problem(409, "connection_taken", str(error))
+        case TooManyConnections():
+            return Problem(409, "too_many_connections", str(error))
+        case ArchivesFull():
+            return Problem(409, "archives_full", str(error))
+        case InvalidConnection():
+            return Problem(400, "invalid_connection", str(error), extra={"field": error.field})
+        case NothingToSealWith():
+            return Problem(400, "secrets_disabled", str(error))
+        case TooManyLooks():
+            return _slow_down("too_many_looks", str(error), error.retry_seconds)
+        case SourceSlow():
+            return Problem(504, "source_slow", str(error))
+        case InvalidCursor():
+            return invalid(str(error), field="cursor")
+        case EntryNotFound():
+            return Problem(404, "no_such_file", str(error))
+        case SourceError() if error.transient:
+            return Problem(503, "source_unavailable", str(error), headers={"Retry-After": "5"})
+        case SourceError():
+            return Problem(409, "source_refused", str(error))
         case TooManyKeys():
             return Problem(409, "too_many_keys", str(error))
         case InvalidRepositoryUrl() | HostRefused():
@@ -309,6 +336,8 @@ def _validation(error: ValidationException) -> Problem:
     first = found[0] if found and isinstance(found[0], dict) else {}
     message = str(first.get("message", "")).strip().rstrip(".")
     field = str(first.get("key", "")) or None
+    if field == "data" and message == repr("data"):  # how Litestar says that there was none
+        return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
     where = f"'{field}': " if field is not None and field != "data" else ""

@@ -25,13 +25,13 @@ from pharos_gateway import github
 from pharos_gateway.authentication import Unauthenticated
 from pharos_gateway.github import Ignored, Pushed, UnreadableDelivery
 from pharos_gateway.reachability import Unreachable
-from pharos_gateway.sealing import Sealer, Unopenable
 from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import key_of
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import InvalidRepositoryUrl, parse_repository_url
+from pharos_sources.sealing import Sealer, Unopenable
 
 log = structlog.get_logger()
 

@@ -18,13 +18,12 @@ from msgspec.structs import replace
 from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.streams import KV_CONNECTIONS, KV_WATCHES
 from pharos_contracts.watches.v1 import Watch
-from pharos_gateway.sealing import Sealer, Unopenable
-from pharos_gateway.settings import secret_keys_of
 from pharos_service import logs
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError, connect
 from pharos_service.running import EXIT_SETTINGS
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings, load
+from pharos_sources.sealing import Sealer, Unopenable, keys_in
 
 CONNECT_SECONDS: Final = 15.0
 TRIES_MAX: Final = 5
@@ -41,7 +40,7 @@ class RotationSettings(ServiceSettings, frozen=True, kw_only=True):
     ] = Secret("")
 
     def __post_init__(self) -> None:
-        if not secret_keys_of(self.secret_key):
+        if not keys_in(self.secret_key.reveal()):
             raise InvalidSettings(["PHAROS_SECRET_KEY is missing: without it there is nothing to seal with."])
 
 
@@ -116,7 +115,7 @@ async def run(settings: RotationSettings) -> int:
         sys.stderr.write(f"No bus answers at {settings.nats_url}.\n")
         return EXIT_WRONG
     try:
-        rotated = await rotate(bus, Sealer(secret_keys_of(settings.secret_key)))
+        rotated = await rotate(bus, Sealer(keys_in(settings.secret_key.reveal())))
     except BusError as error:
         sys.stderr.write(f"{error}. Run it again: what is done stays done.\n")
         return EXIT_WRONG

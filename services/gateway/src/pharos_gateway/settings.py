@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ipaddress import ip_network
+from pathlib import Path
 from typing import Annotated, Final
 from urllib.parse import urlsplit
 
@@ -12,11 +13,12 @@ from msgspec import Meta
 from pharos_contracts.identity import InvalidName, token
 from pharos_contracts.keys.v1 import Role
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
+from pharos_sources import sealing
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+from pharos_sources.roots import root_mistakes, root_of
 
 MiB: Final = 1024 * 1024
 TOKEN_LENGTH_MIN: Final = 32
-SECRET_KEY_LENGTH_MIN: Final = 32
 TTL_SECONDS_MAX: Final = 86_400 * 30
 
 
@@ -50,8 +52,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     web_allowed_hosts: Annotated[
         str,
         Meta(
-            description="Hosts that web pages may be fetched from, as in PHAROS_GIT_ALLOWED_HOSTS. "
-            "Empty: every public host."
+            description="Hosts that documents and connections of the types `http`, `s3` and `google_drive` "
+            "may be read from, written as in `PHAROS_GIT_ALLOWED_HOSTS`. Empty: any public https host."
         ),
     ] = ""
     upload_max_bytes: Annotated[
@@ -62,6 +64,29 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             le=1_024 * MiB,
         ),
     ] = 100 * MiB
+    local_roots: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Directories of this machine below which connections of the type `local_directory` "
+            "may read, as absolute paths, the same at gateways and workers. Empty: none may."
+        ),
+    ] = ()
+    tenant_archives_max_mb: Annotated[
+        int,
+        Meta(
+            description="MiB that the archives uploaded for connections of one tenant may have together.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 1_024
+    source_seconds_max: Annotated[
+        float,
+        Meta(
+            description="How long a request that tests a connection or lists its files may take, in seconds.",
+            ge=0.1,
+            le=300,
+        ),
+    ] = 20.0
     callback_allowed_hosts: Annotated[
         str,
         Meta(
@@ -73,7 +98,7 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         Secret,
         Meta(
             description="What the secrets of connections and webhooks are sealed with and those that sign "
-            "callbacks are derived from, at least 32 characters, the same at every gateway. Several, "
+            "callbacks are derived from, at least 32 characters, the same at gateways and workers. Several, "
             "separated by commas: the newest first, which seals and signs, all open. Empty: jobs with a "
             "callback, connections with a secret and webhooks are refused."
         ),
@@ -180,9 +205,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             *_token_mistakes(self.admin_token),
             *_anonymous_mistakes(self.anonymous),
             *_hosts_mistakes("PHAROS_GIT_ALLOWED_HOSTS", self.git_allowed_hosts),
-            *_hosts_mistakes("PHAROS_CALLBACK_ALLOWED_HOSTS", self.callback_allowed_hosts),
             *_hosts_mistakes("PHAROS_WEB_ALLOWED_HOSTS", self.web_allowed_hosts),
-            *_secret_key_mistakes(self.secret_key),
+            *_hosts_mistakes("PHAROS_CALLBACK_ALLOWED_HOSTS", self.callback_allowed_hosts),
+            *sealing.mistakes_in(self.secret_key.reveal()),
+            *(mistake for root in self.local_roots for mistake in root_mistakes(root)),
             *(mistake for proxy in self.trusted_proxies for mistake in _proxy_mistakes(proxy)),
             *(mistake for origin in self.cors_origins for mistake in _origin_mistakes(origin)),
         ]
@@ -194,16 +220,20 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         return AllowedHosts.parse(self.git_allowed_hosts)
 
     @property
-    def callback_hosts(self) -> AllowedHosts:
-        return AllowedHosts.parse(self.callback_allowed_hosts)
-
-    @property
     def web_hosts(self) -> AllowedHosts:
         return AllowedHosts.parse(self.web_allowed_hosts)
 
     @property
+    def roots(self) -> tuple[Path, ...]:
+        return tuple(root_of(root) for root in self.local_roots)
+
+    @property
+    def callback_hosts(self) -> AllowedHosts:
+        return AllowedHosts.parse(self.callback_allowed_hosts)
+
+    @property
     def secret_keys(self) -> tuple[str, ...]:
-        return secret_keys_of(self.secret_key)
+        return sealing.keys_in(self.secret_key.reveal())
 
     @property
     def anonymous_caller(self) -> Anonymous | None:
@@ -245,22 +275,6 @@ def _hosts_mistakes(variable: str, text: str) -> list[str]:
         AllowedHosts.parse(text)
     except InvalidAllowedHost as error:
         return [f"{variable}: {error.entry!r}: {error.reason}."]
-    return []
-
-
-def secret_keys_of(secret_key: Secret) -> tuple[str, ...]:
-    """The keys in ``PHAROS_SECRET_KEY``, the newest first."""
-    return tuple(key for part in secret_key.reveal().split(",") if (key := part.strip()))
-
-
-def _secret_key_mistakes(secret_key: Secret) -> list[str]:
-    lengths = [len(key) for key in secret_keys_of(secret_key)]
-    shortest = min(lengths, default=SECRET_KEY_LENGTH_MIN)
-    if shortest < SECRET_KEY_LENGTH_MIN:
-        which = "" if len(lengths) == 1 else f" in one of its {len(lengths)} keys"
-        return [
-            f"PHAROS_SECRET_KEY has {shortest} characters{which}; it needs at least {SECRET_KEY_LENGTH_MIN}."
-        ]
     return []
 
 

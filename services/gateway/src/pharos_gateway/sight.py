@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 from pharos_contracts.resources.v1 import Resource
 
@@ -57,6 +58,14 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
             self.tenant in (None, resource.tenant)
             and self.project(resource.project)
             and self.user in (None, resource.user)
+        )
+
+    def connection(self, connection: Connection) -> bool:
+        """It holds somebody's credentials, and so it is theirs alone."""
+        return (
+            self.tenant in (None, connection.tenant)
+            and self.project(connection.project)
+            and self.user in (None, connection.user)
         )
 
     def maybe_job(self, job: Job | None) -> bool:

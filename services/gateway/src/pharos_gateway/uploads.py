@@ -102,21 +102,31 @@ class Uploads:
         *,
         bytes_max: int,
         new_name: Callable[[], str],
+        store: str = OBJ_UPLOADS,
         silent_seconds: float = SILENT_SECONDS,
         seconds_max: float = SECONDS_MAX,
     ) -> None:
         self._bus = bus
         self._bytes_max = bytes_max
         self._new_name = new_name
+        self._object_store = store
         self._silent_seconds = silent_seconds
         self._seconds_max = seconds_max
         self._open: Counter[str] = Counter()
 
     @asynccontextmanager
     async def received(
-        self, request: Request[Any, Any, Any], *, file: str, fields: Collection[str], check: Check
+        self,
+        request: Request[Any, Any, Any],
+        *,
+        file: str,
+        fields: Collection[str],
+        check: Check,
+        object_name: str | None = None,
     ) -> AsyncIterator[Upload]:
         """The upload in the body of *request*, stored: the part *file*, and those of *fields* that came.
+
+        *object_name* is what it is called in the store, where that matters to the caller.
 
         Raises InvalidUpload, UploadTooLarge, UploadTooSlow, UploadsFull, TooManyUploads, ClientGone, the
         errors of the bus and whatever *check* raises.
@@ -128,16 +138,18 @@ class Uploads:
         with self._counted(caller_of(request).credential):
             try:
                 with anyio.fail_after(self._seconds_max):
-                    received = await self._receive(form, check)
+                    received = await self._receive(form, check, object_name)
             except TimeoutError:
                 raise UploadTooSlow from None
         async with self._unless_kept(received):
             yield received
 
-    async def _receive(self, form: _Form, check: Check) -> Upload:
+    async def _receive(self, form: _Form, check: Check, object_name: str | None) -> Upload:
         filename, media_type = await form.head()
         check(filename, media_type)
-        received = await self._store(form.content(), filename=filename, media_type=media_type)
+        received = await self._store(
+            form.content(), filename=filename, media_type=media_type, name=object_name
+        )
         try:
             if not received.size:
                 raise InvalidUpload("The file is empty", form.file)
@@ -158,10 +170,17 @@ class Uploads:
         async with self._unless_kept(stored):
             yield stored
 
-    async def _store(self, content: AsyncIterator[bytes], *, filename: str, media_type: str) -> Upload:
-        name = self._new_name()
+    async def forget(self, object_name: str) -> None:
+        """Remove what was kept for an earlier request, if it is there still. Best effort."""
+        with anyio.move_on_after(REMOVE_SECONDS):
+            await remove(self._bus, self._object_store, object_name)
+
+    async def _store(
+        self, content: AsyncIterator[bytes], *, filename: str, media_type: str, name: str | None = None
+    ) -> Upload:
+        name = name or self._new_name()
         try:
-            found = await upload(self._bus, OBJ_UPLOADS, name, content, bytes_max=self._bytes_max)
+            found = await upload(self._bus, self._object_store, name, content, bytes_max=self._bytes_max)
         except ObjectTooLarge as error:
             raise UploadTooLarge(error.bytes_max) from error
         except StreamFull as error:
@@ -184,7 +203,7 @@ class Uploads:
 
     async def _remove(self, stored: Upload) -> None:
         with anyio.CancelScope(shield=True), anyio.move_on_after(REMOVE_SECONDS):
-            await remove(self._bus, OBJ_UPLOADS, stored.object_name)
+            await remove(self._bus, self._object_store, stored.object_name)
 
     @contextmanager
     def _counted(self, credential: str) -> Iterator[None]:

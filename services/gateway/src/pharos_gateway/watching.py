@@ -18,13 +18,13 @@ from pharos_gateway.entries import entries
 from pharos_gateway.keys import RandomBytes
 from pharos_gateway.resolving import Address
 from pharos_gateway.scheduling import NO_CONTROLS
-from pharos_gateway.sealing import Sealer
 from pharos_gateway.sight import Sight
 from pharos_gateway.watch_store import WatchStore
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus, BusRefused, StreamFull
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
+from pharos_sources.sealing import Sealer
 
 WATCHES_PER_TENANT_MAX: Final = 1_000
 WATCHES_PER_REPOSITORY_MAX: Final = 10  # of one tenant: what is sent is compared with each

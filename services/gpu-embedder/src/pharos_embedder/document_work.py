@@ -16,7 +16,7 @@ import anyio
 import msgspec
 
 from pharos_contracts.identity import documents_dataset
-from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, Job, JobKind, Notice, Stage
+from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, JobKind, Notice, Stage, WorkItem
 from pharos_contracts.streams import OBJ_UPLOADS
 from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import CHUNKER, Passage, passages
@@ -34,7 +34,7 @@ from pharos_embedder.threads import in_thread
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, VectorStore
 from pharos_service.bus import Bus
-from pharos_service.objects import download
+from pharos_service.objects import download, remove
 from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.web_address import parse_web_address
@@ -91,6 +91,18 @@ class DocumentWork(PublishedWork):
         seconds = self._config.job_seconds
         work = partial(self._add, held)
         return await self._attempt(self._config.workspaces, held.job.job_id, seconds, work)
+
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
+        job = item.job
+        if job.kind is JobKind.DELETE:
+            # At once, and not with the next generation: its owner was told that it is gone.
+            key = DatasetKey(job.tenant, job.project, result.dataset)
+            await anyio.to_thread.run_sync(self._store.collect, key, result.generation)
+        await super().tidy(item, result)
+        # Not of a job that failed: its owner may have it tried again.
+        document = job.document
+        if document is not None and document.object_name is not None:
+            await remove(self._tools.bus, OBJ_UPLOADS, document.object_name)
 
     async def _add(self, held: Held, workspace: Path) -> IndexResult:
         job, source, seconds = held.job, held.job.document, _Seconds()
@@ -174,13 +186,6 @@ class DocumentWork(PublishedWork):
             dataset_chunks=placed.chunks,
             stage_seconds=seconds.by_stage,
         )
-
-    async def tidy(self, job: Job, result: IndexResult) -> None:
-        if job.kind is JobKind.DELETE:
-            # At once, and not with the next generation: its owner was told that it is gone.
-            key = DatasetKey(job.tenant, job.project, result.dataset)
-            await anyio.to_thread.run_sync(self._store.collect, key, result.generation)
-        await super().tidy(job, result)
 
     async def _obtain(self, source: DocumentSource, into: Path) -> Obtained:
         if source.url is not None:

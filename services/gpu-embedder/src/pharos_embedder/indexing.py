@@ -87,9 +87,10 @@ class Indexing(PublishedWork):
 async def forget_cancelled(bus: Bus, cache: VectorCache) -> None:
     """Remove what *cache* holds for jobs that were cancelled while no worker lived on this machine."""
     for label in await anyio.to_thread.run_sync(cache.jobs):
-        job_id, tenant = parse_label(label)
+        name, tenant = parse_label(label)
+        job_id, _, item_id = name.partition(".")
         try:
-            last = await last_fact(bus, tenant, job_id, ITEM_REPOSITORY)
+            last = await last_fact(bus, tenant, job_id, item_id or ITEM_REPOSITORY)
         except TROUBLE as error:
             log.debug("cancelled_jobs_unknown", reason=repr(error))  # the next start asks again
             return

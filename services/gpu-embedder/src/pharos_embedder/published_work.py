@@ -15,7 +15,7 @@ import anyio.to_thread
 import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, WorkItem
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
@@ -61,19 +61,22 @@ class PublishedWork:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_remove, workspace)
 
-    async def finish(self, job: Job, result: IndexResult) -> None:
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
         try:
-            await self._publisher.publish(job, result, IndexStage.FULL)
+            await self._publisher.publish(item.job, result, IndexStage.FULL)
         except (PublishConflict, DeletedMeanwhile) as error:
             raise Failed(_problem(error)) from error
+        return result
 
-    async def tidy(self, job: Job, result: IndexResult) -> None:
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
+        job = item.job
         key = DatasetKey(job.tenant, job.project, result.dataset)
         # Readers that began before the publishing still see the generation before: it is kept until the next.
         await anyio.to_thread.run_sync(self._store.collect, key, result.built_on)
         await anyio.to_thread.run_sync(self._cache.keep, label_of(job.job_id, job.tenant))
 
-    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
+        job = item.job
         left = await anyio.to_thread.run_sync(self._store.left_by, job.job_id, attempts)
         for dataset, generations in left.items():
             # What is shown before its vectors are in goes first: nobody is to find what is being removed.

@@ -8,6 +8,8 @@ from typing import Annotated
 from msgspec import Meta
 
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
+from pharos_sources.roots import root_mistakes, root_of
+from pharos_sources.sealing import keys_in, mistakes_in
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -26,6 +28,20 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "Empty: every public host."
         ),
     ] = ""
+    local_roots: Annotated[
+        tuple[str, ...],
+        Meta(
+            description="Directories of this machine below which connections of the type `local_directory` "
+            "may read, as absolute paths, the same at gateways and workers. Empty: none may."
+        ),
+    ] = ()
+    secret_key: Annotated[
+        Secret,
+        Meta(
+            description="What the secrets of connections are sealed with: the same as at the gateways. "
+            "Empty: nothing is read from connections that have secrets."
+        ),
+    ] = Secret("")
     github_token: Annotated[
         Secret,
         Meta(
@@ -35,7 +51,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     ] = Secret("")
     worker_name: Annotated[
         str,
-        Meta(description="What the worker is called; empty: the GPU's or the host's name.", max_length=64),
+        Meta(
+            description="What the worker is called, each differently; empty: the GPU's or the host's name.",
+            max_length=64,
+        ),
     ] = ""
     worker_slots: Annotated[
         int, Meta(description="Jobs that one worker runs at once; 0: search only, no worker.", ge=0, le=16)
@@ -46,7 +65,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     ] = ""
     device: Annotated[str, Meta(description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")] = "auto"
     store: Annotated[
-        str, Meta(description="`edge`: the embedded engine; `qdrant`: the server at PHAROS_QDRANT_URL.")
+        str,
+        Meta(
+            description="`edge`: the embedded engine, which the process that searches opens and a "
+            "`--role worker` asks it for; `qdrant`: the server at PHAROS_QDRANT_URL."
+        ),
     ] = ""
     qdrant_url: Annotated[
         str, Meta(description="Where Qdrant is; setting it chooses the server as the store.")
@@ -82,7 +105,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         Meta(
             description="After SIGTERM a worker takes no more jobs and has this many seconds to finish the "
             "one that it runs; then, or at a second SIGTERM, it hands the job back. What ends the process "
-            "must wait for a few seconds more.",
+            "must wait for a few seconds more. Under `make run` it is 2, whatever is set: everything is to "
+            "be gone within 15 s.",
             ge=0,
             le=3600,
         ),
@@ -98,13 +122,25 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     ] = 10.0
 
     def __post_init__(self) -> None:
+        mistakes = [
+            *mistakes_in(self.secret_key.reveal()),
+            *(mistake for root in self.local_roots for mistake in root_mistakes(root)),
+        ]
         if self.chunk_overlap > self.chunk_size // 2:
-            raise InvalidSettings(
-                [
-                    f"PHAROS_CHUNK_OVERLAP is {self.chunk_overlap}; it can be at most half of "
-                    f"PHAROS_CHUNK_SIZE ({self.chunk_size})."
-                ]
+            mistakes.append(
+                f"PHAROS_CHUNK_OVERLAP is {self.chunk_overlap}; it can be at most half of "
+                f"PHAROS_CHUNK_SIZE ({self.chunk_size})."
             )
+        if mistakes:
+            raise InvalidSettings(mistakes)
+
+    @property
+    def roots(self) -> tuple[Path, ...]:
+        return tuple(root_of(root) for root in self.local_roots)
+
+    @property
+    def secret_keys(self) -> tuple[str, ...]:
+        return keys_in(self.secret_key.reveal())
 
     @property
     def home_path(self) -> Path:

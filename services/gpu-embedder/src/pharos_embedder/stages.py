@@ -27,6 +27,7 @@ from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseFailure, ParseOptions
 from pharos_embedder.training import Training, train
 from pharos_embedder.vector_cache import VectorCache, as_stored, label_of, vector_key
@@ -219,9 +220,21 @@ def store_stage(
     store.upsert(point for identifier, point in points.items() if identifier not in alive_files)
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    _store_graph(files, graph, structure, origin, store)
     store.retire(origin.dataset, (alive - chunks.keys()) | (alive_files - points.keys()), origin.generation)
     store.flush()
     return chunks
+
+
+def _store_graph(
+    files: Sequence[ParsedFile], graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore
+) -> None:
+    """Store the graph for whoever asks of the structure; a search does without one that is too large."""
+    kept = StoredGraph.of(graph, files, structure)
+    try:
+        store.put_graph(origin.dataset, origin.generation, kept, job=origin.job, attempt=origin.attempt)
+    except GraphTooLarge as error:
+        log.warning("graph_not_stored", dataset=origin.dataset.dataset, reason=str(error))
 
 
 def encode_stage(

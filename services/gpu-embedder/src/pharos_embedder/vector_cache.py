@@ -62,15 +62,15 @@ def vector_key(*, tenant: str, content: str, chunker: str, encoder: str) -> byte
     return digest.digest()
 
 
-def label_of(job_id: str, tenant: str) -> str:
-    """What the cache calls a job; labels are in the order in which jobs were made."""
-    return f"{job_id}.{tenant}"
+def label_of(name: str, tenant: str) -> str:
+    """What the cache calls the item that is held by *name*; labels are in the order of their jobs."""
+    return f"{name}.{tenant}"
 
 
 def parse_label(label: str) -> tuple[str, str]:
-    """(job id, tenant), from what ``label_of`` made."""
-    job_id, _, tenant = label.partition(".")
-    return job_id, tenant
+    """(name, tenant), from what ``label_of`` made. The part of the name before a dot is its job's id."""
+    name, _, tenant = label.rpartition(".")
+    return name, tenant
 
 
 def as_stored(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from pharos_embedder.bm25 import Lexicon, SparseVector
 from pharos_embedder.ports import Check
+from pharos_embedder.stored_graph import StoredGraph
 
 Floats = npt.NDArray[np.float32]
-Kind = Literal["chunk", "file", "lexicon"]
+Kind = Literal["chunk", "file", "lexicon", "graph"]
 VectorName = Literal["text", "structure", "code_bm25"]
 
 ALIVE: Final = (
@@ -235,6 +236,12 @@ class VectorReader(Protocol):
     def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         """The files nearest to *vector* (64,), nearest first."""
 
+    def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
+        """The file graph of *generation*; None where none was stored.
+
+        StoreError while it is being taken away.
+        """
+
     def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
         """The structural vector (64,) of a file; None where it has none or is unknown."""
 
@@ -315,6 +322,14 @@ class VectorStore(VectorReader, Protocol):
     ) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
 
+    def put_graph(
+        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+    ) -> None:
+        """Store the dataset's file graph for *generation* and retire those of the ones before.
+
+        Raises GraphTooLarge, and then has done nothing but retire.
+        """
+
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
         """Where points are that the first *attempts* attempts at *job* wrote: the generations by dataset."""
 
@@ -390,17 +405,18 @@ def from_stored(stored: dict[str, object]) -> Payload:
     )
 
 
-# Filters, in the few forms that both engines share. Each adapter translates them in one function.
+# Filters, in the few forms that all engines share. Each adapter translates them in one function; the tags are
+# for the one that hands them on.
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, tag=True):
     """The field has one of the values."""
 
     field: str
     values: tuple[str, ...]
 
 
-class Range(msgspec.Struct, frozen=True, kw_only=True):
+class Range(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The integer field is above, at most, or both."""
 
     field: str
@@ -408,23 +424,23 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     at_most: int | None = None
 
 
-class Ids(msgspec.Struct, frozen=True):
+class Ids(msgspec.Struct, frozen=True, tag=True):
     """The point is one of these."""
 
     ids: tuple[str, ...]
 
 
-class Lacks(msgspec.Struct, frozen=True):
+class Lacks(msgspec.Struct, frozen=True, tag=True):
     """The point has no vector of that name."""
 
     vector: VectorName
 
 
-class AllOf(msgspec.Struct, frozen=True):
+class AllOf(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Condition", ...]
 
 
-class AnyOf(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Condition", ...]
 
 

@@ -146,7 +146,8 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     left behind, 0 for none: only that one may it replace.
     ``dataset_files`` and ``dataset_chunks`` are what the dataset then has, where the job made only a part of
     it, such as one document; ``title``, ``natural_language`` (ISO 639-1) and ``quality`` (0 to 1) are that
-    document's, as far as they are known. A document has no commit.
+    document's, as far as they are known, and ``sha256`` is that of a file of a batch, in hexadecimal. A
+    document has no commit.
     """
 
     dataset: str
@@ -173,6 +174,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     natural_language: str = ""
     quality: float | None = None
+    sha256: str = ""
 
 
 NO_NUMBER: Final = 0

@@ -31,6 +31,7 @@ from pharos_gateway.snapshots import Snapshots
 from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/api/v1"
+_STATE: Final = "|".join(JobState)
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -96,12 +97,15 @@ def routes(
     async def list_jobs(
         request: Request[Any, Any, Any],
         named: Annotated[
-            str | None, QueryParameter(name="state", description="States, separated by commas.")
+            str | None,
+            QueryParameter(
+                name="state",
+                schema_extra={"pattern": f"^({_STATE})(,({_STATE}))*$"},
+                description="States, separated by commas.",
+            ),
         ] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
-        cursor: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        cursor: openapi.Cursor = None,
     ) -> JobList:
         sight = caller_of(request).sight
         states = _states(named)
@@ -218,7 +222,10 @@ def routes(
     )
     async def list_datasets(
         request: Request[Any, Any, Any],
-        project: Annotated[str | None, QueryParameter(description="Only those of this project.")] = None,
+        project: Annotated[
+            str | None,
+            QueryParameter(schema_extra=openapi.NAME, description="Only those of this project."),
+        ] = None,
     ) -> DatasetList:
         try:
             named = None if project is None else token(project)
@@ -261,7 +268,7 @@ def routes(
 def _states(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in frozenset(JobState):
             raise invalid(

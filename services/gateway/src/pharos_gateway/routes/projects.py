@@ -211,9 +211,7 @@ def routes(
         project: FromPath[str],
         job_id: FromPath[str],
         limit: Annotated[int, QueryParameter(ge=1, le=LOG_MAX, description="How many, 1 to 500.")] = 200,
-        cursor: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        cursor: openapi.Cursor = None,
     ) -> IngestLog:
         async def log() -> IngestLog:
             job = await job_of(request, project, job_id)

@@ -15,8 +15,25 @@ from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
+SECRET_KEY_LENGTH_MIN: Final = 32
+
 _PURPOSE: Final = b"pharos connection secret v1"
 _KEY_BYTES: Final = 32
+
+
+def keys_in(text: str) -> tuple[str, ...]:
+    """The keys that ``PHAROS_SECRET_KEY`` names, the newest first."""
+    return tuple(key for part in text.split(",") if (key := part.strip()))
+
+
+def mistakes_in(text: str) -> list[str]:
+    """A sentence for what is wrong with the text of ``PHAROS_SECRET_KEY``; it may be empty."""
+    lengths = [len(key) for key in keys_in(text)]
+    shortest = min(lengths, default=SECRET_KEY_LENGTH_MIN)
+    if shortest >= SECRET_KEY_LENGTH_MIN:
+        return []
+    which = "" if len(lengths) == 1 else f" in one of its {len(lengths)} keys"
+    return [f"PHAROS_SECRET_KEY has {shortest} characters{which}; it needs at least {SECRET_KEY_LENGTH_MIN}."]
 
 
 class Unopenable(Exception):
