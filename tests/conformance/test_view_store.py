@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import inspect, select, text
 
 from pharos_contracts.history.v1 import FindJob, JobView, ListJobs, ReadLog
-from pharos_contracts.jobs.v1 import AnyEvent, ItemLexicalReady, ItemStarted, Notice
+from pharos_contracts.jobs.v1 import AnyEvent, DocumentSource, ItemLexicalReady, ItemStarted, JobKind, Notice
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_history import tables
 from pharos_history.database import Database, DatabaseUnavailable
@@ -24,46 +24,10 @@ from pharos_history.view_store import PAGE_BYTES_MAX, PositionMoved, StreamState
 from pharos_service.bus import Stored
 from pharos_service.settings import Secret
 from tests.support.job_events import RESULT, START, life, make_event, make_item_event, stored
-from tests.support.postgres_server import PostgresServer
 
 STREAM = StreamState(created="first", first_sequence=1, last_sequence=1_000_000)
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
-
-
-@pytest.fixture(scope="module")
-def postgres() -> Iterator[PostgresServer]:
-    with PostgresServer() as server:
-        yield server
-
-
-@pytest.fixture(params=["sqlite", "postgresql"])
-def open_database(
-    request: pytest.FixtureRequest, tmp_path: Path, postgres: PostgresServer
-) -> Iterator[Callable[[], Database]]:
-    """Opens the test's database, as another process would: each call has connections of its own."""
-    given = f"sqlite:///{tmp_path / 'h.sqlite3'}" if request.param == "sqlite" else postgres.database()
-    url = parse_database_url(Secret(given), tmp_path)
-    opened: list[Database] = []
-
-    def another() -> Database:
-        opened.append(Database(url))
-        return opened[-1]
-
-    yield another
-    for database in opened:
-        database.close()
-
-
-@pytest.fixture
-def database(open_database: Callable[[], Database]) -> Database:
-    database = open_database()
-    database.migrate()
-    return database
-
-
-@pytest.fixture
-def store(database: Database) -> ViewStore:
-    return ViewStore(database, lambda: NOW)
+NOTE = DocumentSource(label="notes", identity="note", object_name="o")
 
 
 def facts_of(events: list[AnyEvent], first: int = 1) -> list[Fact | Unreadable]:
@@ -233,6 +197,27 @@ def test_listings_are_newest_first_and_filtered(store: ViewStore) -> None:
     assert {query: numbers(store.list_jobs(query).jobs) for query in listed} == listed
 
 
+def test_listings_pass_by_the_kinds_that_are_not_wanted(store: ViewStore) -> None:
+    note = {"kind": JobKind.TEXT, "source": None, "document": NOTE}
+    fold(
+        store,
+        make_event(1),
+        make_event(2, **note),
+        make_event(3),
+        make_event(3, JobState.RUNNING),
+        make_event(4, JobState.RUNNING, **note),
+    )
+    listed = {
+        ListJobs(tenant="acme"): [4, 3, 2, 1],
+        ListJobs(tenant="acme", kinds=(JobKind.REPOSITORY,)): [3, 1],
+        ListJobs(tenant="acme", kinds=(JobKind.REPOSITORY, JobKind.TEXT), limit=3): [4, 3, 2],
+        ListJobs(tenant="acme", kinds=(JobKind.TEXT,), states=("running", "queued")): [4, 2],
+        ListJobs(tenant="acme", kinds=(JobKind.REPOSITORY,), states=("running",)): [3],
+        ListJobs(tenant="acme", kinds=(JobKind.FILE,)): [],
+    }
+    assert {query: numbers(store.list_jobs(query).jobs) for query in listed} == listed
+
+
 @pytest.mark.parametrize("states", [(), ("queued", "running")])
 def test_pages_are_stable_while_jobs_arrive_and_change(store: ViewStore, states: tuple[str, ...]) -> None:
     fold(store, *(make_event(number) for number in range(1, 8)))
@@ -350,7 +335,7 @@ def test_a_rebuild_repairs_what_is_wrong_and_keeps_what_the_stream_has_forgotten
     with store.rebuild(forgetful) as rebuild:
         rebuild.fold(facts_of(list(life(2)), 11))
     rebuilt = everything(database)
-    assert [row[3] for row in rebuilt["jobs"]] == ["failed", "completed"]
+    assert [row[4] for row in rebuilt["jobs"]] == ["failed", "completed"]
     assert rebuilt["jobs"][1] == right["jobs"][1]
     assert rebuilt["items"] == right["items"][1:]
     assert len(rebuilt["events"]) == 20

@@ -24,3 +24,4 @@ def test_the_client_of_projects_indexes_watches_and_searches(git: GitServer) -> 
     assert "Progress: completed 100" in done.stdout
     assert "History: harbour/polyglot (main) completed" in done.stdout
     assert ANSWERS[question][0] in done.stdout
+    assert "Deleted: atlas-core " in done.stdout

@@ -21,20 +21,56 @@ from msgspec.structs import replace
 
 from pharos_contracts import rpc
 from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
+from pharos_contracts.graphs.v1 import (
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
-from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import Job, Progress, RepositorySource, Scope, Stage
+from pharos_contracts.identity import dataset_key, repository_id
+from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Progress, RepositorySource, Scope, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_contracts.streams import KV_DATASETS
 from pharos_contracts.subjects import progress_subject
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
-from tests.support.gateway import BEARER, History, client, job, leading, now, result, settings, until_ready
+from pharos_service.settings import Secret
+from tests.support.gateway import (
+    BEARER,
+    TOKEN,
+    History,
+    Shelf,
+    client,
+    document_job,
+    job,
+    leading,
+    now,
+    result,
+    settings,
+    until_ready,
+)
 from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +114,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     send: str
     body: Any = None
+    form: Any = None
     headers: Mapping[str, str] = {}
     status: int
     answer: Any
@@ -121,6 +158,13 @@ SUBMITTED = {
 SOURCE = RepositorySource(
     identity=f"github.com/{SLUG}", clone_url=f"https://github.com/{SLUG}", branch="main"
 )
+DRIVE = {
+    "id": "gdrive_conn_1",
+    "source_type": "google_drive",
+    "secrets": ["client_secret", "refresh_token"],
+    "created_by": "anonymous",
+    "created_at": TIME,
+}
 RUNNING = job(501, source=SOURCE, dataset="running", started_at=MORNING, attempt=1)
 ENDED = job(
     502,
@@ -173,8 +217,35 @@ HIT = {
     "scores": {"dense": 0.5, "sparse": None, "structural": None, "rerank": None, "final": 0.03},
 }
 FOUND = {"request_id": uuid(), "results": [HIT], "metadata": {"mode": "hybrid"}, "latency_ms": NUMBER}
+NO_DATASET = {"detail": "There is no such dataset", "code": "not_found"}
+INDEXED_AT = f"/api/v1/repositories/{repository_id('default', 'github.com/o/indexed')}"
+INDEXED = {"repository": "github.com/o/indexed", "branch": "main", "commit": SHA}
+FRESHNESS = {"indexed_at": TIME, "age_seconds": NUMBER}
+REPOSITORY = {
+    "id": repository_id("default", "github.com/o/indexed"),
+    "host": "github.com",
+    "name": "o/indexed",
+    "branches": [{"branch": "main", "dataset": "indexed", "commit": SHA, "freshness": FRESHNESS}],
+    "freshness": FRESHNESS,
+}
 NO_JOB = {"detail": "There is no such job", "code": "not_found"}
 HERE = "/projects/default"
+EDITOR = {"x-api-key": TOKEN, "x-role": "editor"}
+ADMIN_KEY = {"x-admin-key": TOKEN}
+NOON = datetime(2025, 1, 15, 10, 30, tzinfo=UTC)
+TIMES = {"submitted_at": NOON, "started_at": NOON.replace(second=2), "ended_at": NOON.replace(second=15)}
+TEXT_SOURCE = DocumentSource(label="docs", identity="docs/text-1", object_name="o")
+PAGE_SOURCE = DocumentSource(label="web", identity="https://example.com/x", url="https://example.com/x")
+WAITING_TEXT = document_job(504, document=TEXT_SOURCE, submitted_at=NOON)
+READ_TEXT = document_job(505, document=TEXT_SOURCE, result=result(chunks=42), **TIMES)
+MISSING_PAGE = document_job(
+    506, kind=JobKind.URL, document=PAGE_SOURCE, error="HTTPError: 404 Not Found", **TIMES
+)
+
+
+def knowledge(**changes: Any) -> dict[str, Any]:
+    return {"ok": True, "job_id": uuid(), "queued": True, "tenant": "default", **changes}
+
 
 CASES = (
     # Resources
@@ -417,6 +488,217 @@ CASES = (
         status=200,
         answer=FOUND,
     ),
+    # Deleting
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"dataset": "indexed"},
+        status=200,
+        answer={
+            "project": "default",
+            "dataset": "indexed",
+            "projectId": SENTENCE,
+            "datasetId": SENTENCE,
+            "deletedVectors": 2210,
+            "status": "deleted",
+            "message": SENTENCE,
+            "cancelledJobs": [],
+        },
+    ),
+    Case(send=f"DELETE {HERE}/ingest/github", body={"dataset": "indexed"}, status=404, answer=NO_DATASET),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}"},
+        status=200,
+        answer={"dataset": "atlas-core", "deletedVectors": 12, "status": "deleted"},
+    ),
+    Case(
+        send="DELETE /projects/atlas/ingest/github",
+        body={"repo": f"github.com/{SLUG}"},
+        status=404,
+        answer=NO_DATASET,
+    ),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "dataset"},
+    ),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}/tree/main"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "repo"},
+    ),
+    # Documents
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": "Large document content...", "source": "docs"},
+        headers={**EDITOR, "Idempotency-Key": "content"},
+        status=200,
+        answer=knowledge(job_id=uuid("text"), type="text", source="docs"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": "Large document content...", "source": "docs"},
+        headers={**EDITOR, "Idempotency-Key": "content"},
+        status=200,
+        answer=knowledge(job_id=uuid("text"), type="text", source="docs"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-url-async",
+        body={"url": "https://example.com/docs", "source": "web"},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="url", source="web", url="https://example.com/docs"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-url-async",
+        body={"url": "https://example.com", "source": "web"},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="url", source="web", url="https://example.com"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-file-async",
+        form={"file": ("document.pdf", b"%PDF-1.7 "), "source": (None, "uploads")},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="file", source="uploads", filename="document.pdf"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-file-async?source=query",
+        form={"file": ("document.pdf", b"%PDF-1.7 ")},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="file", source="query", filename="document.pdf"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": "x", "source": "docs"},
+        headers={**BEARER, "x-role": "viewer"},
+        status=403,
+        answer={"detail": SENTENCE, "code": "forbidden", "needed": "editor"},
+    ),
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": " ", "source": "docs"},
+        status=400,
+        answer={"detail": "The text is empty", "code": "document_empty"},
+    ),
+    Case(
+        send="POST /knowledge/ingest-url-async",
+        body={"url": "http://169.254.169.254/", "source": "web"},
+        status=400,
+        answer={"detail": "Invalid URL", "code": "invalid_url", "reason": SENTENCE},
+    ),
+    Case(
+        send="POST /knowledge/ingest-file-async",
+        form={"file": ("cat.png", b"\x89PNG\r\n", "image/png")},
+        status=400,
+        answer={"detail": SENTENCE, "code": "document_unsupported"},
+    ),
+    Case(
+        send=f"GET /ops/jobs/{WAITING_TEXT.job_id}",
+        headers=ADMIN_KEY,
+        status=200,
+        answer={
+            "id": WAITING_TEXT.job_id,
+            "status": "queued",
+            "enqueued_at": "2025-01-15 10:30:00",
+            "started_at": None,
+            "ended_at": None,
+        },
+    ),
+    Case(
+        send=f"GET /ops/jobs/{READ_TEXT.job_id}",
+        headers=ADMIN_KEY,
+        status=200,
+        answer={
+            "id": READ_TEXT.job_id,
+            "status": "finished",
+            "enqueued_at": "2025-01-15 10:30:00",
+            "started_at": "2025-01-15 10:30:02",
+            "ended_at": "2025-01-15 10:30:15",
+            "result": {
+                "ok": True,
+                "ingested_chunks": 42,
+                "tenant": "default",
+                "source": "docs",
+                "latency_ms": 13000.0,
+            },
+        },
+    ),
+    Case(
+        send=f"GET /ops/jobs/{MISSING_PAGE.job_id}",
+        headers=ADMIN_KEY,
+        status=200,
+        answer={
+            "id": MISSING_PAGE.job_id,
+            "status": "failed",
+            "enqueued_at": "2025-01-15 10:30:00",
+            "started_at": "2025-01-15 10:30:02",
+            "ended_at": "2025-01-15 10:30:15",
+            "error": "HTTPError: 404 Not Found",
+        },
+    ),
+    Case(send="GET /ops/jobs/abc-123-def", headers=ADMIN_KEY, status=404, answer=NO_JOB),
+    # Several searches at once, and repositories
+    Case(
+        send="POST /api/v1/search/batch",
+        body={"queries": [{"query": "How does the Context class work?"}, {"query": " "}], "k": 5},
+        status=200,
+        answer={
+            "request_id": uuid(),
+            "answers": [
+                {"results": [HIT], "metadata": {"mode": "hybrid"}, "error": None},
+                {"results": [], "error": {"detail": SENTENCE, "code": "invalid_request", "field": "query"}},
+            ],
+            "latency_ms": NUMBER,
+        },
+    ),
+    Case(
+        send="GET /api/v1/repositories",
+        status=200,
+        answer={"repositories": [REPOSITORY], "truncated": False},
+    ),
+    Case(send=f"GET {INDEXED_AT}", status=200, answer=REPOSITORY),
+    Case(
+        send=f"GET {INDEXED_AT}/graph?branch=main",
+        status=200,
+        answer={
+            **INDEXED,
+            "files": [{"path": "src/a.py"}, {"path": "src/b.py"}],
+            "edges": [{"source": "src/a.py", "target": "src/b.py", "kind": "imports", "weight": 0.5}],
+            "cursor": None,
+        },
+    ),
+    Case(
+        send=f"GET {INDEXED_AT}/related?path=src/b.py&symbol=",
+        status=200,
+        answer={**INDEXED, "related": [{"path": "src/a.py", "reasons": [SENTENCE], "score": 1.0}]},
+    ),
+    Case(
+        send=f"GET {INDEXED_AT}/map",
+        status=200,
+        answer={**INDEXED, "files": [{"path": "src/a.py", "x": -1.0, "y": 0.25}]},
+    ),
+    Case(
+        send="GET /api/v1/repositories/never",
+        status=404,
+        answer={"detail": "There is no such repository", "code": "not_found"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "text", "text": "Large document content...", "source": "native"},
+        status=202,
+        answer={"job_id": uuid(), "kind": "text", "state": "queued", "dataset": "documents/native"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "file"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "wrong_route"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
@@ -438,6 +720,24 @@ CASES = (
             "timezone": "UTC",
         },
     ),
+    # Connections
+    Case(
+        send="POST /connections",
+        body={
+            "id": "gdrive_conn_1",
+            "source_type": "google_drive",
+            "config": {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
+        },
+        status=201,
+        answer=DRIVE,
+    ),
+    Case(send="GET /connections", status=200, answer={"connections": [DRIVE]}),
+    Case(send="GET /api/v1/connections/gdrive_conn_1", status=200, answer=DRIVE),
+    Case(
+        send="GET /connections/never/files",
+        status=404,
+        answer={"detail": "There is no such connection", "code": "not_found"},
+    ),
 )
 
 
@@ -447,6 +747,9 @@ class World:
     def __init__(self) -> None:
         self.ended = [ENDED, FAILED]
         self.searched: list[Search] = []
+        self.shelf = Shelf()
+        self.shelf.put("indexed", 2210, repository="github.com/o/indexed")
+        self.shelf.put("atlas-core", 12, repository=f"github.com/{SLUG}")
 
     async def history(self, question: ListJobs | FindJob | ReadLog) -> Message:
         if isinstance(question, ReadLog):
@@ -458,7 +761,13 @@ class World:
             shown = [each for each in shown if not question.states or each.state in question.states]
         return JobPage(jobs=tuple(JobView(job=each, sequence=1, changed_at=now()) for each in shown))
 
-    async def search(self, question: Search) -> Message:
+    async def ask(self, question: Search | SearchBatch | ReadGraph | ReadMap | FindRelated) -> Message:
+        if isinstance(question, SearchBatch):
+            answers = tuple([self.search(each) for each in question.queries])
+            return SearchBatchAnswer(answers=answers, latency_ms=1.5)
+        return self.search(question) if isinstance(question, Search) else structure(question)
+
+    def search(self, question: Search) -> SearchAnswer:
         self.searched.append(question)
         hit = SearchResult(
             id="r1",
@@ -478,6 +787,35 @@ class World:
         return SearchAnswer(results=(hit,), metadata={"mode": question.mode.value}, latency_ms=1.5)
 
 
+def structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """What the search service knows of the structure of the one repository."""
+    indexed = Indexed(**INDEXED, tenant="default", project="default", dataset="indexed", generation=1)
+    if isinstance(question, ReadGraph):
+        edge = GraphEdge(target="src/b.py", kind=EdgeKind.IMPORTS, weight=0.5)
+        files = tuple(
+            GraphFile(path=path, language="python", lines=3, edges_in=0, edges_out=len(edges), edges=edges)
+            for path, edges in (("src/a.py", (edge,)), ("src/b.py", ()))
+        )
+        return GraphPage(
+            indexed=indexed, files=files, files_total=2, edges_total=1, edges_dropped=0, after=None
+        )
+    if isinstance(question, ReadMap):
+        place = MappedFile(path="src/a.py", language="python", lines=3, x=-1.0, y=0.25)
+        return MapPage(indexed=indexed, files=(place,), files_total=1, after=None)
+    related = RelatedFile(
+        path="src/a.py",
+        language="python",
+        lines=3,
+        score=1.0,
+        structural=0.8,
+        mentions=None,
+        ties=(),
+        reasons=("imports src/b.py",),
+    )
+    assert question.path is not None
+    return RelatedFiles(indexed=indexed, path=question.path, symbol=question.symbol, files=(related,))
+
+
 @asynccontextmanager
 async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     """The other services, the jobs and the dataset that the cases are about."""
@@ -485,10 +823,15 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     broker = NatsBroker(nats_url)
     answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
     answer(broker, rpc.SEARCH, Search, world.search)
+    answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
+    answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)
     await told.tell(RUNNING, JobState.RUNNING)
     await told.tell(ENDED, JobState.COMPLETED)
     await told.tell(FAILED, JobState.FAILED)
+    await told.tell(WAITING_TEXT, JobState.QUEUED)
+    await told.tell(READ_TEXT, JobState.COMPLETED)
+    await told.tell(MISSING_PAGE, JobState.FAILED)
     progress = Progress(
         tenant="default",
         job_id=RUNNING.job_id,
@@ -562,7 +905,13 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
         assert isinstance(command, PutSchedule)
         return Scheduled(schedule=command.schedule)
 
-    chosen = settings(nats_server.url, git_allowed_hosts="http://github.com", anonymous="default:editor")
+    chosen = settings(
+        nats_server.url,
+        git_allowed_hosts="http://github.com",
+        anonymous="default:editor",
+        secret_key=Secret("k" * 32),
+        web_allowed_hosts="*,http://example.com",
+    )
     names: dict[str, Any] = {}
     wrong = []
     async with (
@@ -577,7 +926,9 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
             scheduler.decide = decide if path.endswith("/schedules") else None
             deadline = asyncio.get_running_loop().time() + 3
             while True:
-                response = await http.request(method, path, json=case.body, headers=dict(case.headers))
+                response = await http.request(
+                    method, path, json=case.body, files=case.form, headers=dict(case.headers)
+                )
                 found = mistake(case, response, names)
                 # What is read may take a moment to be known; what is sent is sent once.
                 if found is None or method != "GET" or asyncio.get_running_loop().time() > deadline:

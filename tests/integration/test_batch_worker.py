@@ -26,14 +26,14 @@ from pharos_contracts.jobs.v1 import (
 )
 from pharos_contracts.streams import OBJ_ARCHIVES
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import terms_of
 from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.items import last_fact
 from pharos_service.bus import Bus
 from pharos_sources.connections import Installation
 from pharos_sources.hosts import AllowedHosts
-from tests.support.batch_process import ACK_WAIT_SECONDS, CONFIG, LOCK_SECONDS
-from tests.support.batches import (
+from tests.support.batch_machine import (
     batch,
     doing,
     hand_out,
@@ -50,6 +50,7 @@ from tests.support.batches import (
     until_ended,
     write_files,
 )
+from tests.support.batch_process import ACK_WAIT_SECONDS, CONFIG, LOCK_SECONDS
 from tests.support.nats_server import NatsServer
 from tests.support.s3_server import S3Server
 from tests.support.web_server import WebServer, answer
@@ -156,6 +157,11 @@ async def test_files_of_several_sources_are_done_at_once_and_found(
     results = [each.result for each in ended if isinstance(each, ItemCompleted)]
     assert all(each.generation > 0 and each.files_processed == 1 and each.sha256 for each in results)
     assert not any(machine.workspaces.iterdir())
+    # Whoever deletes the dataset finds what the cache has of it.
+    of_dataset = machine.store.live_ids(key_of("here"), here.generation, "chunk")
+    before = machine.cache.count()
+    forget(machine.cache, machine.encoder.version, machine.store.payloads(key_of("here"), of_dataset))
+    assert machine.cache.count() == before - 2
 
 
 async def test_files_that_are_ready_together_are_one_generation(

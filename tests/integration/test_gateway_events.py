@@ -34,6 +34,7 @@ from tests.support.gateway import (
     History,
     Received,
     client,
+    document_job,
     events,
     job,
     now,
@@ -365,6 +366,25 @@ async def test_the_public_summary_shows_the_default_tenant_in_the_words_of_inges
         await workers.put(busy.name, busy)  # a heartbeat is no news
         await history.tell(job(3), JobState.QUEUED)
         assert (await anext(stream)).name == "job.queued"
+
+
+async def test_the_public_summary_passes_documents_by_live_and_late(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    history, last = History(bus), "/api/v1/ingestion/events?last_event_id="
+    async with asyncio.timeout(20):
+        before = await history.tell(job(1), JobState.QUEUED)
+        await history.tell(document_job(2), JobState.QUEUED)
+        await history.tell(job(3), JobState.QUEUED)
+        async with aclosing(events(http, f"{last}{before}")) as stream:
+            await anext(stream)
+            assert (await anext(stream)).data["job_id"] == 3
+            await history.tell(document_job(2), JobState.RUNNING, attempt=1)
+            await bus.publish(progress_subject(progress(2, 40)), progress(2, 40))
+            await history.tell(document_job(2), JobState.COMPLETED, attempt=1, result=result())
+            await history.tell(job(3), JobState.RUNNING, attempt=1)
+            told = await anext(stream)
+            assert (told.name, told.data["job_id"]) == ("job.started", 3)
 
 
 async def test_lexical_ready_names_the_repository_live_and_when_it_is_told_late(

@@ -22,17 +22,28 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
+from pharos_contracts.batches.v1 import BatchSource
+from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.graphs.v1 import (
+    FindRelated,
+    GraphPage,
+    Indexed,
+    MapPage,
+    ReadGraph,
+    ReadMap,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import Search, SearchAnswer
-from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES, KV_WATCHES
+from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer
+from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
@@ -51,6 +62,7 @@ from tests.support.gateway import (
     leading,
     now,
     settings,
+    shelving,
     until_ready,
 )
 from tests.support.keys import issue, with_key
@@ -61,7 +73,28 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
-BATCH = job(8, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada", kind=JobKind.BATCH, key="b")
+PAPERS = BatchSource(name=MARKER, manifest="m", parts=())
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=PAPERS,
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
+REPOSITORY = repository_id("acme", SOURCE.identity)
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=BatchSource(name=MARKER, manifest="m", parts=()),
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
 
 
 class Open(Enum):
@@ -76,9 +109,9 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, all of them, something new in a project that is not
-# ``elsewhere``, or none of these.
-ONE, ALL, PUT, NONE = "one", "all", "put", "none"
+# Whether a route is about one thing of the tenant, one of the user ``ada``, all of them, something new in a
+# project that is not ``elsewhere``, or none of these.
+ONE, OWN, ALL, PUT, NONE = "one", "own", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
@@ -94,11 +127,13 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/ingestion/ingest"): (Open.EDITOR, NONE),
     ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/jobs"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("POST", "/api/v1/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/jobs/{job_id}/events"): (Open.VIEWER, ONE),
     ("GET", "/api/v1/workers"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/datasets"): (Open.VIEWER, ALL),
+    ("DELETE", "/api/v1/datasets"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/events"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/events/ticket"): (Open.VIEWER, NONE),
     ("GET", "/api/v1/schedules"): (Open.VIEWER, ALL),
@@ -111,9 +146,29 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("DELETE", "/api/v1/webhooks/{watch_id}"): (Open.EDITOR, ONE),
     ("POST", "/webhooks/github"): (Open.SIGNED, NONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
+    **{
+        (method, f"{root}/connections{rest}"): decision
+        for root in ("", "/api/v1")
+        for method, rest, decision in (
+            ("GET", "", (Open.VIEWER, ALL)),
+            ("POST", "", (Open.EDITOR, PUT)),
+            ("POST", "/upload", (Open.EDITOR, PUT)),
+            ("GET", "/{connection_id}", (Open.VIEWER, OWN)),
+            ("DELETE", "/{connection_id}", (Open.EDITOR, OWN)),
+            ("GET", "/{connection_id}/files", (Open.VIEWER, OWN)),
+            ("POST", "/{connection_id}/test", (Open.EDITOR, OWN)),
+        )
+    },
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/search/batch"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories/{repository_id}"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/graph"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/related"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/map"): (Open.VIEWER, ONE),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
+    ("DELETE", "/projects/{project}/ingest/github"): (Open.EDITOR, ONE),
     ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}/logs"): (Open.VIEWER, ONE),
@@ -122,6 +177,10 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
     ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
     ("POST", "/ingest"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-text-async"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-url-async"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-file-async"): (Open.EDITOR, PUT),
+    ("GET", "/ops/jobs/{job_id}"): (Open.EDITOR, ONE),
     ("WS", "/ws"): (Open.VIEWER, ALL),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
@@ -138,17 +197,30 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/audit"): (Open.ADMIN, ALL),
 }
 SOCKET = "WS"
+FORMS: dict[tuple[str, str], Any] = {
+    ("POST", "/knowledge/ingest-file-async"): {"file": ("a.md", b"x")},
+}
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
+    ("POST", "/api/v1/search/batch"): {"queries": [{"query": "x"}]},
     ("POST", "/projects/{project}/query"): {"query": "x"},
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
+    ("DELETE", "/api/v1/datasets"): {"dataset": MARKER, "project": "atlas"},
     ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
+    ("DELETE", "/projects/{project}/ingest/github"): {"dataset": MARKER},
     ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
+    **{
+        ("POST", f"{root}/connections"): {"source_type": "s3", "config": {"bucket": "papers"}}
+        for root in ("", "/api/v1")
+    },
+    ("POST", "/api/v1/jobs"): {"kind": "text", "text": "x"},
+    ("POST", "/knowledge/ingest-text-async"): {"text": "x"},
+    ("POST", "/knowledge/ingest-url-async"): {"url": "http://web.test/x"},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -212,6 +284,17 @@ class World:
             created_by="ada",
         )
         await Bucket(self.bus, KV_WATCHES, Watch).put("acme.watch", watch)
+        connection = Connection(
+            connection_id="papers",
+            tenant="acme",
+            user="ada",
+            project="atlas",
+            source_type=SourceType.LOCAL_DIRECTORY,
+            name=MARKER,
+            config={"path": f"/nowhere/{MARKER}"},
+            created_at=now(),
+        )
+        await Bucket(self.bus, KV_CONNECTIONS, Connection).put("acme.papers", connection)
         dataset = Dataset(
             tenant="acme",
             project="atlas",
@@ -284,6 +367,8 @@ class World:
             "schedule_id": "nightly",
             "letter_id": "letter",
             "watch_id": "watch",
+            "connection_id": "papers",
+            "repository_id": REPOSITORY,
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -295,7 +380,12 @@ class World:
             async with self.http.stream(method, url, headers=headers) as stream:
                 return stream.status_code, ""
         answer = await self.http.request(
-            method, url, headers=headers, json=BODIES.get((method, path)), follow_redirects=False
+            method,
+            url,
+            headers=headers,
+            json=BODIES.get((method, path)),
+            files=FORMS.get((method, path)),
+            follow_redirects=False,
         )
         return answer.status_code, answer.text
 
@@ -312,6 +402,7 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
     chosen = settings(
         nats_server.url,
         git_allowed_hosts="http://git.test:9418",
+        web_allowed_hosts="http://web.test",
         rate_limit_guesses_per_minute=0,
         secret_key=settings("x").admin_token,
     )
@@ -319,8 +410,10 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         serving(chosen) as running,
         client(running.address) as http,
         leading(bus, decide),
+        shelving(bus) as shelf,
     ):
         await until_ready(http)
+        shelf.holds["acme", "atlas", MARKER] = 1
         found = World(http, bus)
 
         async def history(message: Msg) -> None:
@@ -337,13 +430,45 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
             await message.respond(encode(JobPage(jobs=views, cursor=None)))
 
         async def search(message: Msg) -> None:
-            found.searched.append(decode(message.data, Search))
-            await message.respond(encode(SearchAnswer(results=(), metadata={}, latency_ms=1)))
+            question = decode(message.data, Search | SearchBatch | ReadGraph | ReadMap | FindRelated)
+            if isinstance(question, ReadGraph | ReadMap | FindRelated):
+                await message.respond(encode(_of_structure(question)))
+                return
+            nothing = SearchAnswer(results=(), metadata={}, latency_ms=1)
+            if isinstance(question, SearchBatch):
+                found.searched.extend(question.queries)
+                await message.respond(encode(SearchBatchAnswer(answers=(nothing,), latency_ms=1)))
+                return
+            found.searched.append(question)
+            await message.respond(encode(nothing))
 
         await bus.client.subscribe(rpc.HISTORY, cb=history)
         await bus.client.subscribe(rpc.SEARCH, cb=search)
         await found.furnish()
         yield found
+
+
+INDEXED = Indexed(
+    tenant="acme",
+    project="atlas",
+    dataset=MARKER,
+    repository=SOURCE.identity,
+    branch="main",
+    commit="c",
+    generation=1,
+)
+
+
+def _of_structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """As the search service answers, to those who may see the project atlas of acme."""
+    shown = question.tenant in (None, "acme") and (question.projects is None or "atlas" in question.projects)
+    if not shown or question.repository_id != REPOSITORY:
+        return Refused(code="not_found", detail="There is no such repository", status=404)
+    if isinstance(question, ReadGraph):
+        return GraphPage(indexed=INDEXED, files=(), files_total=0, edges_total=0, edges_dropped=0, after=None)
+    if isinstance(question, ReadMap):
+        return MapPage(indexed=INDEXED, files=(), files_total=0, after=None)
+    return RelatedFiles(indexed=INDEXED, path="a.py", symbol=None, files=())
 
 
 def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, bool | None]:
@@ -363,7 +488,9 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
     if things == PUT and who == "elsewhere":
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
-        return ({404} if things == ONE else None), False
+        return ({404} if things in (ONE, OWN) else None), False
+    if things == OWN and who == "colleague":
+        return {404}, False
     return None, None
 
 
@@ -396,6 +523,10 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             (f"/api/v1/jobs/{JOB.number}", "/api/v1/jobs/99"),
             ("/api/v1/schedules/nightly", "/api/v1/schedules/never"),
             ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
+            ("/connections/papers", "/connections/never"),
+            ("/api/v1/connections/papers/files", "/api/v1/connections/never/files"),
+            (f"/api/v1/repositories/{REPOSITORY}", "/api/v1/repositories/never"),
+            (f"/api/v1/repositories/{REPOSITORY}/map", "/api/v1/repositories/never"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])
@@ -430,6 +561,9 @@ async def test_a_search_is_told_the_tenant_and_the_projects_of_the_key(world: Wo
         for path in ("/api/v1/search", "/projects/all/query", "/projects/atlas/query"):
             assert (await world.http.post(path, json={"query": "x"}, headers=sent)).status_code == 200
             assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), (who, path)
+        several = {"queries": [{"query": "x", "project": "atlas"}]}
+        await world.http.post("/api/v1/search/batch", json=several, headers=sent)
+        assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), who
 
 
 async def test_a_stream_tells_of_nothing_that_its_key_may_not_see(world: World) -> None:

@@ -35,6 +35,7 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from tests.support.gateway import BEARER, Scheduler, client, job, leading, now, settings, until_ready
 from tests.support.nats_server import NatsServer
+from tests.support.scheduling import document_command, submit
 
 pytestmark = pytest.mark.anyio
 
@@ -224,28 +225,31 @@ async def test_purging_is_a_command_for_each_letter_that_the_caller_may_see(
 
 
 async def test_the_queue_is_reported_by_priority_kind_and_to_an_admin_by_tenant(
-    http: httpx.AsyncClient,
+    bus: Bus, http: httpx.AsyncClient
 ) -> None:
     empty = (await http.get("/ops/queue")).json()
     assert empty == {
         "depth": 0,
         "capacity": 10,
+        "documents_capacity": 1000,
         "oldest_age_seconds": None,
         "by_priority": {"urgent": 0, "high": 0, "normal": 0, "low": 0},
-        "by_kind": {"repository": 0},
+        "by_kind": {"repository": 0, "document": 0},
         "by_tenant": {},
     }
     started = time.monotonic()
     for n, (tenant, priority) in enumerate((("default", "low"), ("acme", "high"), ("acme", "normal"))):
         await http.post(f"{INGEST}/user/repo{n}?priority={priority}", headers={"x-tenant": tenant})
+    await submit(bus, document_command(9))
     report = (await http.get("/ops/queue")).json()
     assert 0 <= report.pop("oldest_age_seconds") <= time.monotonic() - started
     assert report == {
-        "depth": 3,
+        "depth": 4,
         "capacity": 10,
-        "by_priority": {"urgent": 0, "high": 1, "normal": 1, "low": 1},
-        "by_kind": {"repository": 3},
-        "by_tenant": {"acme": 2, "default": 1},
+        "documents_capacity": 1000,
+        "by_priority": {"urgent": 0, "high": 1, "normal": 2, "low": 1},
+        "by_kind": {"repository": 3, "document": 1},
+        "by_tenant": {"acme": 2, "default": 2},
     }
     own = (await http.get("/ops/queue", headers=EDITOR)).json()
     assert (own["depth"], own["by_priority"]["low"]) == (2, 0)
@@ -297,7 +301,7 @@ WANTED = {
 async def test_a_schedule_is_put_listed_read_and_removed(
     http: httpx.AsyncClient, scheduler: Scheduler, keeper: Keeper
 ) -> None:
-    put = await http.post(SCHEDULES, json=WANTED, headers=EDITOR)
+    put = await http.post(SCHEDULES, json={**WANTED, "cron": " 0 3  * * *\n"}, headers=EDITOR)
     assert put.status_code == 201
     shown = put.json()
     assert shown | {"created_at": None, "next_run_at": None} == {
@@ -365,6 +369,10 @@ async def test_a_schedule_that_cannot_be_is_refused_with_a_sentence(
         ({"crom": "0 3 * * *"}, "crom"),
         ({"cron": 3}, "cron"),
         ({"dataset": "a\x1b[2Jb"}, "dataset"),
+        ({"dataset": "a\u202eb"}, "dataset"),
+        ({"dataset": "a\u2066b"}, "dataset"),
+        ({"dataset": "a\u200bb"}, "dataset"),
+        ({"dataset": "a\u2028b"}, "dataset"),
     ):
         refused = await http.post(SCHEDULES, json={**WANTED, **change})
         assert refused.status_code == 400, change

@@ -33,7 +33,7 @@ from pharos_embedder.stages import Live
 from pharos_embedder.vectors import DatasetKey, StoreFull
 from pharos_service.buckets import Bucket
 from pharos_service.bus import TROUBLE, Bus
-from tests.support.batches import batch, key_of, published, record, texts
+from tests.support.batch_machine import batch, key_of, published, record, texts
 from tests.support.nats_server import NatsServer
 from tests.support.workers import DIMENSIONS, Machine, declared, now, until
 

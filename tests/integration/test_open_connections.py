@@ -18,7 +18,7 @@ from pharos_service.bus import Bus
 from pharos_sources.connections import Installation
 from pharos_sources.local_directory import LocalDirectory
 from pharos_sources.source import Source, SourceUnavailable
-from tests.support.batches import keep_connection
+from tests.support.batch_machine import keep_connection
 from tests.support.workers import until
 
 pytestmark = pytest.mark.anyio

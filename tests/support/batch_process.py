@@ -20,7 +20,7 @@ from pharos_embedder.worker import WorkerConfig
 from pharos_service.bus import connect
 from pharos_service.settings import ServiceSettings
 from pharos_sources.connections import Installation
-from tests.support.batches import doing
+from tests.support.batch_machine import doing
 from tests.support.workers import Machine
 
 ACK_WAIT_SECONDS = 2.0

@@ -130,6 +130,15 @@ def test_a_process_stays_warm_from_document_to_document(pool: DocumentPool) -> N
     assert pool.process_ids() == process_ids
 
 
+def test_a_pool_that_was_warmed_has_a_process_that_the_first_document_finds() -> None:
+    with DocumentPool(1) as pool:
+        pool.warm()
+        (warm,) = pool.process_ids()
+        pool.read(b"# A\n\nb", "a.md")
+        assert pool.process_ids() == (warm,)
+    pool.warm()  # it was closed meanwhile: nobody wants it warm
+
+
 def test_a_refusal_comes_back_with_its_sentence(pool: DocumentPool, tmp_path: Path) -> None:
     assert refusal(pool, "a.pdf", b"%PDF-1.4 garbage")[0] == "document_damaged"
     assert refusal(pool, "a.txt", b"") == ("document_empty", "The document is empty.")

@@ -15,7 +15,7 @@ from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.ports import unexpected
 from pharos_embedder.problems import TABLE, problem_of
-from pharos_embedder.publishing import PublishConflict
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict
 from pharos_embedder.stages import IndexIncomplete, StageTimedOut
 from pharos_embedder.vectors import (
     DimensionMismatch,
@@ -74,6 +74,7 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (ObjectGone(), "upload_gone", False),
     (ObjectDamaged(), "upload_damaged", False),
     (PublishConflict("d"), "publish_conflict", True),
+    (DeletedMeanwhile("d"), "dataset_deleted", False),
     (IndexIncomplete("d"), "publish_conflict", True),
     (EncoderBusy("full"), "encoder_busy", True),
     (EncodingOutOfMemory(9), "out_of_memory", True),

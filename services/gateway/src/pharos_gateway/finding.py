@@ -1,4 +1,4 @@
-"""Finding jobs: what waits in Q and what JOBS and LEDGER hold is there at once, history knows the rest."""
+"""Finding jobs: a queue, JOBS and LEDGER know at once what they hold; history knows the rest."""
 
 from __future__ import annotations
 
@@ -54,15 +54,16 @@ class Recent(Protocol):
 class Finder:
     """Finds jobs; errors of the bus pass through."""
 
-    def __init__(self, bus: Bus, queue: Queue, recent: Recent) -> None:
+    def __init__(self, bus: Bus, queue: Queue, documents: Queue, recent: Recent) -> None:
         self._bus = bus
         self._queue = queue
+        self._documents = documents
         self._recent = recent
 
     async def known(self, tenant: str | None, job_id: str) -> Job | None:
-        """The job as of this moment, by the word of its events before Q's. *tenant* None is every one."""
-        # Q first: a job leaves Q only after its event is stored.
-        waiting = await self._queue.of_job(job_id)
+        """The job as of this moment, by its events before its queue's word. *tenant* None is every one."""
+        # The queues first: a job leaves them only after its event is stored.
+        waiting = await self._queue.of_job(job_id) or await self._documents.of_job(job_id)
         name = "*" if tenant is None else token(tenant)
         # JOBS is what is true now; LEDGER, its copy, lags behind it but remembers what JOBS has let go.
         stored = await self._bus.last(JOBS, f"events.job.{name}.{token(job_id)}.*") or await self._bus.last(
@@ -122,6 +123,7 @@ class Finder:
                     tenant=sight.tenant,
                     project=only,
                     states=tuple(states),
+                    kinds=() if sight.kinds is None else tuple(sorted(sight.kinds)),
                     limit=limit - len(found),
                     before=before,
                 ),
@@ -140,8 +142,11 @@ class Finder:
         )
 
     async def waiting(self, sight: Sight) -> list[Job]:
-        """What waits in Q, which history may not know of yet."""
-        jobs = (waiting.job for waiting in await self._queue.waiting(sight.tenant))
+        """What waits in Q and DOCS, which history may not know of yet."""
+        repositories, documents = await asyncio.gather(
+            self._queue.waiting(sight.tenant), self._documents.waiting(sight.tenant)
+        )
+        jobs = (waiting.job for waiting in (*repositories, *documents))
         return [job for job in jobs if sight.job(job)]
 
     async def _from_history(self, question: FindJob) -> Job | None:

@@ -102,5 +102,5 @@ def merged(known: Iterable[Job], waiting: Iterable[Job], limit: int) -> tuple[Jo
     """At most *limit* jobs, newest first; what history knows of a job wins over what the queue says."""
     jobs = {job.job_id: job for job in waiting}
     jobs.update((job.job_id, job) for job in known)
-    newest_first = sorted(jobs.values(), key=lambda job: (job.number, job.submitted_at), reverse=True)
+    newest_first = sorted(jobs.values(), key=lambda job: (job.submitted_at, job.number), reverse=True)
     return tuple(newest_first[:limit])

@@ -19,11 +19,11 @@ import anyio
 import msgspec
 import structlog
 
-from pharos_contracts.jobs.v1 import Job, Progress
+from pharos_contracts.jobs.v1 import NO_NUMBER, Job, Progress
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import JOBS, PROGRESS, WORKER_TTL_SECONDS
-from pharos_contracts.subjects import tenant_job_events
+from pharos_contracts.subjects import POOLS, pool_of, tenant_job_events
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import statuses
 from pharos_gateway.happenings import Happening, progress_block, read, worker_block
@@ -49,7 +49,7 @@ class _Seen(msgspec.Struct, frozen=True):
     at: float  # monotonic seconds
 
 
-class Watcher(Protocol):
+class Listener(Protocol):
     """Whoever is told of jobs as they are, not of events in their order. It must not wait."""
 
     def happened(self, job: Job) -> None: ...
@@ -71,9 +71,9 @@ class Live:
         self._by_number: dict[int, str] = {}
         self._progress: OrderedDict[str, Progress] = OrderedDict()
         self._unsent: dict[str, Progress] = {}
-        self._durations: deque[float] = deque(maxlen=DURATIONS_MAX)
+        self._durations: dict[str, deque[float]] = {pool: deque(maxlen=DURATIONS_MAX) for pool in POOLS}
         self._subscriptions: set[Subscription] = set()
-        self._watchers: set[Watcher] = set()
+        self._listeners: set[Listener] = set()
         self.sequence = 0
         self.ready = asyncio.Event()  # JOBS is being followed
         self.workers_known = asyncio.Event()
@@ -103,15 +103,12 @@ class Live:
         """A job that was seen lately, as of its last event."""
         return self._recent.get(job_id)
 
-    def recent_number(self, job_id: str) -> int | None:
-        job = self._recent.get(job_id)
-        return None if job is None else job.number
-
     def recent_jobs(self) -> list[Job]:
         return list(self._recent.values())
 
-    def recent_durations_seconds(self) -> Sequence[float]:
-        return tuple(self._durations)
+    def recent_durations_seconds(self, pool: str) -> Sequence[float]:
+        """How long the last jobs of *pool* ran that went well."""
+        return tuple(self._durations[pool])
 
     # Readers
 
@@ -138,15 +135,15 @@ class Live:
             self._subscriptions.discard(subscription)
 
     @contextmanager
-    def watched(self, watcher: Watcher) -> Iterator[None]:
-        """*watcher* is told of what happens from now on."""
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """*listener* is told of what happens from now on."""
         if self.stopping:
-            watcher.close()
-        self._watchers.add(watcher)
+            listener.close()
+        self._listeners.add(listener)
         try:
             yield
         finally:
-            self._watchers.discard(watcher)
+            self._listeners.discard(listener)
 
     def close(self) -> None:
         """Send every reader away, in good order: the process stops."""
@@ -156,8 +153,8 @@ class Live:
     def _send_away(self) -> None:
         for subscription in self._subscriptions:
             subscription.close(STOPPING)
-        for watcher in self._watchers:
-            watcher.close()
+        for listener in self._listeners:
+            listener.close()
 
     # The tails
 
@@ -200,8 +197,8 @@ class Live:
                         for subscription in self._subscriptions:
                             subscription.offer(happening)
                         if happening.job is not None:
-                            for watcher in self._watchers:
-                                watcher.happened(happening.job)
+                            for listener in self._listeners:
+                                listener.happened(happening.job)
 
     async def _bounds(self) -> tuple[int, int]:
         """First and last sequence of JOBS, as soon as the bus can say."""
@@ -219,7 +216,8 @@ class Live:
             return
         self._recent[job.job_id] = job
         self._recent.move_to_end(job.job_id)
-        self._by_number[job.number] = job.job_id
+        if job.number != NO_NUMBER:
+            self._by_number[job.number] = job.job_id
         while len(self._recent) > RECENT_MAX:
             _, oldest = self._recent.popitem(last=False)
             self._by_number.pop(oldest.number, None)
@@ -227,7 +225,8 @@ class Live:
             self._progress.pop(job.job_id, None)
             self._unsent.pop(job.job_id, None)
         if job.state is JobState.COMPLETED and job.started_at and job.ended_at:
-            self._durations.append((job.ended_at - job.started_at).total_seconds())
+            seconds = (job.ended_at - job.started_at).total_seconds()
+            self._durations[pool_of(job.kind)].append(seconds)
 
     async def _follow_progress(self) -> None:
         async with aclosing(tail(self._bus, PROGRESS, ["progress.>"], last_per_subject=True)) as events:
@@ -306,8 +305,8 @@ class Live:
         for progress in unsent.values():
             job = self.recent(progress.job_id)
             number = None if job is None else job.number
-            for watcher in self._watchers:
-                watcher.progressed(progress, job)
+            for listener in self._listeners:
+                listener.progressed(progress, job)
             blocks: dict[bool, bytes] = {}
             for subscription in self._subscriptions:
                 if not subscription.wants(progress.tenant, progress.job_id, job):

@@ -10,6 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
+from pharos_contracts.identity import InvalidName
 from pharos_gateway.access import KeysUnknown, RateExceeded, TooManyGuesses
 from pharos_gateway.authentication import (
     Forbidden,
@@ -21,20 +22,39 @@ from pharos_gateway.authentication import (
 )
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
+from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
+from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
+from pharos_gateway.document_ingest import EmptyDocument
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
+from pharos_gateway.job_requests import WrongRoute
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
+from pharos_gateway.projects import ReservedProject
 from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
 from pharos_gateway.scheduling import ScheduleTaken
+from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
+from pharos_gateway.uploads import (
+    ClientGone,
+    InvalidUpload,
+    TooManyUploads,
+    UploadsFull,
+    UploadTooLarge,
+    UploadTooSlow,
+)
 from pharos_gateway.watching import InvalidWatch, TooManyWatches, WebhooksDisabled
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
+from pharos_sources.connections import InvalidConnection
+from pharos_sources.document_kinds import UnsupportedDocument
+from pharos_sources.keeping import NothingToSealWith
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
+from pharos_sources.source import EntryNotFound, InvalidCursor, SourceError
+from pharos_sources.web_address import InvalidWebAddress
 
 log = structlog.get_logger()
 
@@ -134,8 +154,10 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 str(error),
                 extra={"free_mb": error.free_mb, "min_mb": error.min_mb},
             )
-        case InvalidIdentity():
+        case InvalidIdentity() | InvalidName():
             return invalid(str(error))
+        case ReservedProject():
+            return invalid(str(error), field="project")
         case InvalidKeyRequest():
             return invalid(error.detail, field=error.field)
         case KeyNotLive():
@@ -150,6 +172,28 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return invalid(error.detail, field=error.field)
         case UnreadableDelivery():
             return invalid(str(error))
+        case ConnectionTaken():
+            return Problem(409, "connection_taken", str(error))
+        case TooManyConnections():
+            return Problem(409, "too_many_connections", str(error))
+        case ArchivesFull():
+            return Problem(409, "archives_full", str(error))
+        case InvalidConnection():
+            return Problem(400, "invalid_connection", str(error), extra={"field": error.field})
+        case NothingToSealWith():
+            return Problem(400, "secrets_disabled", str(error))
+        case TooManyLooks():
+            return _slow_down("too_many_looks", str(error), error.retry_seconds)
+        case SourceSlow():
+            return Problem(504, "source_slow", str(error))
+        case InvalidCursor():
+            return invalid(str(error), field="cursor")
+        case EntryNotFound():
+            return Problem(404, "no_such_file", str(error))
+        case SourceError() if error.transient:
+            return Problem(503, "source_unavailable", str(error), headers={"Retry-After": "5"})
+        case SourceError():
+            return Problem(409, "source_refused", str(error))
         case TooManyKeys():
             return Problem(409, "too_many_keys", str(error))
         case InvalidRepositoryUrl() | HostRefused():
@@ -158,6 +202,26 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
         case InvalidRef():
             return Problem(400, "invalid_ref", "Invalid branch or commit", extra={"reason": error.reason})
+        case InvalidWebAddress():
+            return Problem(400, "invalid_url", "Invalid URL", extra={"reason": error.reason})
+        case EmptyDocument():
+            return Problem(400, "document_empty", str(error))
+        case WrongRoute():
+            return Problem(400, "wrong_route", str(error))
+        case UnsupportedDocument():
+            return Problem(400, "document_unsupported", str(error))
+        case InvalidUpload():
+            return invalid(error.detail, field=error.field)
+        case ClientGone():
+            return invalid("The body ended before the upload did")
+        case UploadTooLarge():
+            return Problem(413, "upload_too_large", str(error), extra={"max_bytes": error.bytes_max})
+        case UploadTooSlow():
+            return Problem(408, "upload_too_slow", str(error))
+        case UploadsFull():
+            return Problem(507, "uploads_full", str(error), headers={"Retry-After": "60"})
+        case TooManyUploads():
+            return _slow_down("too_many_uploads", str(error), error.retry_seconds)
         case InvalidCallbackUrl():
             return Problem(
                 400, "invalid_callback_url", "Invalid callback URL", extra={"reason": error.reason}
@@ -205,6 +269,15 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 "No scheduler has answered yet; the command is stored and will be carried out",
                 headers={"Retry-After": "5"},
             )
+        case StoreUnavailable():
+            return unavailable("Index", str(error))
+        case DeletionUnfinished():
+            return Problem(
+                503,
+                "deletion_unfinished",
+                "It is being deleted, and nobody finds it any more; ask again to have the rest deleted",
+                headers={"Retry-After": "1"},
+            )
         case QuestionRefused():
             refusal = error.refusal
             # Only what the client can do something about keeps its status; the rest is ours.
@@ -244,6 +317,8 @@ def _validation(error: ValidationException) -> Problem:
     first = found[0] if found and isinstance(found[0], dict) else {}
     message = str(first.get("message", "")).strip().rstrip(".")
     field = str(first.get("key", "")) or None
+    if field == "data" and message == repr("data"):  # how Litestar says that there was none
+        return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
     where = f"'{field}': " if field is not None and field != "data" else ""

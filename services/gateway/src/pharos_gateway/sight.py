@@ -6,18 +6,28 @@ from typing import Final
 
 import msgspec
 
+from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 
 # What belongs to the user who asked for it; every other job is the tenant's.
-OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE})
+OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE, JobKind.DELETE})
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):
-    """``tenant`` None is every one, ``projects`` None every one of the tenant's, ``user`` None everybody."""
+    """``tenant`` None is every one, ``projects`` None every one of the tenant's, ``user`` None everybody.
+
+    ``kinds`` are those of jobs; None is every one.
+    """
 
     tenant: str | None
     projects: frozenset[str] | None = None
     user: str | None = None
+    kinds: frozenset[JobKind] | None = None
+
+    @property
+    def repositories(self) -> Sight:
+        """What is shown of jobs of repositories."""
+        return msgspec.structs.replace(self, kinds=frozenset({JobKind.REPOSITORY}))
 
     @property
     def workers(self) -> str | None:
@@ -38,7 +48,16 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.tenant in (None, job.tenant)
             and self.project(job.project)
+            and (self.kinds is None or job.kind in self.kinds)
             and (self.user is None or job.kind not in OF_A_USER or job.submitted_by == self.user)
+        )
+
+    def connection(self, connection: Connection) -> bool:
+        """It holds somebody's credentials, and so it is theirs alone."""
+        return (
+            self.tenant in (None, connection.tenant)
+            and self.project(connection.project)
+            and self.user in (None, connection.user)
         )
 
     def maybe_job(self, job: Job | None) -> bool:
@@ -48,7 +67,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def is_whole(self) -> bool:
         """Whether nothing of the tenant is hidden."""
-        return self.projects is None and self.user is None
+        return self.projects is None and self.user is None and self.kinds is None
 
     def dataset(self, project: str, scope: Scope) -> bool:
         """A global dataset is found from every project of its tenant, and so by every key of it."""

@@ -66,15 +66,15 @@ class Snapshots:
         }
 
     async def _number(self, tenant: str | None, job_id: str) -> int | None:
-        number = self._live.recent_number(job_id)
-        if number is not None:
-            return number
+        job = self._live.recent(job_id)
+        if job is not None:
+            return job.number or None
         try:
             job = await self._finder.known(tenant, job_id)
         except (BusError, ValueError) as error:
             log.debug("number_unknown", job_id=job_id, reason=str(error))
             return None
-        return None if job is None else job.number
+        return None if job is None else job.number or None
 
     async def _open_jobs(self, sight: Sight) -> tuple[tuple[Job, ...], bool]:
         found: dict[str, Job] = {}

@@ -372,7 +372,7 @@ class _Making:
         return IndexResult(
             dataset=self.dataset.dataset,
             generation=0,
-            built_on=target.live.generation,
+            built_on=target.live.follows,
             commit="",
             files_processed=1,
             embeddings_generated=summary.chunks,

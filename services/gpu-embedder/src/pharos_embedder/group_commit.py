@@ -27,7 +27,7 @@ from pharos_embedder.document_points import CHUNKER
 from pharos_embedder.holding import clock
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check
-from pharos_embedder.publishing import PublishConflict, Publisher
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
 from pharos_embedder.stages import IndexIncomplete
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey, StoreError, StoreUnavailable, VectorStore
@@ -41,7 +41,7 @@ AGAIN_SECONDS_MAX: Final = 60.0
 AGAIN_PAUSE_SECONDS: Final = 0.5
 
 # What another try, with the dataset to oneself and on top of what is live then, gets over.
-PASSING: Final = (LockLost, PublishConflict, IndexIncomplete, StoreUnavailable)
+PASSING: Final = (LockLost, DeletedMeanwhile, PublishConflict, IndexIncomplete, StoreUnavailable)
 
 
 class GroupCommit:
@@ -158,7 +158,7 @@ class GroupCommit:
             dataset=dataset,
             # Milliseconds: there may be several a second, and a number is never used again for other content
             # after a dataset was deleted.
-            generation=max(live.generation + 1, time.time_ns() // 1_000_000),
+            generation=max(live.follows + 1, time.time_ns() // 1_000_000),
             scope=first.job.scope,
             repository="",
             encoder=self._encoder,

@@ -16,7 +16,7 @@ from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory, is_out_of
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.pipeline import OUT_OF_MEMORY
 from pharos_embedder.ports import Problem
-from pharos_embedder.publishing import PublishConflict
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict
 from pharos_embedder.stages import IndexIncomplete, StageTimedOut
 from pharos_embedder.vectors import (
     DimensionMismatch,
@@ -79,6 +79,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     ObjectGone: Row("upload_gone", False, "What was uploaded is no longer kept; send the document again"),
     ObjectDamaged: Row("upload_damaged", False, "What was uploaded is damaged; send the document again"),
     PublishConflict: Row("publish_conflict", True),
+    DeletedMeanwhile: Row("dataset_deleted", False),
     IndexIncomplete: Row("publish_conflict", True),
     EncoderBusy: Row("encoder_busy", True),
     EncodingOutOfMemory: MEMORY,

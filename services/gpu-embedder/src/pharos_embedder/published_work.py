@@ -19,7 +19,7 @@ from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
-from pharos_embedder.publishing import PublishConflict, Publisher
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
 from pharos_embedder.stages import StageTimedOut
 from pharos_embedder.vector_cache import VectorCache, label_of
 from pharos_embedder.vectors import DatasetKey, VectorStore
@@ -77,7 +77,7 @@ class PublishedWork:
     async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
         try:
             await self._publisher.publish(item.job, result, IndexStage.FULL)
-        except PublishConflict as error:
+        except (PublishConflict, DeletedMeanwhile) as error:
             raise Failed(told(error)) from error
         return result
 

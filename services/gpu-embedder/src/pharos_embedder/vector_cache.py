@@ -151,6 +151,12 @@ class VectorCache:
         with self._lock:
             return self._guarded("write", lambda: self._let_go(job, remove=True)) or 0
 
+    def remove(self, keys: Sequence[bytes]) -> None:
+        """Removes these, though others may use them as well."""
+        with self._lock:
+            for part in _parts(keys, _READ_KEYS):
+                self._guarded("write", partial(self._remove, part))
+
     def jobs(self) -> list[str]:
         """For whom something is stored that is neither kept nor forgotten."""
         with self._lock:
@@ -308,6 +314,12 @@ class VectorCache:
         with self._environment.begin() as transaction, transaction.cursor(db=self._segments[3]) as cursor:
             records = cursor.iternext(keys=True, values=False)
             return list(dict.fromkeys(record.partition(b"\0")[0].decode() for record in records))
+
+    def _remove(self, keys: Sequence[bytes]) -> None:
+        with self._environment.begin(write=True) as transaction:
+            for key in keys:
+                for segment in self._segments[:2]:
+                    transaction.delete(key, db=segment)
 
     def _let_go(self, job: str, *, remove: bool) -> int:
         """Remember no more what was stored for *job*, and *remove* it; how many entries were removed.

@@ -9,12 +9,22 @@ import msgspec
 from sqlalchemy import Connection, Table, select
 from sqlalchemy.dialects import postgresql, sqlite
 
+from pharos_contracts.connections.v1 import SourceType
 from pharos_contracts.history.v1 import ItemView
 from pharos_contracts.jobs.v1 import AnyItemEvent, AnyJobEvent, ItemEvent, Job, JobEvent
 from pharos_contracts.message import encode, tag_of
 from pharos_history import tables
 from pharos_history.facts import SEQUENCE_BITS, Fact, Unreadable, place_of
-from pharos_history.projection import Item, View, microseconds, project, project_item, sentence
+from pharos_history.projection import (
+    Item,
+    View,
+    microseconds,
+    project,
+    project_item,
+    sentence,
+    source_type_of,
+    tally_of,
+)
 
 _jobs = msgspec.json.Decoder(Job)
 _items = msgspec.json.Decoder(ItemView)
@@ -45,13 +55,23 @@ def fold(
             views[event.job.job_id] = changed[event.job.job_id] = view
         else:
             key = (event.job_id, event.item_id)
-            items[key] = changed[key] = project_item(items.get(key), place, event)
+            known = views.get(event.job_id)
+            items[key] = changed[key] = project_item(
+                items.get(key), place, event, None if known is None else known.job
+            )
     upsert = _Upsert(connection, is_sqlite)
     upsert.rows(tables.jobs, [_job_row(view) for view in changed.values() if isinstance(view, View)])
     upsert.rows(
         tables.items,
-        [_item_row(key[0], item) for key, item in changed.items() if isinstance(item, Item)],
+        [
+            _item_row(key[0], item, views.get(key[0]))
+            for key, item in changed.items()
+            if isinstance(item, Item)
+        ],
     )
+    batches = [view for view in changed.values() if isinstance(view, View) and view.job.batch is not None]
+    upsert.rows(tables.batches, [_batch_row(view) for view in batches])
+    upsert.rows(tables.batch_sources, [row for view in batches for row in _source_rows(view.job)])
     upsert.rows(tables.events, list(log.values()), but=("place",))
     upsert.rows(
         tables.unreadable,
@@ -128,6 +148,7 @@ def _job_row(view: View) -> dict[str, Any]:
         "job_id": job.job_id,
         "tenant": job.tenant,
         "project": job.project,
+        "kind": job.kind.value,
         "state": job.state.value,
         "number": job.number,
         "first": view.first,
@@ -137,8 +158,39 @@ def _job_row(view: View) -> dict[str, Any]:
     }
 
 
-def _item_row(job_id: str, item: Item) -> dict[str, Any]:
-    ready = item.view.lexical_ready_at
+def _batch_row(view: View) -> dict[str, Any]:
+    job = view.job
+    return {
+        "job_id": job.job_id,
+        "tenant": job.tenant,
+        "owner": job.submitted_by,
+        "project": job.project,
+        "state": job.state.value,
+        "priority": job.priority.value,
+        "first": view.first,
+    }
+
+
+def _source_rows(job: Job) -> list[dict[str, Any]]:
+    return [
+        {
+            "job_id": job.job_id,
+            "source_type": source_type.value,
+            "tenant": job.tenant,
+            "owner": job.submitted_by,
+            "project": job.project,
+            "completed": tally.completed,
+            "failed": tally.failed,
+            "skipped": tally.skipped,
+        }
+        for source_type, tally in tally_of(job).items()
+    ]
+
+
+def _item_row(job_id: str, item: Item, of: View | None) -> dict[str, Any]:
+    ready, seconds = item.view.lexical_ready_at, item.view.seconds
+    job = None if of is None or of.job.batch is None else of.job
+    ordinal, source_type = _file_of(item.view.item_id, job)
     return {
         "job_id": job_id,
         "item_id": item.view.item_id,
@@ -146,7 +198,20 @@ def _item_row(job_id: str, item: Item) -> dict[str, Any]:
         "changed_us": microseconds(item.view.changed_at),
         "lexical_ready_us": None if ready is None else microseconds(ready),
         "document": encode(item.view).decode(),
+        "ordinal": ordinal,
+        "tenant": None if job is None else job.tenant,
+        "owner": None if job is None else job.submitted_by,
+        "source_type": None if source_type is None else source_type.value,
+        "work_us": None if source_type is None or seconds is None else round(seconds * 1_000_000),
     }
+
+
+def _file_of(item_id: str, job: Job | None) -> tuple[int | None, SourceType | None]:
+    """The number of a file of a batch, and where it comes from; what clears a batch away is no file."""
+    if job is None or job.batch is None or not item_id.isdecimal():
+        return None, None
+    source_type = source_type_of(job.batch, int(item_id))
+    return (None, None) if source_type is None else (int(item_id), source_type)
 
 
 def _log_row(fact: Fact, place: int) -> dict[str, Any]:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import zip_longest
 from typing import Final, assert_never
 
 import msgspec
 from msgspec.structs import replace
 
-from pharos_contracts.history.v1 import ItemView
+from pharos_contracts.batches.v1 import BatchSource, is_past
+from pharos_contracts.connections.v1 import SourceType
+from pharos_contracts.history.v1 import ItemView, SourceSummary
 from pharos_contracts.jobs.v1 import (
     AnyEvent,
     AnyItemEvent,
@@ -37,6 +40,7 @@ from pharos_contracts.jobs.v1 import (
     JobStarted,
 )
 from pharos_contracts.lifecycle import JobState
+from pharos_history.facts import sequence_of
 
 TEXT_CHARACTERS_MAX: Final = 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -71,11 +75,12 @@ def project(view: View | None, place: int, event: AnyJobEvent) -> View:
     )
 
 
-def project_item(item: Item | None, place: int, event: AnyItemEvent) -> Item:
-    """*item* after *event*, likewise."""
+def project_item(item: Item | None, place: int, event: AnyItemEvent, job: Job | None = None) -> Item:
+    """*item* after *event*, likewise; *job* is its job as of then, where that is known."""
     if item is not None and place <= item.last:
         return item
     earlier = item.view if item is not None else None
+    started_at = _started_at(event, earlier)
     view = ItemView(
         item_id=event.item_id,
         state=_item_state(event, earlier),
@@ -83,13 +88,45 @@ def project_item(item: Item | None, place: int, event: AnyItemEvent) -> Item:
         dispatch=event.dispatch,
         worker=event.worker,
         changed_at=event.at,
-        started_at=_started_at(event, earlier),
+        started_at=started_at,
         lexical_ready_at=_lexical_ready_at(event, earlier),
         error=event.error if isinstance(event, ItemFailed) else None,
         code=event.code if isinstance(event, ItemFailed) else None,
         reason=event.reason if isinstance(event, ItemSkipped) else None,
+        transient=isinstance(event, ItemFailed) and event.transient,
+        tried=_tried(item, job),
+        chunks=event.result.chunks if isinstance(event, ItemCompleted) else 0,
+        seconds=_seconds(event, started_at),
     )
     return Item(view=view, last=place)
+
+
+def source_type_of(batch: BatchSource, ordinal: int) -> SourceType | None:
+    """Where the file of that number comes from: the files of a batch stand in the order of its parts."""
+    for part in batch.parts:
+        if ordinal < part.files:
+            return part.source_type
+        ordinal -= part.files
+    return None
+
+
+def tally_of(job: Job) -> dict[SourceType, SourceSummary]:
+    """How many files of each type of source have ended, and how; nothing of what is no batch."""
+    found: dict[SourceType, SourceSummary] = {}
+    if job.batch is None:
+        return found
+    counts = job.tally.parts if job.tally is not None else ()
+    for part, count in zip_longest(job.batch.parts, counts[: len(job.batch.parts)], fillvalue=None):
+        assert part is not None, "there are no more counts than parts"
+        before = found.get(part.source_type, SourceSummary())
+        if count is not None:
+            before = SourceSummary(
+                completed=before.completed + count.completed,
+                failed=before.failed + count.failed,
+                skipped=before.skipped + count.skipped,
+            )
+        found[part.source_type] = before
+    return found
 
 
 def microseconds(moment: datetime) -> int:
@@ -129,6 +166,26 @@ def _started_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | Non
     if isinstance(event, ItemStarted):
         return event.at
     return None if earlier is None else earlier.started_at
+
+
+def _tried(item: Item | None, job: Job | None) -> int:
+    """How many attempts are past, since the owner of the batch asked for another try.
+
+    An item that is folded anew, which has no place, has the view of its future.
+    """
+    if item is None or job is None or job.batch is None or not item.last:
+        return 0
+    view = item.view
+    succeeded = view.state in (JobState.COMPLETED, JobState.SKIPPED)
+    past = is_past(job.tally, job.facts_after, sequence=sequence_of(item.last), succeeded=succeeded)
+    return view.attempt if past else view.tried
+
+
+def _seconds(event: AnyItemEvent, started_at: datetime | None) -> float | None:
+    """How long the attempt took that completed the item."""
+    if not isinstance(event, ItemCompleted) or started_at is None:
+        return None
+    return max(0.0, (event.at - started_at).total_seconds())
 
 
 def _lexical_ready_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | None:

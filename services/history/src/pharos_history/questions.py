@@ -8,21 +8,39 @@ from typing import Final, TypeVar
 import anyio
 import anyio.to_thread
 
-from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, ListJobs, ReadLog
+from pharos_contracts.history.v1 import (
+    BatchPage,
+    BatchSummary,
+    FindJob,
+    ItemPage,
+    JobLog,
+    JobPage,
+    ListBatches,
+    ListItems,
+    ListJobs,
+    MeasureSources,
+    ReadLog,
+    SourceRates,
+    SummarizeBatches,
+)
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.rpc import Refused
 from pharos_history.database import DatabaseUnavailable
 from pharos_history.view_store import ViewStore
 
-Question = ListJobs | FindJob | ReadLog
+Question = ListJobs | FindJob | ReadLog | ListBatches | ListItems | SummarizeBatches | MeasureSources
+Answer = JobPage | JobLog | BatchPage | ItemPage | BatchSummary | SourceRates
 
 LIST_MAX: Final = 1000
 LOG_MAX: Final = 500
+BATCHES_MAX: Final = 100
+ITEMS_MAX: Final = 10_000
+OFFSET_MAX: Final = 1_000_000
 READERS_MAX: Final = 4
 
 _STATES: Final = frozenset(state.value for state in JobState)
 
-A = TypeVar("A")
+A = TypeVar("A", bound=Answer)
 
 
 class Questions:
@@ -32,7 +50,7 @@ class Questions:
         self._store = store
         self._readers = anyio.CapacityLimiter(READERS_MAX)
 
-    async def answer(self, question: Question) -> JobPage | JobLog | Refused:
+    async def answer(self, question: Question) -> Answer | Refused:
         """The answer; 400 for a question that makes no sense, 503 while the database is away."""
         mistake = mistake_in(question)
         if mistake is not None:
@@ -45,6 +63,14 @@ class Questions:
                     return await self._in_thread(self._store.find_job, question)
                 case ReadLog():
                     return await self._in_thread(self._store.read_log, question)
+                case ListBatches():
+                    return await self._in_thread(self._store.list_batches, question)
+                case ListItems():
+                    return await self._in_thread(self._store.list_items, question)
+                case SummarizeBatches():
+                    return await self._in_thread(self._store.summarize_batches, question)
+                case MeasureSources():
+                    return await self._in_thread(self._store.measure_sources, question)
         except DatabaseUnavailable as error:
             return Refused(code="history_unavailable", detail=f"History cannot be read: {error}", status=503)
 
@@ -60,7 +86,15 @@ def mistake_in(question: Question) -> Refused | None:
     match question:
         case ListJobs(limit=limit) if not 1 <= limit <= LIST_MAX:
             return _refused("invalid_limit", f"limit must be from 1 to {LIST_MAX}, not {limit}")
-        case ListJobs(states=states) if not _STATES.issuperset(states):
+        case ListBatches(limit=limit) if not 1 <= limit <= BATCHES_MAX:
+            return _refused("invalid_limit", f"limit must be from 1 to {BATCHES_MAX}, not {limit}")
+        case ListBatches(offset=offset) if not 0 <= offset <= OFFSET_MAX:
+            return _refused("invalid_offset", f"offset must be from 0 to {OFFSET_MAX}, not {offset}")
+        case ListItems(limit=limit) if not 1 <= limit <= ITEMS_MAX:
+            return _refused("invalid_limit", f"limit must be from 1 to {ITEMS_MAX}, not {limit}")
+        case ListItems(first=first) if not 0 <= first <= ITEMS_MAX:
+            return _refused("invalid_limit", f"first must be from 0 to {ITEMS_MAX}, not {first}")
+        case ListJobs(states=states) | ListBatches(states=states) if not _STATES.issuperset(states):
             unknown = ", ".join(sorted(set(states) - _STATES))
             return _refused("unknown_state", f"There is no state {unknown}")
         case FindJob(job_id=None, number=None):

@@ -2,14 +2,22 @@
 
 Times are microseconds since 1970, places are those of ``facts``, documents are JSON as text: the same in
 both databases, and a NUL in an event cannot break it. The indexes serve the listings: newest first within
-a tenant, a project, a state, and their combinations.
+a tenant, a project, a kind, a state, and their combinations.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text
+from typing import Any
+
+from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, String, Table, Text, text
 
 metadata = MetaData()
+
+
+def _where(condition: str) -> dict[str, Any]:
+    """An index over the rows of *condition* only."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
 
 jobs = Table(
     "jobs",
@@ -17,6 +25,7 @@ jobs = Table(
     Column("job_id", String, primary_key=True),
     Column("tenant", String, nullable=False),
     Column("project", String, nullable=False),
+    Column("kind", String, nullable=False),
     Column("state", String, nullable=False),
     Column("number", BigInteger, nullable=False),
     Column("first", BigInteger, nullable=False),
@@ -27,6 +36,8 @@ jobs = Table(
     Index("jobs_state", "state", "first"),
     Index("jobs_tenant", "tenant", "first"),
     Index("jobs_tenant_state", "tenant", "state", "first"),
+    Index("jobs_kind", "tenant", "kind", "first"),
+    Index("jobs_kind_state", "tenant", "kind", "state", "first"),
     Index("jobs_project", "tenant", "project", "first"),
     Index("jobs_project_state", "tenant", "project", "state", "first"),
     Index("jobs_number", "number", "first"),
@@ -42,7 +53,44 @@ items = Table(
     Column("changed_us", BigInteger, nullable=False),
     Column("lexical_ready_us", BigInteger),
     Column("document", Text, nullable=False),
+    # Of the files of batches only.
+    Column("ordinal", BigInteger),
+    Column("tenant", String),
+    Column("owner", String),
+    Column("source_type", String),
+    Column("work_us", BigInteger),
     Index("items_changed", "changed_us"),
+    Index("items_ordinal", "job_id", "ordinal", **_where("ordinal IS NOT NULL")),
+    Index("items_source_work", "tenant", "source_type", "changed_us", **_where("work_us IS NOT NULL")),
+    Index("items_owner_work", "tenant", "owner", "changed_us", **_where("work_us IS NOT NULL")),
+)
+
+batches = Table(
+    "batches",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("tenant", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("project", String, nullable=False),
+    Column("state", String, nullable=False),
+    Column("priority", String, nullable=False),
+    Column("first", BigInteger, nullable=False),
+    Index("batches_owner", "tenant", "owner", "first"),
+    Index("batches_state", "tenant", "owner", "state", "first"),
+)
+
+batch_sources = Table(
+    "batch_sources",
+    metadata,
+    Column("job_id", String, primary_key=True),
+    Column("source_type", String, primary_key=True),
+    Column("tenant", String, nullable=False),
+    Column("owner", String, nullable=False),
+    Column("project", String, nullable=False),
+    Column("completed", BigInteger, nullable=False),
+    Column("failed", BigInteger, nullable=False),
+    Column("skipped", BigInteger, nullable=False),
+    Index("batch_sources_owner", "tenant", "owner"),
 )
 
 events = Table(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from datetime import datetime
+from itertools import product
 from types import TracebackType
 from typing import Any, Final
 
@@ -14,24 +15,32 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, delete, func, ins
 from sqlalchemy.exc import DBAPIError
 
 from pharos_contracts.history.v1 import (
+    BatchPage,
+    BatchSummary,
     FindJob,
+    ItemPage,
     ItemView,
     JobLog,
     JobPage,
     JobView,
+    ListBatches,
+    ListItems,
     ListJobs,
     LogEntry,
+    MeasureSources,
     ReadLog,
+    SourceRates,
+    SummarizeBatches,
 )
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import encode
-from pharos_history import folding
+from pharos_history import batch_views, folding
 from pharos_history.database import Database, is_passing
 from pharos_history.facts import Fact, Position, Unreadable, place_of, sequence_of
 from pharos_history.facts import unreadable as unreadable_fact
 from pharos_history.projection import microseconds, moment
-from pharos_history.tables import events, items, jobs, position, unreadable
+from pharos_history.tables import batch_sources, batches, events, items, jobs, position, unreadable
 
 log = structlog.get_logger()
 
@@ -163,6 +172,30 @@ class ViewStore:
                 sequence=_sequence(connection),
             )
 
+    def list_batches(self, query: ListBatches) -> BatchPage:
+        """A page of the batches of one user, newest first."""
+        with self._database.reading() as connection:
+            found, total = batch_views.page_of_batches(connection, query)
+            return BatchPage(
+                jobs=_views(connection, _fitting(found)), total=total, sequence=_sequence(connection)
+            )
+
+    def list_items(self, query: ListItems) -> ItemPage:
+        """A page of the items of a batch; none for a batch that there is not."""
+        with self._database.reading() as connection:
+            found, following = batch_views.items_of_batch(connection, query, bytes_max=PAGE_BYTES_MAX)
+            return ItemPage(items=tuple(found), next=following, sequence=_sequence(connection))
+
+    def summarize_batches(self, query: SummarizeBatches) -> BatchSummary:
+        """What became of the batches of one user."""
+        with self._database.reading() as connection:
+            return batch_views.summary_of_batches(connection, query)
+
+    def measure_sources(self, query: MeasureSources) -> SourceRates:
+        """How long files took."""
+        with self._database.reading() as connection:
+            return batch_views.rates_of_sources(connection, query.tenant)
+
     def read_log(self, query: ReadLog) -> JobLog:
         """What happened to a job, oldest first; no entries for a job that there is not."""
         wanted = (
@@ -207,7 +240,7 @@ class ViewStore:
             )
             job_ids = list(connection.execute(old).scalars())
             gone = 0
-            for table in (items, events, jobs):
+            for table in (items, events, batch_sources, batches, jobs):
                 gone += connection.execute(delete(table).where(table.c.job_id.in_(job_ids))).rowcount
             # Items and log lines of a job that history never saw itself.
             for table, moment_us in ((items, items.c.changed_us), (events, events.c.at_us)):
@@ -292,7 +325,7 @@ def _sequence(connection: Connection) -> int:
 
 
 def _listing(query: ListJobs) -> Select[Any]:
-    """Each state by its own index, then merged: a rare state is found as fast as a common one."""
+    """Each state and kind by its own index, then merged: a rare one is found as fast as a common one."""
     conditions: list[ColumnElement[bool]] = []
     if query.tenant is not None:
         conditions.append(jobs.c.tenant == query.tenant)
@@ -304,11 +337,13 @@ def _listing(query: ListJobs) -> Select[Any]:
     def newest(*more: ColumnElement[bool]) -> Select[Any]:
         return select(jobs).where(*conditions, *more).order_by(jobs.c.first.desc()).limit(query.limit + 1)
 
-    if not query.states:
+    states = [jobs.c.state == state for state in sorted(set(query.states))]
+    kinds = [jobs.c.kind == kind.value for kind in sorted(set(query.kinds))]
+    if not states and not kinds:
         return newest()
     parts = [
-        select(newest(jobs.c.state == state).subquery(f"state_{number}"))
-        for number, state in enumerate(sorted(set(query.states)))
+        select(newest(*each).subquery(f"part_{number}"))
+        for number, each in enumerate(product(*(choice for choice in (kinds, states) if choice)))
     ]
     merged = union_all(*parts).subquery("merged")
     return select(merged).order_by(merged.c.first.desc()).limit(query.limit + 1)
@@ -352,7 +387,9 @@ def _slim(job: Job, size: int) -> Job:
 
 
 def _items_of(connection: Connection, view: JobView) -> tuple[ItemView, ...]:
-    """The first items of a job, as many as fit into an answer beside the job itself."""
+    """The first items of a job, as many as fit into an answer beside the job itself; none of a batch."""
+    if view.job.batch is not None:
+        return ()
     found = connection.execute(
         select(items.c.document)
         .where(items.c.job_id == view.job.job_id)

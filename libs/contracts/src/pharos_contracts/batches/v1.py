@@ -144,6 +144,16 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
         return sum(part.ended for part in self.parts)
 
 
+def is_past(tally: Tally | None, facts_after: int, *, sequence: int, succeeded: bool) -> bool:
+    """Whether the last fact of a file, at *sequence* on JOBS, counts no more: the file waits to be tried.
+
+    *tally* and *facts_after* are those of its batch; *succeeded*: the fact says that it completed or was
+    skipped.
+    """
+    since = 0 if tally is None else tally.since
+    return sequence <= since or (sequence <= facts_after and not succeeded)
+
+
 def connection_dataset(connection_id: str) -> str:
     """The dataset of the files that come from a connection: batches alone write there."""
     return f"connections/{connection_id}"

@@ -54,7 +54,8 @@ def routes(
         status_code=200,
         summary="Submit a repository",
         description="`repo_url` is the rest of the path, raw or percent-encoded, with or without `https://`, "
-        "`.git`, a trailing slash or `/tree/<branch>`. A second submit of the same repository and ref, while "
+        "`.git`, a trailing slash or `/tree/<branch>`, whose branch is all that follows, slashes included: a "
+        "folder cannot be named. A second submit of the same repository and ref, while "
         "the first is pending or running, returns the first job with `deduplicated: true`. With "
         f"`callback_url`, {openapi.CALLBACK}",
         security=list(openapi.SECURITY),
@@ -140,7 +141,7 @@ def routes(
     @get(
         "/jobs/history",
         guards=[access.public],
-        summary="What became of recent submits",
+        summary="What became of recent submits of repositories",
         security=list(openapi.PUBLIC),
         responses={
             200: openapi.success(HistoryPage, openapi.HISTORY, "Newest first"),
@@ -151,7 +152,7 @@ def routes(
         request: Request[Any, Any, Any],
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 10,
     ) -> HistoryPage:
-        sight = caller_of(request).sight_in_tenant
+        sight = caller_of(request).sight_in_tenant.repositories
         try:
             await reach(bus)
             waiting = await finder.waiting(sight)

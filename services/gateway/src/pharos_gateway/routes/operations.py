@@ -16,7 +16,7 @@ from pharos_gateway.authentication import Role, caller_of
 from pharos_gateway.dead_letters import DeadLetterList, DeadLetters, DeadLetterView
 from pharos_gateway.job_view import JobView
 from pharos_gateway.problems import not_found
-from pharos_gateway.queueing import Queue, QueueReport
+from pharos_gateway.queueing import Queue, QueueReport, report
 from pharos_gateway.reachability import reach
 from pharos_gateway.showing import Showing
 from pharos_service.bus import Bus
@@ -41,6 +41,7 @@ def routes(
     access: Access,
     bus: Bus,
     queue: Queue,
+    documents: Queue,
     letters: DeadLetters,
     showing: Showing,
     now: Callable[[], datetime],
@@ -53,7 +54,7 @@ def routes(
 
     @get(
         "/queue",
-        summary="What waits in the queue",
+        summary="What waits in the queues of repositories and of documents",
         responses={
             200: openapi.success(QueueReport, openapi.QUEUE, "Now"),
             **openapi.errors(401, 403, 503),
@@ -63,7 +64,7 @@ def routes(
     async def queue_report(request: Request[Any, Any, Any]) -> QueueReport:
         caller = caller_of(request)
         await reach(bus)
-        return await queue.report(caller.sees, now=now(), by_tenant=caller.may(Role.ADMIN))
+        return await report(queue, documents, caller.sees, now=now(), by_tenant=caller.may(Role.ADMIN))
 
     @get(
         "/dead-letters",
@@ -77,9 +78,7 @@ def routes(
     async def list_dead_letters(
         request: Request[Any, Any, Any],
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
-        before: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        before: openapi.Cursor = None,
     ) -> DeadLetterList:
         await reach(bus)
         return await letters.page(caller_of(request).sees, limit=limit, before=before)

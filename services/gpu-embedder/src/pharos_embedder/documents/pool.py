@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import msgspec
+import structlog
 
 from pharos_embedder.confined import TIMER_STATUSES, ConfinedProcess, confined_environment
 from pharos_embedder.documents.limits import DocumentLimits
@@ -36,6 +37,8 @@ from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.documents.splitting import DocumentChunk
 from pharos_embedder.frames import FRAME_BYTES_MAX, FrameTooLarge
 from pharos_embedder.ports import Check, unchecked
+
+log = structlog.get_logger()
 
 TIMEOUT_SECONDS: Final = 60.0
 MEMORY_BYTES_MAX: Final = 2 * 1024**3
@@ -121,6 +124,15 @@ class DocumentPool:
         """The processes that are alive, for supervision."""
         with self._lock:
             return tuple(process.process.pid for process in (*self._idle, *self._busy))
+
+    def warm(self) -> None:
+        """Have a process ready that has read a word, so that no document waits for that. Blocks."""
+        try:
+            self.read(b"Hello", "hello.md")
+        except DocumentPoolClosed:
+            pass  # whoever wanted it warm wants it no more
+        except DocumentPoolBroken as error:
+            log.warning("document_pool_broken", reason=str(error))  # the next document says so too
 
     def read(
         self,
