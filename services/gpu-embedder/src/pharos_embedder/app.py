@@ -376,8 +376,7 @@ def _batch_config(documents: DocumentConfig) -> BatchConfig:
 
 
 def _connecting(bus: Bus, settings: Settings, workspaces: Path) -> Connecting:
-    """What opens connections, as this machine may."""
-    # The workspaces were emptied when the process started, whatever was in them.
+    """What opens connections, as this machine may; *workspaces* is empty and this process's alone."""
     archives, checkouts = (workspaces / name for name in ("archives", "checkouts"))
     for folder in (archives, checkouts):
         folder.mkdir(mode=0o700)
