@@ -25,3 +25,18 @@ def test_the_client_of_projects_indexes_watches_and_searches(git: GitServer) -> 
     assert "History: harbour/polyglot (main) completed" in done.stdout
     assert ANSWERS[question][0] in done.stdout
     assert "Deleted: atlas-core " in done.stdout
+
+
+def test_the_client_of_resources_submits_keeps_and_deletes(git: GitServer, stack: Stack) -> None:
+    repository = git.url("harbour/polyglot")
+    done = subprocess.run(
+        ["sh", "examples/resources.sh", stack.url, stack.token, repository],
+        capture_output=True,
+        text=True,
+        timeout=150,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert '"status":"dispatched"' in done.stdout
+    assert '"title":"pharos README"' in done.stdout
+    assert done.stdout.endswith("Deleted.\n")
