@@ -9,6 +9,7 @@ from typing import Any
 
 import httpx
 import pytest
+from nats.js.errors import ObjectNotFoundError
 
 from pharos_contracts.control.v1 import ControlJob
 from pharos_contracts.jobs.v1 import JobKind, SubmitJob, job_of
@@ -196,6 +197,10 @@ async def test_a_resource_is_deleted_when_its_vectors_are_gone(bus: Bus, http: h
         await History(bus).tell(job_of(wanted, 0), JobState.COMPLETED)
         answer = await asking
         assert (answer.status_code, answer.content) == (204, b"")
+        assert command.document is not None and command.document.object_name is not None
+        store = await bus.jetstream.object_store("uploads")
+        with pytest.raises(ObjectNotFoundError):
+            await store.get(command.document.object_name)
     for path in (f"/resources/{made['id']}", f"/resources/{'0' * 36}"):
         gone = await http.get(path)
         assert (gone.status_code, gone.json()["detail"]) == (404, "There is no such resource")

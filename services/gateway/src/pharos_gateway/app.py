@@ -481,10 +481,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     behind = (following, sending, knowing, watching, listing, auditing, sweeping, connecting)
     try:
         address = await _address(server, listening, following)
-        yield Running(
-            address,
-            {connecting, following, sending, knowing, watching, listing, auditing, sweeping, listening},
-        )
+        yield Running(address, {*behind, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True

@@ -250,7 +250,7 @@ class ResourceKeeping:
             if worker.state is not WorkerState.DRAINING
         ):
             raise NobodyDeletes
-        await self._stop(resource, by)
+        reading = await self._stopped(resource, by)
         source = DocumentSource(label=RESOURCES_LABEL, identity=resource_identity(resource.resource_id))
         submitted = await self._submitting.submit(
             DocumentOrder(
@@ -264,21 +264,24 @@ class ResourceKeeping:
         job = await self._ended(resource.tenant, submitted.id)
         if job.state not in (JobState.COMPLETED, JobState.SKIPPED):
             raise DeletionFailed(job)
+        if reading is not None and reading.document is not None and reading.document.object_name is not None:
+            await self._uploads.forget(reading.document.object_name)
         # Somebody may have given it a new text meanwhile: then it stays.
         if await self._bucket.delete(entry.key, entry.revision, tombstone_seconds=TOMBSTONE_SECONDS):
             self._store.forget(entry.key)
         return True
 
-    async def _stop(self, resource: Resource, by: str) -> None:
-        """Cancel the job that would make it searchable, if that has not ended."""
+    async def _stopped(self, resource: Resource, by: str) -> Job | None:
+        """The job that made it searchable, or would: cancelled, if it has not ended."""
         job = await self._finder.known(resource.tenant, resource.job_id)
         if job is None or job.state in TERMINAL:
-            return
+            return job
         try:
             await self._control.control(Sight(tenant=resource.tenant), resource.job_id, Action.CANCEL, by=by)
         except InvalidTransition as error:
             # It is publishing: the job that deletes follows it, since only one may write a dataset.
             log.info("job_not_cancelled", job_id=resource.job_id, state=error.state)
+        return job
 
     async def _ended(self, tenant: str, job_id: str) -> Job:
         """The job, when it has ended. DeletionWaits."""
