@@ -230,7 +230,7 @@ def test_a_question_that_is_answered_too_late_is_done_before_whatever_is_asked_n
     engine.may_write.set()
     following = asked.store()
     following.open()
-    following.drop(DATASET)
+    following.drop(DATASET, 1, most=PAGE, forget=lambda _: None)
     # What was not begun in its time is not begun at all; what was, is over before it is dropped.
     assert engine.written == ["put", "delete"]
     assert following.count(DATASET, 1, "chunk") == 0

@@ -557,7 +557,7 @@ def test_a_graph_belongs_to_its_generation(store: VectorStore, monkeypatch: pyte
     store.put_graph(ATLAS, 2, file_graph())
     assert paths(2) == ()
     assert store.collect(ATLAS, 2) == store.count(ATLAS, 2, "graph")
-    store.drop(ATLAS)
+    store.drop(ATLAS, 2, most=PAGE, forget=lambda _: None)
     assert paths(2) is None
 
 

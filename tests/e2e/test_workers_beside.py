@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import signal
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
-from types import TracebackType
 from typing import Any
 
 import httpx
@@ -15,10 +14,9 @@ import pytest
 
 from pharos_local.nats_server import USER
 from tests.support.git_server import GitServer
-from tests.support.nats_server import free_port
 from tests.support.stack import Stack, eventually, job, search, submit, until_ended
 
-BESIDE = "beside"
+BESIDE = "worker-2"
 FILES = 30
 CREATURES = ("penguin", "otter", "heron", "badger", "lynx", "marten")
 
@@ -36,76 +34,13 @@ def repository(creature: str) -> dict[str, str]:
     }
 
 
-class WorkerBeside:
-    """``pharos_embedder --role worker`` in the home of *stack*, as somebody starts it by hand."""
-
-    def __init__(self, stack: Stack, nats_port: int, *, name: str = BESIDE) -> None:
-        self._stack = stack
-        self._environ = {
-            **{key: value for key, value in os.environ.items() if not key.startswith("PHAROS_")},
-            "PHAROS_HOME": str(stack.home),
-            "PHAROS_NATS_URL": f"nats://127.0.0.1:{nats_port}",
-            "PHAROS_NATS_USER": USER,
-            "PHAROS_NATS_PASSWORD_FILE": str(stack.home / "nats-password"),
-            "PHAROS_GIT_ALLOWED_HOSTS": stack.allowed_hosts,
-            "PHAROS_WORKER_NAME": name,
-            "PHAROS_LOG_FORMAT": "json",
-        }
-        self.log = stack.home / "logs" / f"{name}.log"
-        self.process: subprocess.Popen[bytes] | None = None
-
-    def start(self) -> None:
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "pharos_embedder", "--role", "worker"],
-                env=self._environ,
-                stdout=log,
-                stderr=log,
-            )
-
-    def kill(self) -> None:
-        assert self.process is not None
-        self.process.send_signal(signal.SIGKILL)
-        self.process.wait()
-
-    def __enter__(self) -> WorkerBeside:
-        self.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self.process is not None and self.process.poll() is None:
-            self.process.terminate()
-            try:
-                self.process.wait(20)
-            except subprocess.TimeoutExpired:
-                self.kill()
-
-
 @pytest.fixture(scope="module")
-def nats_port() -> int:
-    return free_port()
-
-
-@pytest.fixture(scope="module")
-def owner(git: GitServer, nats_port: int) -> Iterator[Stack]:
-    """A stack whose embedder owns the store, and works itself."""
-    with Stack(allowed_hosts=git.allowed_hosts, PHAROS_NATS_PORT=str(nats_port)) as running:
+def stack(git: GitServer) -> Iterator[Stack]:
+    """Its embedder owns the store, and works itself."""
+    with Stack(allowed_hosts=git.allowed_hosts, PHAROS_WORKERS="2") as running:
+        with running.client() as client:
+            eventually(lambda: BESIDE in workers(client) or None)
         yield running
-
-
-@pytest.fixture
-def client(owner: Stack) -> Iterator[httpx.Client]:
-    with owner.client() as found:
-        yield found
-
-
-@pytest.fixture(scope="module")
-def beside(owner: Stack, nats_port: int) -> Iterator[WorkerBeside]:
-    with WorkerBeside(owner, nats_port) as worker, owner.client() as client:
-        eventually(lambda: BESIDE in workers(client) or None)
-        yield worker
 
 
 def workers(client: httpx.Client) -> set[str]:
@@ -138,9 +73,7 @@ def check_whole(client: httpx.Client, ended: dict[str, Any], name: str, creature
     assert len({hit["file"] for hit in found}) == FILES
 
 
-def test_two_processes_index_at_once_and_both_are_found(
-    git: GitServer, client: httpx.Client, beside: WorkerBeside
-) -> None:
+def test_two_processes_index_at_once_and_both_are_found(git: GitServer, client: httpx.Client) -> None:
     ids = submitted(client, git, "both", CREATURES[:4])
     ended = [until_ended(client, each) for each in ids]
     assert BESIDE in {each["worker"] for each in ended}
@@ -149,39 +82,46 @@ def test_two_processes_index_at_once_and_both_are_found(
         check_whole(client, each, f"both/{creature}", creature)
 
 
-def test_a_second_worker_of_one_name_is_refused(owner: Stack, nats_port: int, beside: WorkerBeside) -> None:
-    namesake = WorkerBeside(owner, nats_port)
-    namesake.log = owner.home / "logs" / "namesake.log"
-    with namesake:
-        assert namesake.process is not None
-        assert namesake.process.wait(60) != 0
-    assert "PHAROS_WORKER_NAME" in namesake.log.read_text()
-    assert beside.process is not None
-    assert beside.process.poll() is None
+def test_a_second_worker_of_one_name_is_refused_and_the_first_goes_on(stack: Stack) -> None:
+    (port,) = re.findall(r'listen: "127.0.0.1:(\d+)"', (stack.home / "nats.conf").read_text())
+    environ = {key: value for key, value in os.environ.items() if not key.startswith("PHAROS_")} | {
+        "PHAROS_HOME": str(stack.home),
+        "PHAROS_NATS_URL": f"nats://127.0.0.1:{port}",
+        "PHAROS_NATS_USER": USER,
+        "PHAROS_NATS_PASSWORD_FILE": str(stack.home / "nats-password"),
+        "PHAROS_WORKER_NAME": BESIDE,
+    }
+    first = stack.pid(BESIDE)
+    namesake = subprocess.run(
+        [sys.executable, "-m", "pharos_embedder", "--role", "worker"],
+        env=environ,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert namesake.returncode != 0
+    assert "PHAROS_WORKER_NAME" in namesake.stderr
+    assert stack.pid(BESIDE) == first
 
 
-def test_the_job_of_a_worker_that_is_killed_is_finished_by_the_other(
-    git: GitServer, client: httpx.Client, owner: Stack, beside: WorkerBeside
+def test_the_job_of_a_worker_that_is_killed_is_finished_whoever_takes_it(
+    git: GitServer, client: httpx.Client, stack: Stack
 ) -> None:
     ids = submitted(client, git, "killed", CREATURES)
-    victim = eventually(lambda: running_beside(client, ids), poll_seconds=0.02)
-    beside.kill()
+    eventually(lambda: running_beside(client, ids), poll_seconds=0.02)
+    stack.kill(BESIDE)
     ended = {each: until_ended(client, each) for each in ids}
-    assert ended[victim]["worker"] != BESIDE
     for each, creature in zip(ids, CREATURES, strict=True):
         check_whole(client, ended[each], f"killed/{creature}", creature)
-    folder = owner.home / "workers" / BESIDE
-    (folder / "left").mkdir(exist_ok=True)
-    beside.start()
-    eventually(lambda: not (folder / "left").exists())
 
 
 def test_nothing_is_lost_when_the_owner_of_the_store_is_killed(
-    git: GitServer, client: httpx.Client, owner: Stack, beside: WorkerBeside
+    git: GitServer, client: httpx.Client, stack: Stack
 ) -> None:
     ids = submitted(client, git, "owned", CREATURES)
     victim = eventually(lambda: running_beside(client, ids), poll_seconds=0.02)
-    owner.kill("embedder")
+    stack.kill("embedder")
     ended = {each: until_ended(client, each) for each in ids}
     assert ended[victim]["attempt"] == 1
     for each, creature in zip(ids, CREATURES, strict=True):

@@ -755,6 +755,18 @@ CASES = (
         status=404,
         answer={"detail": "There is no such repository", "code": "not_found"},
     ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "text", "text": "Large document content...", "source": "native"},
+        status=202,
+        answer={"job_id": uuid(), "kind": "text", "state": "queued", "dataset": "documents/native"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "file"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "wrong_route"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
@@ -878,7 +890,6 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     world = World()
     broker = NatsBroker(nats_url)
     answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
-    answer(broker, rpc.SEARCH, Search, world.search)
     answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
     answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)

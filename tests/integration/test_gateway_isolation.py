@@ -128,6 +128,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/ingestion/ingest"): (Open.EDITOR, NONE),
     ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/jobs"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("POST", "/api/v1/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/jobs/{job_id}/events"): (Open.VIEWER, ONE),
@@ -201,6 +202,9 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/audit"): (Open.ADMIN, ALL),
 }
 SOCKET = "WS"
+FORMS: dict[tuple[str, str], Any] = {
+    ("POST", "/knowledge/ingest-file-async"): {"file": ("a.md", b"x")},
+}
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
@@ -220,9 +224,9 @@ BODIES: dict[tuple[str, str], Any] = {
         ("POST", f"{root}/connections"): {"source_type": "s3", "config": {"bucket": "papers"}}
         for root in ("", "/api/v1")
     },
+    ("POST", "/api/v1/jobs"): {"kind": "text", "text": "x"},
     ("POST", "/knowledge/ingest-text-async"): {"text": "x"},
     ("POST", "/knowledge/ingest-url-async"): {"url": "http://web.test/x"},
-    ("POST", "/knowledge/ingest-file-async"): {},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -396,7 +400,12 @@ class World:
             async with self.http.stream(method, url, headers=headers) as stream:
                 return stream.status_code, ""
         answer = await self.http.request(
-            method, url, headers=headers, json=BODIES.get((method, path)), follow_redirects=False
+            method,
+            url,
+            headers=headers,
+            json=BODIES.get((method, path)),
+            files=FORMS.get((method, path)),
+            follow_redirects=False,
         )
         return answer.status_code, answer.text
 
@@ -413,6 +422,7 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
     chosen = settings(
         nats_server.url,
         git_allowed_hosts="http://git.test:9418",
+        web_allowed_hosts="http://web.test",
         rate_limit_guesses_per_minute=0,
         secret_key=settings("x").admin_token,
     )

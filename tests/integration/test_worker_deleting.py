@@ -25,8 +25,9 @@ from pharos_contracts.datasets.v1 import (
     IndexStage,
 )
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import IndexResult, ItemCompleted, ItemFailed, Job, Scope
+from pharos_contracts.jobs.v1 import IndexResult, ItemCompleted, ItemFailed, Job, Scope, WorkItem
 from pharos_contracts.rpc import STORE
+from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_embedder import deleting
 from pharos_embedder.answering import StoreQuestion, answer_store
 from pharos_embedder.catalogue import Catalogue
@@ -180,6 +181,7 @@ async def test_a_worker_that_began_before_the_deletion_publishes_nothing(
     publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda *_: None)
     work = PublishedWork(machine.store, machine.cache, publisher)
     wanted = new_job("https://h.example/o/r")
+    item = WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1)
     for before in (0, 10):  # a first index, and one on top of another
         if before:
             await put(bus, live(before))
@@ -199,10 +201,10 @@ async def test_a_worker_that_began_before_the_deletion_publishes_nothing(
             await find(bus, dataset=NAME)
             await step(bus)
         with pytest.raises(Failed) as refused:
-            await work.finish(wanted, result)
+            await work.finish(item, result)
         assert (refused.value.problem.code, refused.value.problem.transient) == ("dataset_deleted", False)
         assert isinstance(await record(bus), DeletedDataset)
-        await work.clear(wanted, 1, forget=True)
+        await work.clear(item, 1, forget=True)
         assert machine.holds_nothing_of(wanted)
 
 

@@ -43,6 +43,7 @@ from pharos_contracts.datasets.v1 import (
     FindDatasets,
     FoundDatasets,
     IndexStage,
+    WriteLock,
 )
 from pharos_contracts.graphs.v1 import (
     Direction,
@@ -350,6 +351,7 @@ def examples() -> list[Message]:
         FoundDatasets(datasets=(RESULT.dataset,)),
         DeleteDataset(tenant="default", project="default", dataset=RESULT.dataset),
         DatasetDeleted(generation=RESULT.generation + 1, vectors=2210, left=False),
+        WriteLock(holder="instance-1:0"),
         Search(tenant="default", query="How does the Context class work?", project="default", k=5),
         SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
         SearchBatch(queries=(Search(tenant="default", query="sign"), Search(tenant="default", query="?"))),

@@ -35,7 +35,6 @@ class Stack:
         self._own_home = tempfile.TemporaryDirectory(prefix="pharos-home-") if home is None else None
         self.home = home or Path(self._own_home.name)  # type: ignore[union-attr]
         self.port = free_port()
-        self.allowed_hosts = allowed_hosts
         self._environ: Mapping[str, str] = {
             **{name: value for name, value in os.environ.items() if not name.startswith("PHAROS_")},
             "PHAROS_HOME": str(self.home),

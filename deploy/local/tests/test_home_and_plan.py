@@ -97,6 +97,21 @@ def test_the_times_to_stop_are_within_the_promise() -> None:
     assert programs.STOP_ORDER[0] == programs.GATEWAY and programs.STOP_ORDER[-1] == programs.BUS
 
 
+def test_a_worker_beside_the_first_has_a_name_of_its_own_and_stops_with_it(home: Home) -> None:
+    settings = load(LocalSettings, {"PHAROS_WORKERS": "3"})
+    workers = [each for each in plan(home, PHAROS_WORKERS="3").services if "worker" in each.command]
+    assert [each.name for each in workers] == ["worker-2", "worker-3"]
+    assert [each.environ["PHAROS_WORKER_NAME"] for each in workers] == ["worker-2", "worker-3"]
+    assert (programs.EMBEDDER, "worker-2", "worker-3") in programs.stop_steps(settings)
+    alone = load(LocalSettings, {})
+    assert [name for step in programs.stop_steps(alone) for name in step] == list(programs.STOP_ORDER)
+
+
+def test_workers_without_a_slot_are_refused() -> None:
+    with pytest.raises(InvalidSettings, match="PHAROS_WORKER_SLOTS is 0"):
+        load(LocalSettings, {"PHAROS_WORKERS": "2", "PHAROS_WORKER_SLOTS": "0"})
+
+
 def test_the_page_of_settings_tells_how_long_a_worker_of_one_machine_has(home: Home) -> None:
     services = plan(home, PHAROS_DRAIN_SECONDS="600").services
     (embedder,) = (each for each in services if each.name == programs.EMBEDDER)

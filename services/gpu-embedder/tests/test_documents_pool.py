@@ -26,7 +26,7 @@ from pathlib import Path
 from pharos_embedder.documents.process import main
 from pharos_embedder.documents.reading import read_document
 
-def read(source, name, declared_type, limits):
+def read(source, name, declared_type, limits, math):
     if name == "hang":
         while True:
             pass
@@ -48,7 +48,7 @@ def read(source, name, declared_type, limits):
         source = " ".join(sorted(os.environ)).encode()
     if name == "process":
         source = str(os.getpid()).encode()
-    return read_document(source, name, declared_type, limits)
+    return read_document(source, name, declared_type, limits, math)
 
 main(sys.argv[1:], read=read)
 """

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from pharos_contracts.jobs.v1 import Stage
+from pharos_embedder.batch_stages import FileTimedOut
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
@@ -38,6 +39,15 @@ from pharos_sources.git_errors import (
     RepositoryTooLarge,
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
+from pharos_sources.source import (
+    EntryNotFound,
+    EntryRefused,
+    EntryTooLarge,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    SourceUnreadable,
+)
 from pharos_sources.web_address import InvalidWebAddress
 from pharos_sources.web_errors import HTTPError, WebError
 
@@ -81,8 +91,16 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (StoreClosed("x"), "store_failed", False),
     (StoreError("x"), "store_failed", False),
     (ParsePoolBroken("x"), "parsing_failed", True),
+    (EntryNotFound("a"), "file_not_found", False),
+    (EntryRefused("a", "it is a link"), "file_refused", False),
+    (EntryTooLarge("a", 9), "file_too_large", False),
+    (SourceError("x"), "source_refused", False),
+    (SourceRefused("there is no connection"), "source_refused", False),
+    (SourceUnreadable("it is no archive"), "source_unreadable", False),
+    (SourceUnavailable("it is busy"), "source_unavailable", True),
+    *((FileTimedOut(stage, 9), "timed_out", stage in (Stage.ACCESS, Stage.FETCH)) for stage in Stage),
     (StageTimedOut(None, 60), "timed_out", False),
-    *((StageTimedOut(stage, 60), "timed_out", stage is Stage.FETCH) for stage in Stage),
+    *((StageTimedOut(stage, 60), "timed_out", stage in (Stage.ACCESS, Stage.FETCH)) for stage in Stage),
 ]
 
 

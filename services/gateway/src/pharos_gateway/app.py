@@ -67,6 +67,7 @@ from pharos_gateway.finding import Finder
 from pharos_gateway.guesses import Guesses
 from pharos_gateway.headers import with_headers
 from pharos_gateway.issuing import Issuing
+from pharos_gateway.job_requests import JobRequests
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
 from pharos_gateway.options import with_options
@@ -316,6 +317,12 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         live,
         now=utc_now,
     )
+    job_requests = JobRequests(
+        submitting,
+        document_ingest,
+        allowed_hosts=settings.allowed_hosts,
+        callback_of=_callback_of(settings),
+    )
     cors = None
     if settings.cors_origins:
         cors = CORSConfig(
@@ -335,7 +342,19 @@ def application(settings: Settings, parts: Parts) -> Litestar:
                 finder,
                 snapshots,
             ),
-            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets, deleting),
+            jobs.routes(
+                access,
+                disk,
+                bus,
+                live,
+                finder,
+                showing,
+                controlling,
+                snapshots,
+                datasets,
+                deleting,
+                job_requests,
+            ),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
             connections.routes(

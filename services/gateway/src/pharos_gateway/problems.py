@@ -10,6 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
+from pharos_contracts.identity import InvalidName
 from pharos_gateway.access import KeysUnknown, RateExceeded, TooManyGuesses
 from pharos_gateway.authentication import (
     Forbidden,
@@ -28,7 +29,9 @@ from pharos_gateway.disk import DiskNearlyFull
 from pharos_gateway.document_ingest import EmptyDocument
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
+from pharos_gateway.job_requests import WrongRoute
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
+from pharos_gateway.projects import ReservedProject
 from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
@@ -159,8 +162,10 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 str(error),
                 extra={"free_mb": error.free_mb, "min_mb": error.min_mb},
             )
-        case InvalidIdentity():
+        case InvalidIdentity() | InvalidName():
             return invalid(str(error))
+        case ReservedProject():
+            return invalid(str(error), field="project")
         case InvalidKeyRequest():
             return invalid(error.detail, field=error.field)
         case KeyNotLive():
@@ -209,6 +214,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(400, "invalid_url", "Invalid URL", extra={"reason": error.reason})
         case EmptyDocument():
             return Problem(400, "document_empty", str(error))
+        case WrongRoute():
+            return Problem(400, "wrong_route", str(error))
         case UnsupportedDocument():
             return Problem(400, "document_unsupported", str(error))
         case InvalidUpload():

@@ -24,26 +24,32 @@ from pharos_contracts.identity import as_token
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import SEARCH, STORE
 from pharos_contracts.search.v1 import Search, SearchBatch
-from pharos_contracts.streams import WORKERS_DOCUMENTS
+from pharos_contracts.streams import OBJ_ARCHIVES, WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder.answering import Answers, StoreQuestion, answer_store
 from pharos_embedder.asked_store import asked_store
+from pharos_embedder.batch_work import BatchConfig, BatchTools, BatchWork
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.connecting import Connecting
 from pharos_embedder.control import Control
+from pharos_embedder.dataset_locks import DatasetLocks
 from pharos_embedder.deleting import Deleting
 from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
+from pharos_embedder.document_slot import DocumentSlot
 from pharos_embedder.document_work import DocumentConfig, DocumentTools, DocumentWork
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.draining import Drain, drain_when_asked
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.generations import GenerationStore
+from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
 from pharos_embedder.model import EncoderUnavailable, load_encoder
+from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.publishing import Publisher
@@ -59,12 +65,15 @@ from pharos_embedder.worker import Worker
 from pharos_embedder.workspaces import WorkspacesInUse, own_workspaces
 from pharos_service.bus import Bus
 from pharos_service.health import probes
+from pharos_service.local_copies import LocalCopies
 from pharos_service.rpc import answer, make_broker
 from pharos_service.running import EXIT_SETTINGS, run
+from pharos_sources.connections import Installation
 from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.fetching import DocumentLimits as FetchingLimits
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+from pharos_sources.sealing import Sealer
 from pharos_sources.secret import Secret
 
 log = structlog.get_logger()
@@ -72,7 +81,7 @@ log = structlog.get_logger()
 MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
 PARSE_WORKERS: Final = 2
-DOCUMENT_SLOTS: Final = 1  # so that a note does not wait for a large repository
+ARCHIVES_BYTES_MAX: Final = 4 * 1024 * MiB  # as many as the store of archives holds
 READY_POLL_SECONDS: Final = 0.5
 
 
@@ -169,7 +178,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 async with DocumentFetcher(
                     documents.allowed_hosts, limits=FetchingLimits(bytes_max=documents.limits.bytes_max)
                 ) as fetcher:
-                    pool = opened.enter_context(DocumentPool(DOCUMENT_SLOTS))
+                    pool = opened.enter_context(DocumentPool(settings.max_concurrent_processing))
                     tasks.start_soon(partial(anyio.to_thread.run_sync, pool.warm, abandon_on_cancel=True))
                     document_tools = DocumentTools(
                         bus=bus,
@@ -179,11 +188,31 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                         encoder=encoder,
                         cache=cache,
                     )
-                    document_works = [
-                        DocumentWork(document_tools, document_publisher, documents)
-                        for _ in range(DOCUMENT_SLOTS)
-                    ]
-                    await _work(bus, settings, presence, cache, works, document_works)
+                    async with (
+                        OpenConnections(bus, _connecting(bus, settings)) as connections,
+                        GroupCommit(
+                            store,
+                            document_publisher,
+                            DatasetLocks(bus, presence.instance),
+                            encoder=encoder.version,
+                        ) as commits,
+                    ):
+                        batch_tools = BatchTools(
+                            connections=connections,
+                            commits=commits,
+                            pool=document_tools.pool,
+                            store=store,
+                            encoder=encoder,
+                            cache=cache,
+                        )
+                        document_works = [
+                            DocumentSlot(
+                                DocumentWork(document_tools, document_publisher, documents),
+                                BatchWork(batch_tools, document_publisher, _batch_config(documents)),
+                            )
+                            for _ in range(settings.max_concurrent_processing)
+                        ]
+                        await _work(bus, settings, presence, cache, works, document_works)
                 tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
@@ -196,7 +225,7 @@ async def _work(
     presence: Presence,
     cache: VectorCache,
     works: Sequence[Indexing],
-    document_works: Sequence[DocumentWork],
+    document_works: Sequence[DocumentSlot],
 ) -> None:
     """Take and do items, until the process was asked to stop and every slot has drained."""
     control, drain = Control(bus), Drain()
@@ -336,6 +365,36 @@ def _document_config(settings: Settings, workspaces: Path) -> DocumentConfig:
     )
 
 
+def _batch_config(documents: DocumentConfig) -> BatchConfig:
+    return BatchConfig(
+        workspaces=documents.workspaces,
+        limits=documents.limits,
+        chunk_size=documents.chunk_size,
+        overlap=documents.overlap,
+        batch_tokens=documents.batch_tokens,
+    )
+
+
+def _connecting(bus: Bus, settings: Settings) -> Connecting:
+    """What opens connections, as this machine may."""
+    # The workspaces were emptied when the process started, whatever was in them.
+    archives, checkouts = (settings.home_path / "workspaces" / name for name in ("archives", "checkouts"))
+    for folder in (archives, checkouts):
+        folder.mkdir(mode=0o700)
+    return Connecting(
+        bus,
+        LocalCopies(bus, OBJ_ARCHIVES, archives, bytes_max=ARCHIVES_BYTES_MAX),
+        Sealer(settings.secret_keys) if settings.secret_keys else None,
+        Installation(
+            roots=settings.roots,
+            allowed_hosts=_allowed_hosts("PHAROS_WEB_ALLOWED_HOSTS", settings.web_allowed_hosts),
+            git_allowed_hosts=_allowed_hosts("PHAROS_GIT_ALLOWED_HOSTS", settings.git_allowed_hosts),
+            work=checkouts,
+            checkout=FetchLimits(bytes_max=settings.repository_max_mb * MiB),
+        ),
+    )
+
+
 def _limits(settings: Settings) -> Limits:
     file_bytes = settings.max_file_size_mb * MiB
     return Limits(
@@ -374,7 +433,7 @@ def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> 
         state=WorkerState.IDLE,
         device=f"{choice.device} {choice.dtype}",
         slots=settings.worker_slots,
-        document_slots=DOCUMENT_SLOTS,
+        document_slots=settings.max_concurrent_processing,
         since=started,
         seen_at=started,
         versions={

@@ -27,7 +27,7 @@ from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held, NothingToDo
-from pharos_embedder.published_work import PublishedWork
+from pharos_embedder.published_work import PublishedWork, StageSeconds, in_workspace
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import encode_stage
 from pharos_embedder.threads import in_thread
@@ -90,7 +90,7 @@ class DocumentWork(PublishedWork):
     async def run(self, held: Held) -> IndexResult:
         seconds = self._config.job_seconds
         work = partial(self._add, held)
-        return await self._attempt(self._config.workspaces, held.job.job_id, seconds, work)
+        return await in_workspace(self._config.workspaces, held.job.job_id, seconds, work)
 
     async def tidy(self, item: WorkItem, result: IndexResult) -> None:
         job = item.job
@@ -105,7 +105,7 @@ class DocumentWork(PublishedWork):
             await remove(self._tools.bus, OBJ_UPLOADS, document.object_name)
 
     async def _add(self, held: Held, workspace: Path) -> IndexResult:
-        job, source, seconds = held.job, held.job.document, _Seconds()
+        job, source, seconds = held.job, held.job.document, StageSeconds()
         assert source is not None, "only documents are read here"
         if job.kind is JobKind.DELETE:
             return await self._remove(held, source)
@@ -124,7 +124,7 @@ class DocumentWork(PublishedWork):
             source.identity,
             origin,
             title=source.title,
-            url=source.link or source.url or "",  # not where it led: a redirect may carry a secret
+            url=source.url or source.link or "",  # not where it led: a redirect may carry a secret
             filename=source.filename or obtained.name,
         )
         held.report(Stage.STORE, 0, len(found))
@@ -156,7 +156,7 @@ class DocumentWork(PublishedWork):
 
     async def _remove(self, held: Held, source: DocumentSource) -> IndexResult:
         """A generation without the document. NothingToDo where it is not there."""
-        job, store, seconds = held.job, self._tools.store, _Seconds()
+        job, store, seconds = held.job, self._tools.store, StageSeconds()
         name = job.dataset or documents_dataset(source.label)
         target = await self._publisher.target(job, name)
         origin = self._origin(held, target)
@@ -222,19 +222,6 @@ class DocumentWork(PublishedWork):
             check,
             priority=Priority.NOTE,
         )
-
-
-class _Seconds:
-    """How long each stage took, one after the other."""
-
-    def __init__(self) -> None:
-        self.by_stage: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-    def end(self, stage: Stage) -> None:
-        now = time.perf_counter()
-        self.by_stage[stage] = round(now - self._began, 3)
-        self._began = now
 
 
 def _result(name: str, origin: Origin, target: Target, read: ReadDocument, placed: Placed) -> IndexResult:

@@ -34,6 +34,14 @@ from pharos_sources.git_errors import (
     RepositoryTooLarge,
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
+from pharos_sources.source import (
+    EntryNotFound,
+    EntryRefused,
+    EntryTooLarge,
+    SourceError,
+    SourceUnavailable,
+    SourceUnreadable,
+)
 from pharos_sources.web_address import InvalidWebAddress
 from pharos_sources.web_errors import WebError
 
@@ -83,7 +91,13 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     StoreError: Row("store_failed", False),
     ParsePoolBroken: Row("parsing_failed", True),
     # A slow network may be faster next time; a stage that computes takes as long again.
-    StageTimedOut: Row("timed_out", lambda error: error.stage is Stage.FETCH),
+    StageTimedOut: Row("timed_out", lambda error: error.stage in (Stage.ACCESS, Stage.FETCH)),
+    EntryNotFound: Row("file_not_found", False),
+    EntryRefused: Row("file_refused", False),
+    EntryTooLarge: Row("file_too_large", False),
+    SourceUnavailable: Row("source_unavailable", True),
+    SourceUnreadable: Row("source_unreadable", False),
+    SourceError: Row("source_refused", lambda error: error.transient),
 }
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

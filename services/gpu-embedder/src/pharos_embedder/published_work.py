@@ -6,16 +6,17 @@ A try has a folder of its own and a time; then the result is published and tidie
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
 import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
-from pharos_contracts.jobs.v1 import IndexResult, WorkItem
+from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
@@ -28,8 +29,41 @@ from pharos_sources.removal import remove_tree
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 # What the worker knows how to treat: trouble with the bus, an item that is another's, a wish to stop, an end.
 PASSED_ON: Final = (BusError, Superseded, Stopped, NothingToDo)
+
+
+class StageSeconds:
+    """How long each stage took, one after the other."""
+
+    def __init__(self) -> None:
+        self.by_stage: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, stage: Stage) -> None:
+        now = time.perf_counter()
+        self.by_stage[stage] = round(now - self._began, 3)
+        self._began = now
+
+
+async def in_workspace(
+    workspaces: Path, name: str, seconds: float, work: Callable[[Path], Awaitable[T]]
+) -> T:
+    """What *work* makes, given a folder that is not there yet and will be removed. Raises Failed."""
+    workspace = workspaces / f"{name}-{secrets.token_hex(4)}"
+    try:
+        with anyio.move_on_after(seconds):
+            return await work(workspace)
+        raise StageTimedOut(None, seconds)
+    except PASSED_ON:
+        raise
+    except Exception as error:
+        raise Failed(told(error)) from error
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_remove, workspace)
 
 
 class PublishedWork:
@@ -40,32 +74,11 @@ class PublishedWork:
         self._cache = cache
         self._publisher = publisher
 
-    async def _attempt(
-        self,
-        workspaces: Path,
-        name: str,
-        seconds: float,
-        work: Callable[[Path], Awaitable[IndexResult]],
-    ) -> IndexResult:
-        """What *work* makes, given a folder that is not there yet and will be removed. Raises Failed."""
-        workspace = workspaces / f"{name}-{secrets.token_hex(4)}"
-        try:
-            with anyio.move_on_after(seconds):
-                return await work(workspace)
-            raise StageTimedOut(None, seconds)
-        except PASSED_ON:
-            raise
-        except Exception as error:
-            raise Failed(_problem(error)) from error
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_remove, workspace)
-
     async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
         try:
             await self._publisher.publish(item.job, result, IndexStage.FULL)
         except (PublishConflict, DeletedMeanwhile) as error:
-            raise Failed(_problem(error)) from error
+            raise Failed(told(error)) from error
         return result
 
     async def tidy(self, item: WorkItem, result: IndexResult) -> None:
@@ -88,7 +101,8 @@ class PublishedWork:
             await anyio.to_thread.run_sync(self._cache.forget, label_of(job.job_id, job.tenant))
 
 
-def _problem(error: Exception) -> Problem:
+def told(error: Exception) -> Problem:
+    """The problem that *error* stands for; the log has the rest of one that no job is expected to have."""
     problem = problem_of(error)
     if problem is None:
         log.error("work_failed_unexpectedly", exc_info=error)

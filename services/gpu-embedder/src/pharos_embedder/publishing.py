@@ -13,8 +13,9 @@ import structlog
 from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind
 from pharos_embedder.pipeline import Target
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.stages import Live
 from pharos_embedder.vectors import DatasetKey
 from pharos_service.buckets import Bucket, Entry
@@ -58,12 +59,16 @@ class DeletedMeanwhile(Exception):
 
 
 def is_published(record: DatasetRecord | None, job: Job, result: IndexResult, stage: IndexStage) -> bool:
-    """Whether *record* already says what publishing *result* would make it say, or more."""
-    return (
-        isinstance(record, Dataset)
-        and record.job_id == job.job_id
-        and record.generation >= result.generation
-        and (record.stage is stage or record.stage is IndexStage.FULL)
+    """Whether *record* already says what publishing *result* would make it say, or more.
+
+    A batch publishes one generation after the other, and none of them stands for an earlier one.
+    """
+    if not isinstance(record, Dataset) or record.job_id != job.job_id:
+        return False
+    if job.kind is JobKind.BATCH:
+        return record.generation == result.generation
+    return record.generation >= result.generation and (
+        record.stage is stage or record.stage is IndexStage.FULL
     )
 
 
@@ -123,14 +128,17 @@ class Publisher:
             )
         return Target(dataset=DatasetKey(job.tenant, job.project, name), live=live)
 
-    async def publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
+    async def publish(
+        self, job: Job, result: IndexResult, stage: IndexStage, *, check: Check = unchecked
+    ) -> None:
         """Make *result* what readers see. Repeatable.
 
         PublishConflict when another job got there first, DeletedMeanwhile when its dataset was deleted.
+        *check* is called before anything is written; what it raises ends this.
         """
-        await patiently(lambda: self._publish(job, result, stage))
+        await patiently(lambda: self._publish(job, result, stage, check))
 
-    async def _publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
+    async def _publish(self, job: Job, result: IndexResult, stage: IndexStage, check: Check) -> None:
         key = dataset_key(job.tenant, job.project, result.dataset)
         entry = await self._entry(job, result.dataset)
         current = entry.value if entry else None
@@ -158,6 +166,7 @@ class Publisher:
             chunker=self._chunker,
             published_at=self._now(),
         )
+        check()
         if entry is None:
             written = await self._bucket.create(key, record)
         else:

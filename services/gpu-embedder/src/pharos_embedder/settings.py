@@ -59,6 +59,15 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     worker_slots: Annotated[
         int, Meta(description="Jobs that one worker runs at once; 0: search only, no worker.", ge=0, le=16)
     ] = 1
+    max_concurrent_processing: Annotated[
+        int,
+        Meta(
+            description="Documents and files of batches that one worker reads at once, beside its jobs for "
+            "repositories. Each takes a process of its own while it is read.",
+            ge=1,
+            le=64,
+        ),
+    ] = 3
     encoder: Annotated[
         str,
         Meta(description="Any Hugging Face encoder by name, or a local path; empty: the packaged MiniLM."),

@@ -103,6 +103,8 @@ class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     ``ordinal`` counts the document's chunks from 0. ``url`` is where a page was fetched. ``kind`` is the
     format, such as ``pdf``; ``natural_language`` is ISO 639-1 and ``date`` ISO 8601, empty where unknown.
+    Of a file of a source, ``version`` is what the source called it, and ``made_by`` what decided beside its
+    bytes, whose hexadecimal ``sha256`` is there, what is stored of it.
     """
 
     ordinal: int
@@ -115,6 +117,9 @@ class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     date: str = ""
     url: str = ""
     filename: str = ""
+    version: str = ""
+    sha256: str = ""
+    made_by: str = ""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):

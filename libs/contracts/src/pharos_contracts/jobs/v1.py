@@ -71,7 +71,8 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     Idempotency-Key that it came with, or else of itself. A page is fetched from ``url``, which is as it was
     written; anything else lies in ``uploads`` as ``object_name``, ``size`` bytes with the hexadecimal
     ``sha256``. One that is to be deleted has neither. ``media_type`` is what its sender called it, and may be
-    empty. ``link`` is the address that is shown for one that is not fetched from there.
+    empty. ``link`` is an address that is shown and not fetched: that of a resource, whose identity is
+    ``<label>/`` and a fingerprint of its user and its link, or else of what is in it.
     """
 
     label: str
@@ -80,10 +81,10 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     filename: str | None = None
     media_type: str = ""
     title: str = ""
+    link: str | None = None
     object_name: str | None = None
     size: int | None = None
     sha256: str | None = None
-    link: str | None = None
 
     def __post_init__(self) -> None:
         if self.url is not None and self.object_name is not None:

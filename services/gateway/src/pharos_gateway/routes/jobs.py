@@ -1,4 +1,4 @@
-"""``/api/v1/jobs``, ``/api/v1/workers`` and ``/api/v1/datasets``: the native read side."""
+"""``/api/v1/jobs``, ``/api/v1/workers`` and ``/api/v1/datasets``: jobs of any kind, and what can be read."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Router, delete, get, post
-from litestar.params import FromPath, JSONBody, QueryParameter
+from litestar import Request, Response, Router, delete, get, post
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
@@ -15,11 +15,14 @@ from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_gateway import history, openapi, statuses
 from pharos_gateway.access import Access
+from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.controlling import Controlling, parse_action
 from pharos_gateway.datasets import DatasetList, Datasets
 from pharos_gateway.deleting import Deleted, Deleting, Wanted
+from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
+from pharos_gateway.job_requests import JobRequest, JobRequests
 from pharos_gateway.job_view import JobList, JobView
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
@@ -28,6 +31,7 @@ from pharos_gateway.routes.deletions import delete_wanted
 from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.showing import Showing
 from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.submitting import QueueUnavailable
 from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/api/v1"
@@ -71,6 +75,7 @@ class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
 
 def routes(
     access: Access,
+    disk: Disk,
     bus: Bus,
     live: Live,
     finder: Finder,
@@ -79,6 +84,7 @@ def routes(
     snapshots: Snapshots,
     datasets: Datasets,
     deleting: Deleting,
+    requests: JobRequests,
 ) -> Router:
     """The routes of this family."""
     common: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
@@ -120,6 +126,50 @@ def routes(
         known = [found.job for found in page.jobs]
         jobs = history.merged(known, waiting, limit + len(waiting))
         return JobList(jobs=tuple(showing.briefly(job) for job in jobs), cursor=page.cursor)
+
+    @post(
+        "/jobs",
+        status_code=202,
+        guards=[access.editor, disk.has_room],
+        security=list(openapi.SECURITY),
+        summary="Start a job",
+        description="`kind` says of what: `repository`, `text`, `url` or `resource`. A file comes as a form "
+        "(`/knowledge/ingest-file-async`), and batches and deletions have routes of their own: these kinds "
+        "are answered with the route to use. While a job for the same waits or runs it is answered with that "
+        f"(200). With `callback_url`, {openapi.CALLBACK}",
+        responses={
+            202: openapi.success(JobView, openapi.JOB, "Accepted"),
+            200: openapi.success(JobView, openapi.JOB, "An earlier job does the same"),
+            **openapi.errors(400, 401, 403, 413, 429, 503, 507, invalid=openapi.INVALID_URL),
+        },
+    )
+    async def start_job(
+        request: Request[Any, Any, Any],
+        data: JSONBody[JobRequest],
+        idempotency_key: Annotated[
+            str | None,
+            HeaderParameter(
+                name="Idempotency-Key",
+                min_length=1,
+                max_length=255,
+                description="The same key within 24 h returns the first answer.",
+            ),
+        ] = None,
+    ) -> Response[JobView]:
+        caller = caller_of(request)
+        submitted = await requests.submit(data, caller, idempotency_key)
+        note_target(request, submitted.id)
+        try:
+            job = await finder.known(caller.tenant, submitted.id)
+        except BusError as error:
+            raise QueueUnavailable(str(error), submitted.id) from error
+        if job is None:
+            raise QueueUnavailable("The job was accepted and cannot be read yet", submitted.id)
+        return Response(
+            await showing.whole(job),
+            status_code=200 if submitted.deduplicated else 202,
+            headers={"Location": f"/api/v1/jobs/{submitted.id}"},
+        )
 
     @get(
         "/jobs/{job_id:str}",
@@ -260,7 +310,15 @@ def routes(
 
     return Router(
         PATH,
-        route_handlers=[list_jobs, one_job, control_job, list_workers, list_datasets, delete_dataset],
+        route_handlers=[
+            list_jobs,
+            start_job,
+            one_job,
+            control_job,
+            list_workers,
+            list_datasets,
+            delete_dataset,
+        ],
         tags=["jobs"],
     )
 

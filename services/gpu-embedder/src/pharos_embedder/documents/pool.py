@@ -143,9 +143,13 @@ class DocumentPool:
         *,
         chunk_size: int = 1000,
         overlap: int = 100,
+        structure: bool = True,
+        math: bool = True,
         check: Check = unchecked,
     ) -> ReadDocument:
         """`read_document` and `split_document`, in a process. Blocks; waits while all processes are busy.
+
+        Without *structure* it is cut by size alone (`splitting.flat`), without *math* formulas are left out.
 
         *check* is called four times a second at least; what it raises ends the reading. Raises
         DocumentRefused, DocumentPoolClosed and DocumentPoolBroken, and ValueError for bytes that are too
@@ -165,6 +169,8 @@ class DocumentPool:
                 chunk_size=chunk_size,
                 overlap=overlap,
                 timeout_seconds=self._timeout_seconds,
+                structure=structure,
+                math=math,
             )
         )
         while not self._room.acquire(timeout=_TICK_SECONDS):
