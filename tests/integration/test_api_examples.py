@@ -255,7 +255,7 @@ README = {
     "resource_type": "PRACTICE",
 }
 RESOURCE = {
-    "id": uuid("resource"),
+    "id": Like("the id of the resource", lambda value: isinstance(value, str) and bool(value), "resource"),
     "title": README["title"],
     "url": README["url"],
     "resource_type": "PRACTICE",
@@ -339,7 +339,7 @@ CASES = (
         body={**README, "url": "README.md"},
         headers=BEARER,
         status=400,
-        answer={"detail": SENTENCE, "code": "invalid_request", "field": "url"},
+        answer={"detail": "Invalid URL", "code": "invalid_url", "reason": SENTENCE},
     ),
     Case(
         send=f"DELETE /resources/{KEPT.resource_id}",

@@ -145,11 +145,10 @@ async def test_a_list_has_pages_and_is_of_a_type(http: httpx.AsyncClient) -> Non
 @pytest.mark.parametrize(
     ("changes", "code", "field"),
     [
-        ({"url": "javascript:alert(1)"}, "invalid_request", "url"),
-        ({"url": "/relative"}, "invalid_request", "url"),
-        ({"url": "https://u:p@h.example/"}, "invalid_request", "url"),
-        ({"url": "https://h.example/a b"}, "invalid_request", "url"),
-        ({"url": "https://[::1/"}, "invalid_request", "url"),
+        ({"url": "javascript:alert(1)"}, "invalid_url", None),
+        ({"url": "/relative"}, "invalid_url", None),
+        ({"url": "https://u:p@h.example/"}, "invalid_url", None),
+        ({"url": "https://h.example/a b"}, "invalid_url", None),
         ({"url": "https://h.example/" + "x" * 2_048}, "invalid_request", "url"),
         ({"content": " \n"}, "document_empty", None),
         ({"title": ""}, "invalid_request", "title"),

@@ -491,7 +491,7 @@ def examples() -> list[Message]:
             )
         ),
         Resource(
-            resource_id="4b5f0c1e-9d2a-7c63-8e14-6a0f2b7d9c35",
+            resource_id="4b5f0c1e9d2a7c638e146a0f2b7d9c35",
             tenant="default",
             project="default",
             user="ada",

@@ -310,6 +310,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     keeping = ResourceKeeping(
         Bucket(bus, KV_RESOURCES, Resource),
         parts.resources,
+        document_ingest,
         submitting,
         uploads,
         controlling,

@@ -47,6 +47,11 @@ def parse_link(text: str) -> str:
     return text
 
 
+def resource_name(user: str, link: str) -> str:
+    """What a resource is called. It is its user's own: nobody else's is replaced, whatever address it has."""
+    return fingerprint(user, link)
+
+
 class DocumentIngest:
     """The use case. One object serves every request of a process."""
 
@@ -83,8 +88,7 @@ class DocumentIngest:
         if not request.content.strip():
             raise EmptyDocument
         link = None if request.url is None else parse_link(request.url)
-        # Its user's own: nobody else's is replaced, whatever address it has.
-        name = fingerprint(caller.user, link or f"{request.title}\n{request.content}")
+        name = resource_name(caller.user, link or f"{request.title}\n{request.content}")
         wanted = self._order(JobKind.RESOURCE, request, caller, idempotency_key)
         content = request.content.encode(errors="replace")
         try:

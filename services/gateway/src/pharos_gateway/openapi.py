@@ -220,7 +220,7 @@ SUBMITTED: Final = {
     "deduplicated": False,
 }
 RESOURCE: Final[Mapping[str, Any]] = {
-    "id": "4b5f0c1e-9d2a-7c63-8e14-6a0f2b7d9c35",
+    "id": "4b5f0c1e9d2a7c638e146a0f2b7d9c35",
     "title": "pharos README",
     "url": "https://github.com/ram-tewari/pharos/blob/main/README.md",
     "resource_type": "PRACTICE",
@@ -232,11 +232,6 @@ RESOURCE: Final[Mapping[str, Any]] = {
 }
 CREATED_RESOURCE: Final = {**RESOURCE, "status": "queued"}
 RESOURCES: Final = {"resources": [RESOURCE], "total": 1, "limit": 20, "offset": 0, "has_more": False}
-INVALID_LINK: Final = {
-    "detail": "The url must be an absolute http or https address",
-    "code": "invalid_request",
-    "field": "url",
-}
 WORKER_STATUS: Final = {
     "status": "Training Graph on github.com/user/repo1",
     "workers": [

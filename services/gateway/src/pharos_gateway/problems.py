@@ -42,7 +42,6 @@ from pharos_gateway.resource_keeping import (
     ResourcesUnknown,
     TooManyResources,
 )
-from pharos_gateway.resources import InvalidLink
 from pharos_gateway.scheduling import ScheduleTaken
 from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
@@ -277,8 +276,6 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 "No scheduler has answered yet; the command is stored and will be carried out",
                 headers={"Retry-After": "5"},
             )
-        case InvalidLink():
-            return invalid(str(error), field="url")
         case TooManyResources():
             return Problem(409, "too_many_resources", str(error))
         case ResourcesUnknown():

@@ -25,14 +25,14 @@ from pharos_contracts.workers.v1 import Worker, WorkerState, slots_of
 from pharos_gateway import resources
 from pharos_gateway.authentication import Caller
 from pharos_gateway.controlling import InvalidTransition
-from pharos_gateway.document_ingest import TEXT_TYPE, EmptyDocument
+from pharos_gateway.document_ingest import DocumentIngest, resource_name
+from pharos_gateway.documents import ResourceRequest
 from pharos_gateway.finding import Finder
 from pharos_gateway.projects import STATUS
-from pharos_gateway.quotas import subject_of
 from pharos_gateway.resource_store import ResourceStore
-from pharos_gateway.resources import ResourceList, ResourceRequest, ResourceView
+from pharos_gateway.resources import NewResource, ResourceList, ResourceView
 from pharos_gateway.sight import Sight
-from pharos_gateway.submitting import DocumentOrder, QueueUnavailable, Submitted, Submitting
+from pharos_gateway.submitting import DocumentOrder, QueueUnavailable, Submitting
 from pharos_gateway.uploads import Uploads
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import BusError, BusRefused, StreamFull
@@ -97,6 +97,7 @@ class ResourceKeeping:
         self,
         bucket: Bucket[Resource],
         store: ResourceStore,
+        documents: DocumentIngest,
         submitting: Submitting,
         uploads: Uploads,
         control: Control,
@@ -107,6 +108,7 @@ class ResourceKeeping:
     ) -> None:
         self._bucket = bucket
         self._store = store
+        self._documents = documents
         self._submitting = submitting
         self._uploads = uploads
         self._control = control
@@ -114,60 +116,23 @@ class ResourceKeeping:
         self._known = known
         self._now = now
 
-    async def put(
-        self, request: ResourceRequest, caller: Caller, idempotency_key: str | None
-    ) -> ResourceView:
+    async def put(self, request: NewResource, caller: Caller, idempotency_key: str | None) -> ResourceView:
         """The resource, whose text is about to be read.
 
-        InvalidLink, EmptyDocument, TooManyResources, ResourcesUnknown, UploadsFull, and what
-        ``Submitting.submit`` raises.
+        TooManyResources, ResourcesUnknown, and what ``DocumentIngest.resource`` raises.
         """
-        resources.check_link(request.url)
-        if not request.content.strip():
-            raise EmptyDocument
-        identifier = resources.resource_id(caller.tenant, caller.user, request.url)
+        identifier = resource_name(caller.user, request.url)
         await self._check_room(caller.tenant, identifier)
+        text = ResourceRequest(title=request.title, content=request.content, url=request.url)
+        submitted = await self._documents.resource(text, caller, idempotency_key)
         try:
-            submitted = await self._submit(request, caller, identifier, idempotency_key)
             resource = await self._keep(request, caller, identifier, submitted.id)
         except BusError as error:
-            raise QueueUnavailable(str(error)) from error
+            raise QueueUnavailable(str(error), submitted.id) from error
         # As it was when it was asked for: a worker may have read it already.
         return replace(resources.view(resource, None), status=STATUS[JobState.QUEUED])
 
-    async def _submit(
-        self, request: ResourceRequest, caller: Caller, identifier: str, idempotency_key: str | None
-    ) -> Submitted:
-        content = request.content.encode(errors="replace")
-        async with self._uploads.stored(content, filename="", media_type=TEXT_TYPE) as upload:
-            document = DocumentSource(
-                label=RESOURCES_LABEL,
-                identity=resource_identity(identifier),
-                media_type=upload.media_type,
-                title=request.title,
-                object_name=upload.object_name,
-                size=upload.size,
-                sha256=upload.sha256,
-                link=request.url,
-            )
-            order = DocumentOrder(
-                tenant=caller.tenant,
-                user=caller.user,
-                kind=JobKind.RESOURCE,
-                document=document,
-                idempotency_key=idempotency_key,
-                quota=subject_of(caller),
-            )
-            upload.kept = True  # from here on a job may name it, whatever becomes of this request
-            try:
-                submitted, upload.kept = await self._submitting.begin(order)
-            except Exception as error:
-                # With an id, its fate is unknown: there may be a job that reads it.
-                upload.kept = isinstance(error, QueueUnavailable) and error.job_id is not None
-                raise
-            return submitted
-
-    async def _keep(self, request: ResourceRequest, caller: Caller, identifier: str, job_id: str) -> Resource:
+    async def _keep(self, request: NewResource, caller: Caller, identifier: str, job_id: str) -> Resource:
         """The entry, made or replaced."""
         key, now = key_of(caller.tenant, identifier), self._now()
         for _ in range(TRIES_MAX):

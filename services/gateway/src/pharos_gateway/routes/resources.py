@@ -19,7 +19,7 @@ from pharos_gateway.problems import not_found
 from pharos_gateway.quotas import subject_of
 from pharos_gateway.reachability import reach
 from pharos_gateway.resource_keeping import ResourceKeeping
-from pharos_gateway.resources import LIST_MAX, ResourceList, ResourceRequest, ResourceView
+from pharos_gateway.resources import LIST_MAX, NewResource, ResourceList, ResourceView
 from pharos_gateway.submitting import Order, Submitted, Submitting
 from pharos_service.bus import Bus
 from pharos_sources.hosts import AllowedHosts
@@ -111,11 +111,11 @@ def routes(
         "text and keeps the id. A resource is its user's own; its text is found by searches of its project.",
         responses={
             201: openapi.success(ResourceView, openapi.CREATED_RESOURCE, "Its text waits to be read"),
-            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=openapi.INVALID_LINK),
+            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=openapi.UNSAFE_URL),
         },
     )
     async def create_resource(
-        request: Request[Any, Any, Any], data: JSONBody[ResourceRequest], idempotency_key: _Key = None
+        request: Request[Any, Any, Any], data: JSONBody[NewResource], idempotency_key: _Key = None
     ) -> ResourceView:
         caller = caller_of(request)
         if not caller.sight.project(PROJECT_DEFAULT):
