@@ -13,6 +13,11 @@ RUN pip --python /venv/bin/python install --no-cache-dir -c constraints.txt \
     && pip --python /venv/bin/python check
 
 FROM python:3.11-slim
+# For connections to repositories. The version of git is Debian's latest security fix, on purpose.
+# hadolint ignore=DL3008
+RUN apt-get update \
+    && apt-get install --yes --no-install-recommends ca-certificates git \
+    && rm -rf /var/lib/apt/lists/*
 RUN groupadd --gid 10001 pharos \
     && useradd --uid 10001 --gid 10001 --home-dir /var/lib/pharos --create-home --shell /usr/sbin/nologin pharos
 COPY --from=build /venv /venv

@@ -24,7 +24,7 @@ from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import Job, Progress, RepositorySource, Scope, Stage
+from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Progress, RepositorySource, Scope, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
@@ -34,7 +34,20 @@ from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
-from tests.support.gateway import BEARER, History, client, job, leading, now, result, settings, until_ready
+from pharos_service.settings import Secret
+from tests.support.gateway import (
+    BEARER,
+    TOKEN,
+    History,
+    client,
+    document_job,
+    job,
+    leading,
+    now,
+    result,
+    settings,
+    until_ready,
+)
 from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +91,7 @@ class Case(msgspec.Struct, frozen=True, kw_only=True):
 
     send: str
     body: Any = None
+    form: Any = None
     headers: Mapping[str, str] = {}
     status: int
     answer: Any
@@ -121,6 +135,13 @@ SUBMITTED = {
 SOURCE = RepositorySource(
     identity=f"github.com/{SLUG}", clone_url=f"https://github.com/{SLUG}", branch="main"
 )
+DRIVE = {
+    "id": "gdrive_conn_1",
+    "source_type": "google_drive",
+    "secrets": ["client_secret", "refresh_token"],
+    "created_by": "anonymous",
+    "created_at": TIME,
+}
 RUNNING = job(501, source=SOURCE, dataset="running", started_at=MORNING, attempt=1)
 ENDED = job(
     502,
@@ -175,6 +196,22 @@ HIT = {
 FOUND = {"request_id": uuid(), "results": [HIT], "metadata": {"mode": "hybrid"}, "latency_ms": NUMBER}
 NO_JOB = {"detail": "There is no such job", "code": "not_found"}
 HERE = "/projects/default"
+EDITOR = {"x-api-key": TOKEN, "x-role": "editor"}
+ADMIN_KEY = {"x-admin-key": TOKEN}
+NOON = datetime(2025, 1, 15, 10, 30, tzinfo=UTC)
+TIMES = {"submitted_at": NOON, "started_at": NOON.replace(second=2), "ended_at": NOON.replace(second=15)}
+TEXT_SOURCE = DocumentSource(label="docs", identity="docs/text-1", object_name="o")
+PAGE_SOURCE = DocumentSource(label="web", identity="https://example.com/x", url="https://example.com/x")
+WAITING_TEXT = document_job(504, document=TEXT_SOURCE, submitted_at=NOON)
+READ_TEXT = document_job(505, document=TEXT_SOURCE, result=result(chunks=42), **TIMES)
+MISSING_PAGE = document_job(
+    506, kind=JobKind.URL, document=PAGE_SOURCE, error="HTTPError: 404 Not Found", **TIMES
+)
+
+
+def knowledge(**changes: Any) -> dict[str, Any]:
+    return {"ok": True, "job_id": uuid(), "queued": True, "tenant": "default", **changes}
+
 
 CASES = (
     # Resources
@@ -417,6 +454,119 @@ CASES = (
         status=200,
         answer=FOUND,
     ),
+    # Documents
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": "Large document content...", "source": "docs"},
+        headers={**EDITOR, "Idempotency-Key": "content"},
+        status=200,
+        answer=knowledge(job_id=uuid("text"), type="text", source="docs"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": "Large document content...", "source": "docs"},
+        headers={**EDITOR, "Idempotency-Key": "content"},
+        status=200,
+        answer=knowledge(job_id=uuid("text"), type="text", source="docs"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-url-async",
+        body={"url": "https://example.com/docs", "source": "web"},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="url", source="web", url="https://example.com/docs"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-url-async",
+        body={"url": "https://example.com", "source": "web"},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="url", source="web", url="https://example.com"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-file-async",
+        form={"file": ("document.pdf", b"%PDF-1.7 "), "source": (None, "uploads")},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="file", source="uploads", filename="document.pdf"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-file-async?source=query",
+        form={"file": ("document.pdf", b"%PDF-1.7 ")},
+        headers=EDITOR,
+        status=200,
+        answer=knowledge(type="file", source="query", filename="document.pdf"),
+    ),
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": "x", "source": "docs"},
+        headers={**BEARER, "x-role": "viewer"},
+        status=403,
+        answer={"detail": SENTENCE, "code": "forbidden", "needed": "editor"},
+    ),
+    Case(
+        send="POST /knowledge/ingest-text-async",
+        body={"text": " ", "source": "docs"},
+        status=400,
+        answer={"detail": "The text is empty", "code": "document_empty"},
+    ),
+    Case(
+        send="POST /knowledge/ingest-url-async",
+        body={"url": "http://169.254.169.254/", "source": "web"},
+        status=400,
+        answer={"detail": "Invalid URL", "code": "invalid_url", "reason": SENTENCE},
+    ),
+    Case(
+        send="POST /knowledge/ingest-file-async",
+        form={"file": ("cat.png", b"\x89PNG\r\n", "image/png")},
+        status=400,
+        answer={"detail": SENTENCE, "code": "document_unsupported"},
+    ),
+    Case(
+        send=f"GET /ops/jobs/{WAITING_TEXT.job_id}",
+        headers=ADMIN_KEY,
+        status=200,
+        answer={
+            "id": WAITING_TEXT.job_id,
+            "status": "queued",
+            "enqueued_at": "2025-01-15 10:30:00",
+            "started_at": None,
+            "ended_at": None,
+        },
+    ),
+    Case(
+        send=f"GET /ops/jobs/{READ_TEXT.job_id}",
+        headers=ADMIN_KEY,
+        status=200,
+        answer={
+            "id": READ_TEXT.job_id,
+            "status": "finished",
+            "enqueued_at": "2025-01-15 10:30:00",
+            "started_at": "2025-01-15 10:30:02",
+            "ended_at": "2025-01-15 10:30:15",
+            "result": {
+                "ok": True,
+                "ingested_chunks": 42,
+                "tenant": "default",
+                "source": "docs",
+                "latency_ms": 13000.0,
+            },
+        },
+    ),
+    Case(
+        send=f"GET /ops/jobs/{MISSING_PAGE.job_id}",
+        headers=ADMIN_KEY,
+        status=200,
+        answer={
+            "id": MISSING_PAGE.job_id,
+            "status": "failed",
+            "enqueued_at": "2025-01-15 10:30:00",
+            "started_at": "2025-01-15 10:30:02",
+            "ended_at": "2025-01-15 10:30:15",
+            "error": "HTTPError: 404 Not Found",
+        },
+    ),
+    Case(send="GET /ops/jobs/abc-123-def", headers=ADMIN_KEY, status=404, answer=NO_JOB),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
@@ -437,6 +587,24 @@ CASES = (
             "cron": "0 3 * * *",
             "timezone": "UTC",
         },
+    ),
+    # Connections
+    Case(
+        send="POST /connections",
+        body={
+            "id": "gdrive_conn_1",
+            "source_type": "google_drive",
+            "config": {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
+        },
+        status=201,
+        answer=DRIVE,
+    ),
+    Case(send="GET /connections", status=200, answer={"connections": [DRIVE]}),
+    Case(send="GET /api/v1/connections/gdrive_conn_1", status=200, answer=DRIVE),
+    Case(
+        send="GET /connections/never/files",
+        status=404,
+        answer={"detail": "There is no such connection", "code": "not_found"},
     ),
 )
 
@@ -489,6 +657,9 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     await told.tell(RUNNING, JobState.RUNNING)
     await told.tell(ENDED, JobState.COMPLETED)
     await told.tell(FAILED, JobState.FAILED)
+    await told.tell(WAITING_TEXT, JobState.QUEUED)
+    await told.tell(READ_TEXT, JobState.COMPLETED)
+    await told.tell(MISSING_PAGE, JobState.FAILED)
     progress = Progress(
         tenant="default",
         job_id=RUNNING.job_id,
@@ -562,7 +733,13 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
         assert isinstance(command, PutSchedule)
         return Scheduled(schedule=command.schedule)
 
-    chosen = settings(nats_server.url, git_allowed_hosts="http://github.com", anonymous="default:editor")
+    chosen = settings(
+        nats_server.url,
+        git_allowed_hosts="http://github.com",
+        web_allowed_hosts="*,http://example.com",
+        anonymous="default:editor",
+        secret_key=Secret("k" * 32),
+    )
     names: dict[str, Any] = {}
     wrong = []
     async with (
@@ -577,7 +754,9 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
             scheduler.decide = decide if path.endswith("/schedules") else None
             deadline = asyncio.get_running_loop().time() + 3
             while True:
-                response = await http.request(method, path, json=case.body, headers=dict(case.headers))
+                response = await http.request(
+                    method, path, json=case.body, files=case.form, headers=dict(case.headers)
+                )
                 found = mistake(case, response, names)
                 # What is read may take a moment to be known; what is sent is sent once.
                 if found is None or method != "GET" or asyncio.get_running_loop().time() > deadline:

@@ -22,6 +22,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed
 
 from pharos_contracts import rpc
+from pharos_contracts.batches.v1 import BatchSource
+from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
@@ -32,7 +34,7 @@ from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.search.v1 import Search, SearchAnswer
-from pharos_contracts.streams import KV_DATASETS, KV_SCHEDULES, KV_WATCHES
+from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
@@ -61,7 +63,17 @@ pytestmark = pytest.mark.anyio
 MARKER = "marker"  # in the name of everything that belongs to the project atlas of the tenant acme
 SOURCE = RepositorySource(identity=f"github.com/acme/{MARKER}", clone_url=f"https://github.com/acme/{MARKER}")
 JOB = job(7, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada")
-BATCH = job(8, tenant="acme", project="atlas", source=SOURCE, submitted_by="ada", kind=JobKind.BATCH, key="b")
+PAPERS = BatchSource(name=MARKER, manifest="m", parts=())
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=PAPERS,
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
 
 
 class Open(Enum):
@@ -76,9 +88,9 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, all of them, something new in a project that is not
-# ``elsewhere``, or none of these.
-ONE, ALL, PUT, NONE = "one", "all", "put", "none"
+# Whether a route is about one thing of the tenant, one of the user ``ada``, all of them, something new in a
+# project that is not ``elsewhere``, or none of these.
+ONE, OWN, ALL, PUT, NONE = "one", "own", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
@@ -111,6 +123,19 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("DELETE", "/api/v1/webhooks/{watch_id}"): (Open.EDITOR, ONE),
     ("POST", "/webhooks/github"): (Open.SIGNED, NONE),
     ("GET", "/api/v1/callbacks/secret"): (Open.TENANT_EDITOR, NONE),
+    **{
+        (method, f"{root}/connections{rest}"): decision
+        for root in ("", "/api/v1")
+        for method, rest, decision in (
+            ("GET", "", (Open.VIEWER, ALL)),
+            ("POST", "", (Open.EDITOR, PUT)),
+            ("POST", "/upload", (Open.EDITOR, PUT)),
+            ("GET", "/{connection_id}", (Open.VIEWER, OWN)),
+            ("DELETE", "/{connection_id}", (Open.EDITOR, OWN)),
+            ("GET", "/{connection_id}/files", (Open.VIEWER, OWN)),
+            ("POST", "/{connection_id}/test", (Open.EDITOR, OWN)),
+        )
+    },
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
@@ -122,6 +147,10 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
     ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
     ("POST", "/ingest"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-text-async"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-url-async"): (Open.EDITOR, PUT),
+    ("POST", "/knowledge/ingest-file-async"): (Open.EDITOR, PUT),
+    ("GET", "/ops/jobs/{job_id}"): (Open.EDITOR, ONE),
     ("WS", "/ws"): (Open.VIEWER, ALL),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
@@ -149,6 +178,13 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
+    **{
+        ("POST", f"{root}/connections"): {"source_type": "s3", "config": {"bucket": "papers"}}
+        for root in ("", "/api/v1")
+    },
+    ("POST", "/knowledge/ingest-text-async"): {"text": "x"},
+    ("POST", "/knowledge/ingest-url-async"): {"url": "http://web.test/x"},
+    ("POST", "/knowledge/ingest-file-async"): {},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -212,6 +248,17 @@ class World:
             created_by="ada",
         )
         await Bucket(self.bus, KV_WATCHES, Watch).put("acme.watch", watch)
+        connection = Connection(
+            connection_id="papers",
+            tenant="acme",
+            user="ada",
+            project="atlas",
+            source_type=SourceType.LOCAL_DIRECTORY,
+            name=MARKER,
+            config={"path": f"/nowhere/{MARKER}"},
+            created_at=now(),
+        )
+        await Bucket(self.bus, KV_CONNECTIONS, Connection).put("acme.papers", connection)
         dataset = Dataset(
             tenant="acme",
             project="atlas",
@@ -284,6 +331,7 @@ class World:
             "schedule_id": "nightly",
             "letter_id": "letter",
             "watch_id": "watch",
+            "connection_id": "papers",
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -363,7 +411,9 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
     if things == PUT and who == "elsewhere":
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
-        return ({404} if things == ONE else None), False
+        return ({404} if things in (ONE, OWN) else None), False
+    if things == OWN and who == "colleague":
+        return {404}, False
     return None, None
 
 
@@ -396,6 +446,8 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             (f"/api/v1/jobs/{JOB.number}", "/api/v1/jobs/99"),
             ("/api/v1/schedules/nightly", "/api/v1/schedules/never"),
             ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
+            ("/connections/papers", "/connections/never"),
+            ("/api/v1/connections/papers/files", "/api/v1/connections/never/files"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])

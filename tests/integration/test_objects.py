@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from base64 import urlsafe_b64encode
+from collections.abc import AsyncIterator
+from hashlib import sha256
 from pathlib import Path
 
 import msgspec
@@ -10,7 +12,16 @@ import pytest
 
 from pharos_contracts.streams import OBJ_UPLOADS
 from pharos_service.bus import Bus
-from pharos_service.objects import ObjectDamaged, ObjectGone, download
+from pharos_service.objects import (
+    PIECE_BYTES,
+    ObjectDamaged,
+    ObjectGone,
+    ObjectTooLarge,
+    Uploaded,
+    download,
+    remove,
+    upload,
+)
 
 pytestmark = pytest.mark.anyio
 
@@ -57,3 +68,47 @@ async def test_an_object_that_is_not_what_was_put_is_refused(bus: Bus, tmp_path:
     await bus.publish(subject, msgspec.json.encode(other), headers={"Nats-Rollup": "sub"})
     with pytest.raises(ObjectDamaged):
         await download(bus, OBJ_UPLOADS, "a", tmp_path / "a")
+
+
+async def pieces(content: bytes, size: int = 10_000) -> AsyncIterator[bytes]:
+    for start in range(0, len(content), size):
+        yield content[start : start + size]
+
+
+async def held(bus: Bus) -> int:
+    return int((await bus.api(f"STREAM.INFO.OBJ_{OBJ_UPLOADS}"))["state"]["messages"])
+
+
+@pytest.mark.parametrize("size", [0, 1, PIECE_BYTES, 3 * PIECE_BYTES + 1])
+async def test_what_is_uploaded_can_be_read_by_any_client_and_removed(
+    bus: Bus, tmp_path: Path, size: int
+) -> None:
+    content = (CONTENT * 2)[:size]
+    await upload(bus, OBJ_UPLOADS, "other", pieces(b"x"), bytes_max=1)
+    before = await held(bus)
+    stored = await upload(bus, OBJ_UPLOADS, "ü/a", pieces(content), bytes_max=size)
+    assert stored == Uploaded(size=size, sha256=sha256(content).hexdigest())
+    assert await held(bus) == before + 1 + -(-size // PIECE_BYTES)
+    assert await download(bus, OBJ_UPLOADS, "ü/a", tmp_path / "a") == size
+    assert (tmp_path / "a").read_bytes() == content
+    theirs = await (await bus.jetstream.object_store(OBJ_UPLOADS)).get("ü/a")
+    assert theirs.data == content
+    await remove(bus, OBJ_UPLOADS, "ü/a")
+    await remove(bus, OBJ_UPLOADS, "ü/a")
+    assert await held(bus) == before
+    with pytest.raises(ObjectGone):
+        await download(bus, OBJ_UPLOADS, "ü/a", tmp_path / "b")
+
+
+async def test_what_was_begun_and_not_finished_is_removed(bus: Bus) -> None:
+    async def torn() -> AsyncIterator[bytes]:
+        yield bytes(2 * PIECE_BYTES)
+        assert await held(bus) == 2
+        raise ConnectionError
+
+    with pytest.raises(ConnectionError):
+        await upload(bus, OBJ_UPLOADS, "a", torn(), bytes_max=10 * PIECE_BYTES)
+    assert await held(bus) == 0
+    with pytest.raises(ObjectTooLarge):
+        await upload(bus, OBJ_UPLOADS, "a", pieces(CONTENT), bytes_max=len(CONTENT) - 1)
+    assert await held(bus) == 0

@@ -121,12 +121,13 @@ class Owners:
 
     def _submitting(self, job_id: str, ttl_seconds: int) -> Submitting:
         bus = self._gateway
-        queue = Queue(bus)
+        queue, documents = Queue(bus), Queue(bus, streams.DOCS)
         nobody: Any = _Nobody()
         return Submitting(
             bus,
             queue,
-            Finder(bus, queue, Queue(bus, streams.DOCS), nobody),
+            documents,
+            Finder(bus, queue, documents, nobody),
             nobody,
             Places(bus),
             active=Bucket(bus, streams.KV_ACTIVE, ActiveJob),
@@ -177,7 +178,7 @@ class _Nobody:
     def workers(self) -> tuple[()]:
         return ()
 
-    def recent_durations_seconds(self) -> tuple[()]:
+    def recent_durations_seconds(self, pool: str) -> tuple[()]:
         return ()
 
 

@@ -238,10 +238,12 @@ def test_each_mistake_in_the_settings_is_a_sentence() -> None:
         "PHAROS_CORS_ORIGINS": "https://ok.example,https://with.example/path",
         "PHAROS_CALLBACK_ALLOWED_HOSTS": "ftp://host",
         "PHAROS_SECRET_KEY": "short-too",
+        "PHAROS_WEB_ALLOWED_HOSTS": "gopher://host",
+        "PHAROS_LOCAL_ROOTS": "/data,papers",
     }
     with pytest.raises(InvalidSettings) as raised:
         load(Settings, environ)
-    assert len(raised.value.mistakes) == 7
+    assert len(raised.value.mistakes) == 9
     assert "too-short" not in str(raised.value)
     assert "short-too" not in str(raised.value)
     for variable in environ:

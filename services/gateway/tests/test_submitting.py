@@ -97,7 +97,7 @@ class World:
     def workers(self) -> Sequence[Worker]:
         return ()
 
-    def recent_durations_seconds(self) -> Sequence[float]:
+    def recent_durations_seconds(self, pool: str) -> Sequence[float]:
         return (50.0,)
 
     async def check_host(self, address: RepositoryAddress) -> None:
@@ -107,6 +107,7 @@ class World:
 def use_case(world: Any, deadline_seconds: float = SUBMIT_SECONDS, tenant_queue_max: int = 0) -> Submitting:
     ids = (f"00000000-0000-7000-8000-{n:012d}" for n in range(100))
     return Submitting(
+        world,
         world,
         world,
         world,

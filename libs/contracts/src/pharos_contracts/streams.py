@@ -388,7 +388,8 @@ def declare(limits: BusLimits) -> Bus:
             "Connections to sources, secrets encrypted.",
             writers="gateway",
             readers="gateway, workers",
-            max_bytes=16 * MiB,
+            max_bytes=128 * MiB,
+            message_ttl=True,  # of the tombstones of deleted connections
         ),
         _bucket(
             KV_DATASETS,

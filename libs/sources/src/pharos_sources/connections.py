@@ -344,6 +344,10 @@ def _check(connection: Connection, installation: Installation) -> None:
 def _directory(
     connection: LocalDirectoryConnection, installation: Installation
 ) -> tuple[Path, tuple[str, ...]]:
+    if not installation.roots:
+        raise InvalidConnection(
+            "path", "no directory may be read here: the setting PHAROS_LOCAL_ROOTS says which ones may"
+        )
     try:
         return below_root(connection.path, installation.roots)
     except DirectoryRefused as refused:

@@ -22,6 +22,7 @@ from litestar import Litestar
 from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
+from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.datasets.v1 import Dataset
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
@@ -31,6 +32,7 @@ from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import (
     DOCS,
     KV_ACTIVE,
+    KV_CONNECTIONS,
     KV_DATASETS,
     KV_IDEMPOTENCY,
     KV_KEYS,
@@ -38,21 +40,25 @@ from pharos_contracts.streams import (
     KV_SCHEDULES,
     KV_WATCHES,
     KV_WORKERS,
+    OBJ_ARCHIVES,
 )
 from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import openapi
 from pharos_gateway.access import Access, RequestLimits
 from pharos_gateway.allowances import Allowances
+from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
+from pharos_gateway.connections import Connections
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
 from pharos_gateway.disk import Disk
+from pharos_gateway.document_ingest import DocumentIngest
 from pharos_gateway.finding import Finder
 from pharos_gateway.guesses import Guesses
 from pharos_gateway.headers import with_headers
@@ -70,6 +76,8 @@ from pharos_gateway.resolving import Resolving
 from pharos_gateway.routes import (
     audit,
     callbacks,
+    connections,
+    documents,
     events,
     health,
     ingestion,
@@ -85,17 +93,21 @@ from pharos_gateway.routes import (
 )
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
+from pharos_gateway.scratch import Scratch
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
 from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.sources import Sources
 from pharos_gateway.streams import Streams
 from pharos_gateway.submitting import Remembered, Submitting
 from pharos_gateway.tickets import Tickets
+from pharos_gateway.uploads import Uploads
 from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
+from pharos_sources.connections import Installation
 from pharos_sources.sealing import Sealer
 
 log = structlog.get_logger()
@@ -103,6 +115,8 @@ log = structlog.get_logger()
 SERVICE: Final = "gateway"
 BODY_BYTES_MAX: Final = 1024 * 1024
 SOCKET_MESSAGE_BYTES_MAX: Final = 16 * 1024
+MiB: Final = 1024 * 1024
+ARCHIVE_COPIES_BYTES_MAX: Final = 512 * MiB  # or one archive, if that may be larger
 STOP_SECONDS: Final = 2
 FLUSH_SECONDS: Final = 2
 
@@ -126,6 +140,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     trail: Trail
     allowances: Allowances
     streams: Streams
+    scratch: Scratch
+    archives: Archives
 
     @classmethod
     def on(cls, bus: Bus, settings: Settings) -> Parts:
@@ -136,6 +152,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             per_credential_max=settings.streams_per_key_max,
             is_good=lambda credential: is_good(credential, issued.is_good),
         )
+        scratch = Scratch(Path(settings.home) / "tmp")
         issued.on_change(lambda key_id: streams.end(credential_of(key_id)))
         return cls(
             bus=bus,
@@ -145,6 +162,14 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             trail=Trail(bus),
             allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
             streams=streams,
+            scratch=scratch,
+            archives=Archives(
+                bus,
+                Bucket(bus, KV_CONNECTIONS, Connection),
+                scratch,
+                copies_bytes_max=max(ARCHIVE_COPIES_BYTES_MAX, settings.upload_max_bytes),
+                now=utc_now,
+            ),
         )
 
 
@@ -189,6 +214,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     submitting = Submitting(
         bus,
         queue,
+        documents_queue,
         finder,
         live,
         places,
@@ -237,6 +263,23 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         ttl_seconds=settings.task_ttl_seconds,
         now=utc_now,
     )
+    installation = Installation(
+        roots=settings.roots,
+        allowed_hosts=settings.web_hosts,
+        git_allowed_hosts=settings.allowed_hosts,
+    )
+    kept_connections = Connections(
+        bus,
+        Bucket(bus, KV_CONNECTIONS, Connection),
+        sealer,
+        installation,
+        archives_bytes_max=settings.tenant_archives_max_mb * MiB,
+        now=utc_now,
+        new_id=new_id,
+    )
+    archives = parts.archives
+    archive_uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id, store=OBJ_ARCHIVES)
+    sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
@@ -246,6 +289,10 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         finder,
         allowed_hosts=settings.allowed_hosts,
         callback_of=_callback_of(settings),
+    )
+    uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id)
+    document_ingest = DocumentIngest(
+        submitting, uploads, allowed_hosts=settings.web_hosts, callback_of=_callback_of(settings)
     )
     cors = None
     if settings.cors_origins:
@@ -269,6 +316,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
+            connections.routes(
+                access, disk, bus, kept_connections, archives, archive_uploads, sources, new_id
+            ),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             sockets.routes(access, bus, live, streams, utc_now),
@@ -279,6 +329,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
                 access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling
             ),
             resources.routes(access, disk, submitting, settings.allowed_hosts),
+            documents.routes(access, disk, bus, finder, document_ingest, uploads),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
             health.routes(bus, utc_now),
@@ -379,21 +430,25 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     knowing = asyncio.create_task(parts.issued.run(), name="keys")
     watching = asyncio.create_task(parts.watches.run(), name="watches")
     auditing = asyncio.create_task(parts.trail.run(), name="audit")
+    sweeping = asyncio.create_task(parts.archives.run(), name="archives")
     listening = asyncio.create_task(server.serve(), name="http")
     try:
         address = await _address(server, listening, following)
-        yield Running(address, {connecting, following, sending, knowing, watching, auditing, listening})
+        yield Running(
+            address, {connecting, following, sending, knowing, watching, auditing, sweeping, listening}
+        )
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            behind = (following, sending, knowing, watching, auditing, connecting)
+            behind = (following, sending, knowing, watching, auditing, sweeping, connecting)
             for task in behind:
                 task.cancel()
             await asyncio.gather(*behind, return_exceptions=True)
             await parts.allowances.close()
+            await parts.scratch.close()
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(parts.trail.flush(), FLUSH_SECONDS)
             with contextlib.suppress(Exception):  # it may never have been connected

@@ -21,12 +21,22 @@ async def entries(bus: Bus, name: str, bucket: Bucket[V], pattern: str) -> tuple
 
     Errors of the bus pass through.
     """
+    keys, more = await keys_under(bus, name, pattern)
+    found: list[V] = []
+    for start in range(0, len(keys), READS_AT_ONCE):
+        read = await asyncio.gather(*(bucket.get(key) for key in keys[start : start + READS_AT_ONCE]))
+        found.extend(entry.value for entry in read if entry is not None)
+    return found, more
+
+
+async def keys_under(
+    bus: Bus, name: str, pattern: str, *, keys_max: int = ENTRIES_MAX
+) -> tuple[list[str], bool]:
+    """(the keys of the bucket called *name* under *pattern*, at most *keys_max*; whether there are more).
+
+    They are in order. Those of deleted entries may be among them. Errors of the bus pass through.
+    """
     prefix = f"$KV.{name}."
     info = await bus.api(f"STREAM.INFO.KV_{name}", {"subjects_filter": f"{prefix}{pattern}"})
     keys = sorted(subject.removeprefix(prefix) for subject in (info["state"].get("subjects") or {}))
-    wanted = keys[:ENTRIES_MAX]
-    found: list[V] = []
-    for start in range(0, len(wanted), READS_AT_ONCE):
-        read = await asyncio.gather(*(bucket.get(key) for key in wanted[start : start + READS_AT_ONCE]))
-        found.extend(entry.value for entry in read if entry is not None)
-    return found, len(keys) > ENTRIES_MAX
+    return keys[:keys_max], len(keys) > keys_max

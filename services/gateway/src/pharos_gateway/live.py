@@ -23,7 +23,7 @@ from pharos_contracts.jobs.v1 import NO_NUMBER, Job, Progress
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import JOBS, PROGRESS, WORKER_TTL_SECONDS
-from pharos_contracts.subjects import tenant_job_events
+from pharos_contracts.subjects import POOLS, pool_of, tenant_job_events
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway import statuses
 from pharos_gateway.happenings import Happening, progress_block, read, worker_block
@@ -71,7 +71,7 @@ class Live:
         self._by_number: dict[int, str] = {}
         self._progress: OrderedDict[str, Progress] = OrderedDict()
         self._unsent: dict[str, Progress] = {}
-        self._durations: deque[float] = deque(maxlen=DURATIONS_MAX)
+        self._durations: dict[str, deque[float]] = {pool: deque(maxlen=DURATIONS_MAX) for pool in POOLS}
         self._subscriptions: set[Subscription] = set()
         self._watchers: set[Watcher] = set()
         self.sequence = 0
@@ -106,8 +106,9 @@ class Live:
     def recent_jobs(self) -> list[Job]:
         return list(self._recent.values())
 
-    def recent_durations_seconds(self) -> Sequence[float]:
-        return tuple(self._durations)
+    def recent_durations_seconds(self, pool: str) -> Sequence[float]:
+        """How long the last jobs of *pool* ran that went well."""
+        return tuple(self._durations[pool])
 
     # Readers
 
@@ -224,7 +225,8 @@ class Live:
             self._progress.pop(job.job_id, None)
             self._unsent.pop(job.job_id, None)
         if job.state is JobState.COMPLETED and job.started_at and job.ended_at:
-            self._durations.append((job.ended_at - job.started_at).total_seconds())
+            seconds = (job.ended_at - job.started_at).total_seconds()
+            self._durations[pool_of(job.kind)].append(seconds)
 
     async def _follow_progress(self) -> None:
         async with aclosing(tail(self._bus, PROGRESS, ["progress.>"], last_per_subject=True)) as events:

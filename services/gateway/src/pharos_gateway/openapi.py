@@ -27,6 +27,7 @@ import pharos_contracts.search.v1
 import pharos_contracts.watches.v1
 import pharos_contracts.workers.v1
 from pharos_contracts.message import Message
+from pharos_sources.document_kinds import SUPPORTED
 
 VERSION: Final = "0.1.0"
 PATH: Final = "/schema"
@@ -67,6 +68,10 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "status": "completed",
         },
     ),
+    408: (
+        "The body came too slowly",
+        {"detail": "The upload came too slowly and was given up", "code": "upload_too_slow"},
+    ),
     413: (
         "The body is too large",
         {"detail": "The body of the request is larger than 1 MiB", "code": "body_too_large"},
@@ -89,12 +94,90 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "min_mb": 512,
         },
     ),
+    504: (
+        "A source took too long",
+        {"detail": "The source did not answer within 20 seconds", "code": "source_slow"},
+    ),
     503: (
         "A part of the installation is away",
         {"detail": "Queue unavailable: Not connected to the bus", "code": "queue_unavailable"},
     ),
 }
 
+INVALID_CONNECTION: Final = {
+    "detail": "bucket: it is missing",
+    "code": "invalid_connection",
+    "field": "bucket",
+}
+CONNECTION: Final = {
+    "id": "gdrive_conn_1",
+    "tenant": "default",
+    "source_type": "google_drive",
+    "name": "Papers",
+    "project": "default",
+    "config": {"folder_id": "1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms", "drive_id": None},
+    "secrets": ["service_account"],
+    "archive_bytes": 0,
+    "created_at": "2024-01-20T10:28:00Z",
+    "created_by": "ada",
+}
+ARCHIVE_CONNECTION: Final = {
+    **CONNECTION,
+    "id": "local_zip_conn_1",
+    "source_type": "local_zip",
+    "name": "papers.zip",
+    "config": {"upload_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90"},
+    "secrets": [],
+    "archive_bytes": 1_482_131,
+}
+CONNECTIONS: Final = {"connections": [CONNECTION], "truncated": False}
+FILES: Final = {
+    "files": [
+        {
+            "file_id": "1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms",
+            "name": "2024/paper1.pdf",
+            "size": 148_213,
+            "modified": "2024-01-20T10:28:00Z",
+            "content_type": "application/pdf",
+            "identity": "md5:5d41402abc4b2a76b9719d911017c592",
+        }
+    ],
+    "cursor": None,
+    "left_out": {"shortcut": 1},
+}
+TESTED: Final = {"ok": True, "detail": None, "transient": None, "latency_ms": 182.4}
+EMPTY_DOCUMENT: Final = {"detail": "The text is empty", "code": "document_empty"}
+UNSAFE_URL: Final = {"detail": "Invalid URL", "code": "invalid_url", "reason": "the host is not public"}
+UNSUPPORTED_DOCUMENT: Final = {
+    "detail": f"It is a picture; what is read here is {SUPPORTED}.",
+    "code": "document_unsupported",
+}
+TEXT_QUEUED: Final[Mapping[str, Any]] = {
+    "ok": True,
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "queued": True,
+    "type": "text",
+    "tenant": "default",
+    "source": "docs",
+    "deduplicated": False,
+}
+URL_QUEUED: Final = {**TEXT_QUEUED, "type": "url", "source": "web", "url": "https://example.com/docs"}
+FILE_QUEUED: Final = {**TEXT_QUEUED, "type": "file", "source": "uploads", "filename": "document.pdf"}
+DOCUMENT_JOB: Final = {
+    "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "status": "finished",
+    "enqueued_at": "2025-01-15 10:30:00",
+    "started_at": "2025-01-15 10:30:02",
+    "ended_at": "2025-01-15 10:30:15",
+    "result": {
+        "ok": True,
+        "ingested_chunks": 42,
+        "tenant": "default",
+        "source": "docs",
+        "latency_ms": 12500.5,
+        "lang": "en",
+    },
+}
 INVALID_URL: Final = {
     "detail": "Invalid repository URL",
     "code": "invalid_repository_url",
@@ -568,8 +651,10 @@ def config() -> OpenAPIConfig:
             Tag(name="projects", description="Repositories by project: submits, history, jobs."),
             Tag(name="schedules", description="Repositories that are indexed again and again."),
             Tag(name="webhooks", description="Repositories that are indexed when somebody pushes to them."),
+            Tag(name="connections", description="Where files come from, and what is there."),
             Tag(name="callbacks", description="Being told of the end of a job."),
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
+            Tag(name="documents", description="Texts, pages and files to make searchable."),
             Tag(name="search", description="Searching what was indexed."),
             Tag(name="keys", description="Who may do what, and who did."),
             Tag(name="operation", description="For whoever operates it."),

@@ -21,8 +21,10 @@ from pharos_gateway.authentication import (
 )
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
+from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.disk import DiskNearlyFull
+from pharos_gateway.document_ingest import EmptyDocument
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
@@ -30,11 +32,25 @@ from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
 from pharos_gateway.scheduling import ScheduleTaken
+from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
+from pharos_gateway.uploads import (
+    ClientGone,
+    InvalidUpload,
+    TooManyUploads,
+    UploadsFull,
+    UploadTooLarge,
+    UploadTooSlow,
+)
 from pharos_gateway.watching import InvalidWatch, TooManyWatches, WebhooksDisabled
 from pharos_service.asking import NobodyAnswers, QuestionRefused
 from pharos_service.bus import BusError
+from pharos_sources.connections import InvalidConnection
+from pharos_sources.document_kinds import UnsupportedDocument
+from pharos_sources.keeping import NothingToSealWith
 from pharos_sources.repository_url import InvalidRef, InvalidRepositoryUrl
+from pharos_sources.source import EntryNotFound, InvalidCursor, SourceError
+from pharos_sources.web_address import InvalidWebAddress
 
 log = structlog.get_logger()
 
@@ -150,6 +166,28 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return invalid(error.detail, field=error.field)
         case UnreadableDelivery():
             return invalid(str(error))
+        case ConnectionTaken():
+            return Problem(409, "connection_taken", str(error))
+        case TooManyConnections():
+            return Problem(409, "too_many_connections", str(error))
+        case ArchivesFull():
+            return Problem(409, "archives_full", str(error))
+        case InvalidConnection():
+            return Problem(400, "invalid_connection", str(error), extra={"field": error.field})
+        case NothingToSealWith():
+            return Problem(400, "secrets_disabled", str(error))
+        case TooManyLooks():
+            return _slow_down("too_many_looks", str(error), error.retry_seconds)
+        case SourceSlow():
+            return Problem(504, "source_slow", str(error))
+        case InvalidCursor():
+            return invalid(str(error), field="cursor")
+        case EntryNotFound():
+            return Problem(404, "no_such_file", str(error))
+        case SourceError() if error.transient:
+            return Problem(503, "source_unavailable", str(error), headers={"Retry-After": "5"})
+        case SourceError():
+            return Problem(409, "source_refused", str(error))
         case TooManyKeys():
             return Problem(409, "too_many_keys", str(error))
         case InvalidRepositoryUrl() | HostRefused():
@@ -158,6 +196,24 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
         case InvalidRef():
             return Problem(400, "invalid_ref", "Invalid branch or commit", extra={"reason": error.reason})
+        case InvalidWebAddress():
+            return Problem(400, "invalid_url", "Invalid URL", extra={"reason": error.reason})
+        case EmptyDocument():
+            return Problem(400, "document_empty", str(error))
+        case UnsupportedDocument():
+            return Problem(400, "document_unsupported", str(error))
+        case InvalidUpload():
+            return invalid(error.detail, field=error.field)
+        case ClientGone():
+            return invalid("The body ended before the upload did")
+        case UploadTooLarge():
+            return Problem(413, "upload_too_large", str(error), extra={"max_bytes": error.bytes_max})
+        case UploadTooSlow():
+            return Problem(408, "upload_too_slow", str(error))
+        case UploadsFull():
+            return Problem(507, "uploads_full", str(error), headers={"Retry-After": "60"})
+        case TooManyUploads():
+            return _slow_down("too_many_uploads", str(error), error.retry_seconds)
         case InvalidCallbackUrl():
             return Problem(
                 400, "invalid_callback_url", "Invalid callback URL", extra={"reason": error.reason}

@@ -17,6 +17,7 @@ from pharos_sources import sealing
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
 from pharos_sources.roots import root_mistakes, root_of
 
+MiB: Final = 1024 * 1024
 TOKEN_LENGTH_MIN: Final = 32
 TTL_SECONDS_MAX: Final = 86_400 * 30
 
@@ -55,6 +56,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "may be read from, written as in `PHAROS_GIT_ALLOWED_HOSTS`. Empty: any public https host."
         ),
     ] = ""
+    upload_max_bytes: Annotated[
+        int,
+        Meta(
+            description="Bytes that an uploaded file may have; a larger one is answered with 413.",
+            ge=1,
+            le=1_024 * MiB,
+        ),
+    ] = 100 * MiB
     local_roots: Annotated[
         tuple[str, ...],
         Meta(
@@ -62,6 +71,22 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             "may read, as absolute paths, the same at gateways and workers. Empty: none may."
         ),
     ] = ()
+    tenant_archives_max_mb: Annotated[
+        int,
+        Meta(
+            description="MiB that the archives uploaded for connections of one tenant may have together.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 1_024
+    source_seconds_max: Annotated[
+        float,
+        Meta(
+            description="How long a request that tests a connection or lists its files may take, in seconds.",
+            ge=0.1,
+            le=300,
+        ),
+    ] = 20.0
     callback_allowed_hosts: Annotated[
         str,
         Meta(
@@ -80,7 +105,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     ] = Secret("")
     tenant_queue_max: Annotated[
         int,
-        Meta(description="Jobs of one tenant that may wait in the queue at once; 0: as many as fit.", ge=0),
+        Meta(
+            description="Repositories of one tenant that may wait at once, and as many documents; 0: as many "
+            "as fit.",
+            ge=0,
+        ),
     ] = 0
     task_ttl_seconds: Annotated[
         int,

@@ -6,6 +6,7 @@ from typing import Final
 
 import msgspec
 
+from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 
 # What belongs to the user who asked for it; every other job is the tenant's.
@@ -49,6 +50,14 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
             and self.project(job.project)
             and (self.kinds is None or job.kind in self.kinds)
             and (self.user is None or job.kind not in OF_A_USER or job.submitted_by == self.user)
+        )
+
+    def connection(self, connection: Connection) -> bool:
+        """It holds somebody's credentials, and so it is theirs alone."""
+        return (
+            self.tenant in (None, connection.tenant)
+            and self.project(connection.project)
+            and self.user in (None, connection.user)
         )
 
     def maybe_job(self, job: Job | None) -> bool:

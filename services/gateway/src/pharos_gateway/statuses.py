@@ -8,7 +8,8 @@ from typing import Final
 
 import msgspec
 
-from pharos_contracts.workers.v1 import Worker, WorkerState
+from pharos_contracts.subjects import POOL_DEFAULT
+from pharos_contracts.workers.v1 import Worker, WorkerState, slots_of
 
 PRIVATE: Final = "a private repository"
 TARGET_ANY: Final = "any"
@@ -95,12 +96,18 @@ def status_of(workers: Sequence[Worker], sees: str | None, numbers: dict[str, in
     return WorkerStatus(status=summary(workers, sees), workers=lines)
 
 
-def target(workers: Sequence[Worker]) -> str:
-    """The live worker that would take the next job: the one with the most room; ``any`` while none lives."""
-    takers = [worker for worker in workers if worker.state is not WorkerState.DRAINING and worker.slots > 0]
+def target(workers: Sequence[Worker], pool: str = POOL_DEFAULT) -> str:
+    """The live worker that would take the next job of *pool*: the one with the most room; ``any`` while none
+    lives.
+    """
+    takers = [
+        worker
+        for worker in workers
+        if worker.state is not WorkerState.DRAINING and slots_of(worker, pool) > 0
+    ]
     if not takers:
         return TARGET_ANY
-    return min(takers, key=lambda worker: (len(worker.job_ids) - worker.slots, worker.name)).name
+    return min(takers, key=lambda worker: (len(worker.job_ids) - slots_of(worker, pool), worker.name)).name
 
 
 def retry_after_seconds(durations_seconds: Sequence[float], slots: int) -> int:

@@ -1,17 +1,19 @@
-"""Submitting a repository: one job for one piece of work, however often and at how many gateways it is asked.
+"""Submitting a repository or a document: one job for one piece of work, however often and where it is asked.
 
 The order of the writes is what makes it safe. The entry in the bucket ``active`` is created before the
 command is published, so that of two submits one finds the other's entry. Whatever fails between the two
 leaves an entry without a job, which the next submit takes over. The publish itself is guarded a second time
-by the subjects of Q, whose scope is the same work; or the whole tenant, where its queue has a limit: what was
-counted is still true when the publish names the last command that was there before the count.
+by the subjects of its queue, whose scope is the same work; or the whole tenant, where its queue has a limit:
+what was counted is still true when the publish names the last command that was there before the count.
+
+Repositories wait in Q, documents in DOCS: each with a cap, a place and slots of its own.
 """
 
 from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Final, Protocol
 from weakref import WeakValueDictionary
@@ -22,11 +24,24 @@ from nats.js.api import PubAck
 
 from pharos_contracts import subjects
 from pharos_contracts.control.v1 import Place
-from pharos_contracts.identity import PROJECT_DEFAULT, fingerprint, work_key
-from pharos_contracts.jobs.v1 import ActiveJob, Job, Priority, RepositorySource, Scope, SubmitJob, job_of
+from pharos_contracts.identity import PROJECT_DEFAULT, documents_dataset, fingerprint, work_key
+from pharos_contracts.jobs.v1 import (
+    NO_NUMBER,
+    ActiveJob,
+    DocumentSource,
+    Job,
+    JobKind,
+    Priority,
+    RepositorySource,
+    Scope,
+    SubmitJob,
+    job_of,
+)
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import Message
-from pharos_contracts.workers.v1 import Worker
+from pharos_contracts.streams import DOCS, Q
+from pharos_contracts.subjects import POOL_DEFAULT, POOL_DOCUMENTS, pool_of
+from pharos_contracts.workers.v1 import Worker, slots_of
 from pharos_gateway import statuses
 from pharos_gateway.callback_url import CallbackAddress, InvalidCallbackUrl
 from pharos_gateway.queueing import QueueState, Waiting, position, tenant_filter
@@ -44,6 +59,7 @@ from pharos_service.bus import (
 from pharos_sources.repository_url import RepositoryAddress
 
 __all__ = [
+    "DocumentOrder",
     "HostRefused",
     "Order",
     "QueueFull",
@@ -65,7 +81,8 @@ COUNTS_MAX: Final = 30
 COUNT_AGAIN_SECONDS: Final = 0.01
 PLACE_SECONDS: Final = 0.1
 DISPATCHED: Final = "dispatched"
-UNDECIDED: Final = "An earlier submit of the same repository is still being decided"
+NEVER_SEEN: Final = QueueState(size=0, capacity=0, first=1, last=0)
+UNDECIDED: Final = "An earlier submit of the same is still being decided"
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,10 +107,30 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     scope: Scope = Scope.PROJECT
 
 
+class DocumentOrder(msgspec.Struct, frozen=True, kw_only=True):
+    """A document that somebody wants read, checked; ``kind`` says how it was sent.
+
+    ``address`` is that of a page. What was uploaded is told apart by its content: another version of a
+    document that still waits is another job, which follows it.
+    """
+
+    tenant: str
+    user: str
+    kind: JobKind
+    document: DocumentSource
+    address: Address | None = None
+    priority: Priority = Priority.NORMAL
+    idempotency_key: str | None = None
+    callback: CallbackAddress | None = None
+    quota: str | None = None
+    project: str = PROJECT_DEFAULT
+
+
 class Submitted(msgspec.Struct, frozen=True, kw_only=True):
     """A job was accepted, or the one that does the same already was (``deduplicated``).
 
-    ``job_id`` is the job's number, ``id`` its UUID. ``queue_position`` is 0 for a job that runs already.
+    ``job_id`` is the job's number, 0 of a document, ``id`` its UUID. ``queue_position`` is 0 for a job that
+    runs already.
     """
 
     status: str
@@ -114,7 +151,7 @@ class Remembered(Message, frozen=True, kw_only=True, tag="idempotency.view.v1.su
 
 
 class QueueFull(Exception):
-    """Q holds as many jobs as it may."""
+    """The queue holds as many jobs as it may."""
 
     def __init__(self, size: int, capacity: int, retry_after_seconds: int) -> None:
         super().__init__("Queue is full")
@@ -149,7 +186,7 @@ class Jobs(Protocol):
 
 
 class Pending(Protocol):
-    """The queue."""
+    """A queue."""
 
     async def size(self) -> QueueState: ...
     async def state(self) -> QueueState: ...
@@ -168,7 +205,7 @@ class Workers(Protocol):
     """What is known of workers."""
 
     def workers(self) -> Sequence[Worker]: ...
-    def recent_durations_seconds(self) -> Sequence[float]: ...
+    def recent_durations_seconds(self, pool: str) -> Sequence[float]: ...
 
 
 class Quota(Protocol):
@@ -185,7 +222,7 @@ class _Attempt:
         self.quota = quota
         self.counted = False
         self.command: SubmitJob | None = None  # set while its publish may or may not have been stored
-        self.accepted: tuple[SubmitJob, int] | None = None
+        self.accepted: Job | None = None
 
 
 class Submitting:
@@ -194,7 +231,8 @@ class Submitting:
     def __init__(
         self,
         bus: Bus,
-        queue: Pending,
+        repositories: Pending,
+        documents: Pending,
         jobs: Jobs,
         workers: Workers,
         places: Places,
@@ -210,7 +248,7 @@ class Submitting:
         deadline_seconds: float = SUBMIT_SECONDS,
     ) -> None:
         self._bus = bus
-        self._queue = queue
+        self._queues: Mapping[str, Pending] = {POOL_DEFAULT: repositories, POOL_DOCUMENTS: documents}
         self._jobs = jobs
         self._workers = workers
         self._places = places
@@ -224,24 +262,27 @@ class Submitting:
         self._new_job_id = new_job_id
         self._jobs_of_the_day = jobs_of_the_day
         self._deadline_seconds = deadline_seconds
-        self._last_state = QueueState(size=0, capacity=0, first=1, last=0)
+        self._last_states: dict[str, QueueState] = {}
 
-    async def submit(self, order: Order) -> Submitted:
+    async def submit(self, order: Order | DocumentOrder) -> Submitted:
         """Accept *order*, or find the job that does the same.
 
         HostRefused, InvalidCallbackUrl, QueueFull, TenantQueueFull, TooManyJobs, QueueUnavailable.
         """
+        return (await self.begin(order))[0]
+
+    async def begin(self, order: Order | DocumentOrder) -> tuple[Submitted, bool]:
+        """As ``submit``; and whether this order began the job, and not an earlier one."""
         if not self._bus.connected:
             raise QueueUnavailable("Not connected to the bus")
-        await asyncio.gather(self._check_host(order.address), self._check_callback(order.callback))
+        await asyncio.gather(self._check_address(order.address), self._check_callback(order.callback))
         attempt = _Attempt(order.quota)
         try:
             async with asyncio.timeout(self._deadline_seconds):
-                return await self._submit(order, attempt)
+                return await self._submit(order, attempt), attempt.accepted is not None
         except TimeoutError:
             if attempt.accepted is not None:
-                command, number = attempt.accepted
-                return self._answer(command.job_id, number, self._guess(), None, deduplicated=False)
+                return self._answer(attempt.accepted, self._guess(attempt.accepted), None), True
             if attempt.command is not None:
                 raise QueueUnavailable("Connection timeout", attempt.command.job_id) from None
             raise QueueUnavailable(UNDECIDED if self._bus.connected else "Connection timeout") from None
@@ -257,6 +298,10 @@ class Submitting:
             await self._jobs_of_the_day.spend(attempt.quota)
             attempt.counted = True
 
+    async def _check_address(self, address: Address | None) -> None:
+        if address is not None:
+            await self._check_host(address)
+
     async def _check_callback(self, callback: CallbackAddress | None) -> None:
         if callback is not None:
             try:
@@ -264,7 +309,7 @@ class Submitting:
             except HostRefused as error:
                 raise InvalidCallbackUrl(error.reason) from error
 
-    async def _submit(self, order: Order, attempt: _Attempt) -> Submitted:
+    async def _submit(self, order: Order | DocumentOrder, attempt: _Attempt) -> Submitted:
         if order.idempotency_key is None:
             return await self._claim(self._command(order, self._new_job_id()), attempt)
         key = f"{order.tenant}.{fingerprint(order.idempotency_key)}"
@@ -295,7 +340,9 @@ class Submitting:
             if found is not None:  # else it expired between the two
                 return found, False
 
-    def _command(self, order: Order, job_id: str) -> SubmitJob:
+    def _command(self, order: Order | DocumentOrder, job_id: str) -> SubmitJob:
+        if isinstance(order, DocumentOrder):
+            return self._document_command(order, job_id)
         branch = order.branch if order.sha is None else None
         return SubmitJob(
             job_id=job_id,
@@ -317,6 +364,29 @@ class Submitting:
             scope=order.scope,
             priority=order.priority,
             force=order.force,
+            submitted_at=self._now(),
+            submitted_by=order.user,
+            ttl_seconds=self._ttl_seconds,
+            callback_url=None if order.callback is None else order.callback.url,
+        )
+
+    def _document_command(self, order: DocumentOrder, job_id: str) -> SubmitJob:
+        document = order.document
+        dataset = documents_dataset(document.label)
+        return SubmitJob(
+            job_id=job_id,
+            tenant=order.tenant,
+            key=work_key(
+                project=order.project,
+                dataset=dataset,
+                repository=document.identity,
+                ref=document.sha256,
+            ),
+            kind=order.kind,
+            document=document,
+            project=order.project,
+            dataset=dataset,
+            priority=order.priority,
             submitted_at=self._now(),
             submitted_by=order.user,
             ttl_seconds=self._ttl_seconds,
@@ -369,7 +439,7 @@ class Submitting:
     async def _publish(
         self, command: SubmitJob, key: str, claim: ActiveJob, revision: int, attempt: _Attempt
     ) -> Submitted | None:
-        """The answer once Q has decided; None where a command of the same work came and went meanwhile."""
+        """The answer once the queue has decided; None where one for the same came and went meanwhile."""
         try:
             await self._count(attempt)
             ack = await self._store(command, attempt)
@@ -382,48 +452,49 @@ class Submitting:
             raise
         except StreamFull:
             await self._release(key, revision)
-            same = await self._queue.of_same_work(command)
+            same = await self._queue(command).of_same_work(command)
             if same is not None:
                 return await self._answer_of(same.job, deduplicated=same.command.job_id != command.job_id)
-            raise await self._full() from None
+            raise await self._full(command) from None
         except BusError as error:  # refused or not connected: nothing was stored
             await self._release(key, revision)
             raise QueueUnavailable(str(error)) from error
-        attempt.accepted = (command, ack.seq)
-        log.info("job_submitted", job_id=command.job_id, number=ack.seq, tenant=command.tenant)
-        size, place = await self._standing(job_of(command, ack.seq))
-        if place is None:
+        accepted = job_of(command, NO_NUMBER if command.document else ack.seq)
+        attempt.accepted = accepted
+        log.info("job_submitted", job_id=command.job_id, number=accepted.number, tenant=command.tenant)
+        size, place = await self._standing(accepted)
+        if place is None and accepted.number != NO_NUMBER:
             # Nobody read the command: should it expire unread, the claim alone says which number it had.
-            await self._note_number(key, claim, ack.seq, revision)
-        return self._answer(command.job_id, ack.seq, size, place, deduplicated=False)
+            await self._note_number(key, claim, accepted.number, revision)
+        return self._answer(accepted, size, place)
 
     async def _standing(self, job: Job) -> tuple[QueueState, Place | None]:
         """The queue, with its holes only where no scheduler says where *job* stands in it."""
+        queue = self._queue(job)
         size, place = await asyncio.gather(
-            self._state(self._queue.size), self._places.of(job, seconds=PLACE_SECONDS)
+            self._state(job, queue.size), self._places.of(job, seconds=PLACE_SECONDS)
         )
-        if place is None and job.number != size.first:
-            size = await self._state(self._queue.state)
+        if place is None and job.number not in (NO_NUMBER, size.first):
+            size = await self._state(job, queue.state)
         return size, place
 
     async def _store(self, command: SubmitJob, attempt: _Attempt) -> PubAck:
-        """Publish *command*. WrongLastSequence where Q has one for the same work; TenantQueueFull."""
+        """Publish *command*. WrongLastSequence where its queue has one for the same work; TenantQueueFull."""
         if not self._tenant_queue_max:
             return await self._publish_behind(0, subjects.same_work_filter(command), command, attempt)
-        tenant = command.tenant
-        turn = self._turns.setdefault(tenant, asyncio.Lock())
+        tenant, queue = command.tenant, self._queue(command)
+        scope = tenant_filter(tenant, DOCS if command.document else Q)
+        turn = self._turns.setdefault(scope, asyncio.Lock())
         for _ in range(COUNTS_MAX):
             async with turn:  # of submits at one gateway; those at others are told apart by the bus
-                last = await self._queue.last_of(tenant)
-                same, size = await asyncio.gather(
-                    self._queue.of_same_work(command), self._queue.size_of(tenant)
-                )
+                last = await queue.last_of(tenant)
+                same, size = await asyncio.gather(queue.of_same_work(command), queue.size_of(tenant))
                 if same is not None:
                     raise WrongLastSequence("A command for the same work waits already")
                 if size >= self._tenant_queue_max:
-                    raise TenantQueueFull(size, self._tenant_queue_max, self._retry_after_seconds())
+                    raise TenantQueueFull(size, self._tenant_queue_max, self._retry_after_seconds(command))
                 try:
-                    return await self._publish_behind(last, tenant_filter(tenant), command, attempt)
+                    return await self._publish_behind(last, scope, command, attempt)
                 except WrongLastSequence:
                     log.debug("tenant_counted_again", tenant=tenant)
             await asyncio.sleep(COUNT_AGAIN_SECONDS * random.random())  # noqa: S311 (no secret)
@@ -437,7 +508,8 @@ class Submitting:
                 subjects.submit_subject(command),
                 command,
                 message_id=command.job_id,
-                ttl_seconds=command.ttl_seconds,
+                # What expires in DOCS leaves no marker that would tell: the scheduler's own clock ends it.
+                ttl_seconds=None if command.document else command.ttl_seconds,
                 expect_last=last,
                 expect_scope=scope,
             )
@@ -456,11 +528,11 @@ class Submitting:
     async def _yield_to_other(
         self, command: SubmitJob, key: str, claim: ActiveJob, revision: int
     ) -> Submitted | None:
-        """Q has a command for the same work already: its job is the answer, and the claim is its."""
-        same = await self._queue.of_same_work(command)
+        """The queue has a command for the same work already: its job is the answer, and the claim is its."""
+        same = await self._queue(command).of_same_work(command)
         if same is None:
             return None
-        owner = msgspec.structs.replace(claim, command=same.command, number=same.number)
+        owner = msgspec.structs.replace(claim, command=same.command, number=same.number or None)
         try:
             await self._active.update(key, owner, revision)
         except BusError as error:  # taken over by the next submit, when it has become an orphan
@@ -473,49 +545,58 @@ class Submitting:
         except BusError as error:  # an orphan, which the next submit takes over
             log.info("claim_not_released", reason=str(error))
 
-    async def _full(self) -> QueueFull:
-        state = await self._state(self._queue.size)
-        return QueueFull(state.capacity, state.capacity, self._retry_after_seconds())
+    def _queue(self, asked: SubmitJob | Job) -> Pending:
+        """The one that *asked* waits in."""
+        return self._queues[pool_of(asked.kind)]
 
-    def _retry_after_seconds(self) -> int:
-        slots = sum(worker.slots for worker in self._workers.workers())
-        return statuses.retry_after_seconds(self._workers.recent_durations_seconds(), slots)
+    async def _full(self, command: SubmitJob) -> QueueFull:
+        state = await self._state(command, self._queue(command).size)
+        return QueueFull(state.capacity, state.capacity, self._retry_after_seconds(command))
 
-    async def _state(self, read: Callable[[], Awaitable[QueueState]]) -> QueueState:
-        """The queue as it is; as it was last seen when the bus does not say."""
+    def _retry_after_seconds(self, command: SubmitJob) -> int:
+        pool = pool_of(command.kind)
+        slots = sum(slots_of(worker, pool) for worker in self._workers.workers())
+        return statuses.retry_after_seconds(self._workers.recent_durations_seconds(pool), slots)
+
+    async def _state(self, asked: SubmitJob | Job, read: Callable[[], Awaitable[QueueState]]) -> QueueState:
+        """The queue of *asked* as it is; as it was last seen when the bus does not say."""
         try:
-            self._last_state = await read()
+            state = self._last_states[pool_of(asked.kind)] = await read()
         except BusError:
-            return self._guess()
-        return self._last_state
+            return self._guess(asked)
+        return state
 
-    def _guess(self) -> QueueState:
-        last = self._last_state
+    def _guess(self, asked: SubmitJob | Job) -> QueueState:
+        last = self._last_states.get(pool_of(asked.kind), NEVER_SEEN)
         return msgspec.structs.replace(last, size=max(last.size, 1), capacity=max(last.capacity, 1))
 
     async def _answer_of(self, job: Job, *, deduplicated: bool) -> Submitted:
         if job.state in (JobState.QUEUED, JobState.PENDING):
             size, place = await self._standing(job)
-            return self._answer(job.job_id, job.number, size, place, deduplicated=deduplicated)
-        state = await self._state(self._queue.size)
-        answer = self._answer(job.job_id, job.number, state, None, deduplicated=deduplicated)
+            return self._answer(job, size, place, deduplicated=deduplicated)
+        state = await self._state(job, self._queue(job).size)
+        answer = self._answer(job, state, None, deduplicated=deduplicated)
         return msgspec.structs.replace(
             answer, queue_position=0, queue_size=state.size, target=job.worker or answer.target
         )
 
     def _answer(
-        self, job_id: str, number: int, state: QueueState, place: Place | None, *, deduplicated: bool
+        self, job: Job, state: QueueState, place: Place | None, *, deduplicated: bool = False
     ) -> Submitted:
-        # A worker may have taken the job before anybody looked: it is told that it is the next one.
-        at = position(state, number) if place is None else max(place.position, 1)
+        if place is not None:
+            at = max(place.position, 1)  # a worker may have taken the job before anybody looked
+        elif job.number == NO_NUMBER:
+            at = max(state.size, 1)  # where DOCS has it cannot be told by a number: at its end, at the worst
+        else:
+            at = position(state, job.number)
         return Submitted(
             status=DISPATCHED,
-            job_id=number,
+            job_id=job.number,
             queue_position=at,
-            target=statuses.target(self._workers.workers()),
+            target=statuses.target(self._workers.workers(), pool_of(job.kind)),
             # Jobs outside Q may run before this one; they take no room in it.
             queue_size=max(state.size, at if place is None else 1),
             max_queue_size=max(state.capacity, 1),
-            id=job_id,
+            id=job.job_id,
             deduplicated=deduplicated,
         )

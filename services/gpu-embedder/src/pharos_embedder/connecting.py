@@ -80,7 +80,7 @@ def _uploads(archives: LocalCopies, tenant: str) -> Uploads:
             raise SourceRefused("its archive is gone: make the connection anew") from None
         except ObjectDamaged:
             raise SourceUnreadable("its archive is damaged: make the connection anew") from None
-        except NoRoom:
+        except (NoRoom, OSError):
             raise SourceUnavailable("there is no room for its archive at the moment") from None
 
     return archive

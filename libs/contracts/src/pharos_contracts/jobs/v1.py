@@ -67,10 +67,10 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     """Which document, and where its bytes are. What comes from one ``label`` is one dataset.
 
     ``identity`` is what makes it the same document in its dataset when it comes again: the address of a page,
-    ``<label>/<filename>`` of a file, and of a text the Idempotency-Key that it came with, or else its
-    fingerprint. A page is fetched from ``url``; anything else lies in ``uploads`` as ``object_name``,
-    ``size`` bytes with the hexadecimal ``sha256``. ``media_type`` is what its sender called it, and may be
-    empty.
+    ``<label>/<filename>`` of a file, and of a text ``<label>/text-`` and the fingerprint of the
+    Idempotency-Key that it came with, or else of itself. A page is fetched from ``url``, which is as it was
+    written; anything else lies in ``uploads`` as ``object_name``, ``size`` bytes with the hexadecimal
+    ``sha256``. ``media_type`` is what its sender called it, and may be empty.
     """
 
     label: str

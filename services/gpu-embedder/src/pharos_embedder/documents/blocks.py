@@ -13,8 +13,8 @@ from typing import Final, Literal, NamedTuple
 
 import msgspec
 
-from pharos_embedder.documents.kinds import Kind
 from pharos_embedder.documents.limits import DocumentLimits
+from pharos_sources.document_kinds import Kind
 
 BlockKind = Literal["heading", "prose", "code", "table"]
 

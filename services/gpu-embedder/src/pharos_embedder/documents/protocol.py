@@ -7,10 +7,10 @@ from typing import Final
 import msgspec
 
 from pharos_embedder import frames
-from pharos_embedder.documents.kinds import Kind
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.refusals import RefusalCode
 from pharos_embedder.documents.splitting import DocumentChunk
+from pharos_sources.document_kinds import Kind
 
 CHUNKS_A_FRAME: Final = 256
 

@@ -12,11 +12,12 @@ from typing import Final
 
 from pharos_embedder.documents import charset
 from pharos_embedder.documents.blocks import Assembly, Document, TextFull
-from pharos_embedder.documents.kinds import HEAD_BYTES, NAMES, SUPPORTED, Kind, kind_of
+from pharos_embedder.documents.kinds import HEAD_BYTES, kind_of
 from pharos_embedder.documents.language import language_of_text
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.reading import read_regular
+from pharos_sources.document_kinds import NAMES, SUPPORTED, Kind
 
 _HTML_STARTS: Final = (b"<!doctype html", b"<html", b"<head", b"<body")
 _NOTEBOOK_MARK: Final = b'"nbformat"'

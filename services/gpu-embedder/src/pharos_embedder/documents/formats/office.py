@@ -7,9 +7,9 @@ import zipfile
 from pathlib import PurePosixPath
 from typing import Final
 
-from pharos_embedder.documents.kinds import SUPPORTED, Kind
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.refusals import DocumentRefused
+from pharos_sources.document_kinds import SUPPORTED, Kind
 
 _CONTENT_TYPES: Final = "[Content_Types].xml"
 _CONTENT_TYPES_BYTES_MAX: Final = 4 * 1024 * 1024
