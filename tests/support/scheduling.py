@@ -201,7 +201,7 @@ async def say(
         last = await bus.last(streams.JOBS, scope)
         after = last.sequence if last else 0
     event = kind(
-        event_id=f"{item.job.job_id}{kind.__name__}{after}",
+        event_id=f"{item.job.job_id}.{item.item_id}{kind.__name__}{after}",
         at=utc_now(),
         tenant=item.job.tenant,
         job_id=item.job.job_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncGenerator, AsyncIterator, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -67,26 +67,42 @@ async def size_of(bus: Bus, store: str, name: str) -> int:
     return (await _described(bus, store, name)).size
 
 
+async def read(bus: Bus, store: str, name: str, *, bytes_max: int) -> bytes:
+    """The object *name*, for what is small enough to hold. ObjectDamaged where it is larger than that.
+
+    Otherwise as ``download``.
+    """
+    info = await _described(bus, store, name)
+    if info.size > bytes_max:
+        raise ObjectDamaged
+    return b"".join([piece async for piece in _content(bus, store, info)])
+
+
 async def download(bus: Bus, store: str, name: str, into: Path) -> int:
     """Write the object *name* to the new file *into*; how many bytes it has.
 
     Raises ObjectGone, ObjectDamaged, OSError and the errors of the bus; the file is the caller's to remove.
     """
-    stream = _stream(store)
     info = await _described(bus, store, name)
-    digest, size, sequence = hashlib.sha256(), 0, 1
     async with await anyio.open_file(into, "xb") as file:
-        while size < info.size:
-            piece = await bus.first(stream, _pieces(store, info.nuid), sequence)
-            if piece is None:
-                raise ObjectGone
-            await file.write(piece.data)
-            digest.update(piece.data)
-            size += len(piece.data)
-            sequence = piece.sequence + 1
+        async for piece in _content(bus, store, info):
+            await file.write(piece)
+    return info.size
+
+
+async def _content(bus: Bus, store: str, info: _Info) -> AsyncGenerator[bytes, None]:
+    """All of an object, checked at its end."""
+    digest, size, sequence = hashlib.sha256(), 0, 1
+    while size < info.size:
+        piece = await bus.first(_stream(store), _pieces(store, info.nuid), sequence)
+        if piece is None:
+            raise ObjectGone
+        yield piece.data
+        digest.update(piece.data)
+        size += len(piece.data)
+        sequence = piece.sequence + 1
     if info.digest.partition("=")[2] != urlsafe_b64encode(digest.digest()).decode():
         raise ObjectDamaged
-    return size
 
 
 async def upload(

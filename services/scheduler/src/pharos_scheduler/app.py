@@ -21,6 +21,7 @@ from pharos_scheduler.dead_letters import BusDeadLetters
 from pharos_scheduler.dispatcher import BusDispatcher
 from pharos_scheduler.items import BusItems
 from pharos_scheduler.job_store import BusJobStore
+from pharos_scheduler.manifest_store import BusManifests
 from pharos_scheduler.push_store import BusPushes
 from pharos_scheduler.pushes import Pushes
 from pharos_scheduler.schedule_store import BusScheduleStore, BusSubmissions, BusWakeUps
@@ -48,6 +49,7 @@ log = structlog.get_logger()
 
 LEASE_KEY: Final = "scheduler"
 SWEEP_SECONDS: Final = 1.0
+TELL_SECONDS: Final = 0.25
 TAKE_OVER_SECONDS: Final = 5.0
 ORPHANS_SECONDS: Final = 15.0
 
@@ -124,9 +126,11 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         items,
         BusBackoffs(bus),
         letters,
+        BusManifests(bus),
         now=utc_now,
         max_attempts=settings.max_attempts,
         ageing_seconds=settings.queue_ageing_seconds,
+        batches_max=settings.max_concurrent_jobs,
         term=held.term,
     )
     controller = Controller(
@@ -153,6 +157,7 @@ async def _lead(bus: Bus, settings: Settings, held: Held) -> None:
         tasks.start_soon(workers, bus, scheduler)
         tasks.start_soon(places, bus, scheduler)
         tasks.start_soon(_every, SWEEP_SECONDS, scheduler.sweep)
+        tasks.start_soon(_every, TELL_SECONDS, scheduler.batches.tell)
         tasks.start_soon(_every, TAKE_OVER_SECONDS, scheduler.take_over_commands)
         tasks.start_soon(_every, ORPHANS_SECONDS, scheduler.release_orphans)
         tasks.start_soon(_hand_out, scheduler)

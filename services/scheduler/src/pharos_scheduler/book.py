@@ -91,6 +91,7 @@ class Book:
         decide: Callable[[Job], Job | None],
         *,
         resumed: bool = False,
+        advanced: bool = False,
         fresh: bool = False,
     ) -> Tracked | None:
         """Write what *decide* makes of the job; None where it makes nothing of it.
@@ -103,7 +104,7 @@ class Book:
             following = decide(tracked.job)
             if following is not None:
                 try:
-                    return await self._write(following, tracked.sequence, resumed=resumed)
+                    return await self._write(following, tracked.sequence, resumed=resumed, advanced=advanced)
                 except Superseded:
                     pass
             if following is None and fresh:
@@ -117,9 +118,12 @@ class Book:
             self._keep(tracked)
         raise BusError(f"job {tracked.job.job_id} changed {REWRITES_MAX} times while it was written")
 
-    async def _write(self, job: Job, sequence: int, *, resumed: bool = False) -> Tracked:
-        tracked = await self._store.record(job, sequence, resumed=resumed)
-        log.info("job_" + job.state, job_id=job.job_id, attempt=job.attempt, tenant=job.tenant)
+    async def _write(
+        self, job: Job, sequence: int, *, resumed: bool = False, advanced: bool = False
+    ) -> Tracked:
+        tracked = await self._store.record(job, sequence, resumed=resumed, advanced=advanced)
+        if not advanced:
+            log.info("job_" + job.state, job_id=job.job_id, attempt=job.attempt, tenant=job.tenant)
         self._keep(tracked)
         await self._on_write(job)
         return tracked

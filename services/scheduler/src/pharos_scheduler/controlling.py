@@ -28,7 +28,7 @@ from pharos_contracts.control.v1 import (
     ReplayDeadLetter,
     Scheduled,
 )
-from pharos_contracts.jobs.v1 import ItemCancelled, ItemPaused, Job
+from pharos_contracts.jobs.v1 import ItemCancelled, ItemPaused, Job, JobKind
 from pharos_contracts.lifecycle import IllegalTransition, JobState, Signal, advance
 from pharos_contracts.rpc import Refused
 from pharos_scheduler import deciding
@@ -86,7 +86,7 @@ class Controller:
             case ControlJob():
                 return await self._control(command, sequence)
             case CreateBatch():
-                return Refused(code="not_possible", detail="No scheduler here runs batches", status=503)
+                return await self._scheduler.batches.create(command)
             case ReplayDeadLetter():
                 return await self._replay(command, sequence)
             case PurgeDeadLetter():
@@ -150,7 +150,9 @@ class Controller:
         The last words of a leader that is gone may have been on their way for as long.
         """
         job = tracked.job
-        if job.control == sequence:
+        if job.control == sequence and job.kind is JobKind.BATCH:
+            tracked = await self._scheduler.batches.go_on(tracked)
+        elif job.control == sequence:
             await self._take_effect(job)
             if job.state is JobState.RETRYING and await self._is_untouched(job):
                 tracked = await self._end_backoff(tracked)
@@ -164,6 +166,8 @@ class Controller:
         return last is None or last.sequence <= job.facts_after
 
     async def _act(self, command: ControlJob, tracked: Tracked, sequence: int) -> Answer:
+        if tracked.job.kind is JobKind.BATCH:
+            return await self._scheduler.batches.control(command, tracked, sequence)
         match command.action:
             case Action.PAUSE | Action.CANCEL:
                 return await self._stop(command, tracked, sequence)

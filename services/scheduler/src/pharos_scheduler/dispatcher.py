@@ -45,21 +45,20 @@ class BusDispatcher:
         info = await self._bus.api(f"STREAM.INFO.{streams.WORK}", {"subjects_filter": "work.>"})
         items = [subject.split(".")[2:4] for subject in info["state"].get("subjects") or {}]
         return Handed(
+            items=frozenset((job_id, item_id) for job_id, item_id in items if item_id != ITEM_CLEAR),
             jobs=frozenset(job_id for job_id, item_id in items if item_id != ITEM_CLEAR),
             clearing=frozenset(job_id for job_id, item_id in items if item_id == ITEM_CLEAR),
         )
 
-    async def withdraw(self, job: Job, action: Action, fact: int) -> None:
+    async def withdraw(self, job: Job, action: Action, fact: int, item_id: str = ITEM_REPOSITORY) -> None:
         self._check()
-        stop = StopItem(job_id=job.job_id, item_id=ITEM_REPOSITORY, action=action, fact=fact, at=self._now())
-        await self._control.put(job.job_id, stop)
-        await self.remove_item(job.job_id)
+        stop = StopItem(job_id=job.job_id, item_id=item_id, action=action, fact=fact, at=self._now())
+        await self._control.put(subjects.held_name(job, item_id), stop)
+        await self.remove_item(job.job_id, item_id)
 
-    async def remove_item(self, job_id: str) -> None:
+    async def remove_item(self, job_id: str, item_id: str = ITEM_REPOSITORY) -> None:
         self._check()
-        await self._bus.api(
-            f"STREAM.PURGE.{streams.WORK}", {"filter": subjects.work_item(job_id, ITEM_REPOSITORY)}
-        )
+        await self._bus.api(f"STREAM.PURGE.{streams.WORK}", {"filter": subjects.work_item(job_id, item_id)})
 
     async def commands(self) -> frozenset[str]:
         found: set[str] = set()

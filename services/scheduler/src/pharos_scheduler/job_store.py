@@ -11,7 +11,15 @@ from typing import Final
 import structlog
 
 from pharos_contracts import streams, subjects
-from pharos_contracts.jobs.v1 import EVENT_OF_STATE, ActiveJob, AnyJobEvent, Job, JobResumed, command_of
+from pharos_contracts.jobs.v1 import (
+    EVENT_OF_STATE,
+    ActiveJob,
+    AnyJobEvent,
+    Job,
+    JobAdvanced,
+    JobResumed,
+    command_of,
+)
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_scheduler.ports import Clock, Tracked
@@ -80,11 +88,13 @@ class BusJobStore:
         latest: AnyJobEvent = decode(found.data, AnyJobEvent)
         return Tracked(latest.job, found.sequence)
 
-    async def record(self, job: Job, sequence: int, *, resumed: bool = False) -> Tracked:
+    async def record(
+        self, job: Job, sequence: int, *, resumed: bool = False, advanced: bool = False
+    ) -> Tracked:
         self._check()
         # What follows one event is one event: a repeat after an unknown fate is the same message.
         event_id = f"{job.job_id}:{sequence}:{job.state}"
-        kind = JobResumed if resumed else EVENT_OF_STATE[job.state]
+        kind = JobResumed if resumed else JobAdvanced if advanced else EVENT_OF_STATE[job.state]
         event = kind(event_id=event_id, at=self._now(), job=job)
         written = await self._journal.append(
             subjects.job_event_subject(event),

@@ -8,6 +8,7 @@ from typing import Protocol
 
 import msgspec
 
+from pharos_contracts.batches.v1 import Manifest
 from pharos_contracts.control.v1 import Action, DeadLetter
 from pharos_contracts.jobs.v1 import (
     ActiveJob,
@@ -18,7 +19,7 @@ from pharos_contracts.jobs.v1 import (
     SubmitJob,
     WorkItem,
 )
-from pharos_contracts.subjects import QueuedCommand
+from pharos_contracts.subjects import ITEM_REPOSITORY, QueuedCommand
 
 
 class Tracked(msgspec.Struct, frozen=True):
@@ -46,8 +47,13 @@ class JobStore(Protocol):
         """The job as of its last event; of any tenant where that is None."""
         ...
 
-    async def record(self, job: Job, sequence: int, *, resumed: bool = False) -> Tracked:
-        """Write the event of *job*'s state behind *sequence*; Superseded where somebody else wrote since."""
+    async def record(
+        self, job: Job, sequence: int, *, resumed: bool = False, advanced: bool = False
+    ) -> Tracked:
+        """Write the event of *job*'s state behind *sequence*; Superseded where somebody else wrote since.
+
+        *resumed*: it is queued by that; *advanced*: only files of a batch have ended.
+        """
         ...
 
     async def active(self, tenant: str, key: str) -> ActiveJob | None:
@@ -71,11 +77,38 @@ class JobStore(Protocol):
         ...
 
 
+class Manifests(Protocol):
+    """Which files each batch is about."""
+
+    async def load(self, job: Job) -> Manifest | None:
+        """Those of *job*; None where they are not kept any more."""
+        ...
+
+
 class Items(Protocol):
     """The facts of items, as the scheduler reads them and takes items away."""
 
-    async def last(self, job: Job) -> Fact | None:
-        """What was said of the job's item last."""
+    async def last(self, job: Job, item_id: str = ITEM_REPOSITORY) -> Fact | None:
+        """What was said of an item of the job last."""
+        ...
+
+    async def of_batch(self, job: Job) -> dict[str, Fact]:
+        """What was said of each item of a batch last, as far as anything was."""
+        ...
+
+    async def take_away_file(
+        self,
+        job: Job,
+        item_id: str,
+        kind: type[ItemCancelled | ItemPaused],
+        after: Fact | None,
+        attempt: int,
+    ) -> Fact:
+        """Likewise of a file of a batch, which was handed out for its *attempt*-th attempt."""
+        ...
+
+    async def fail(self, item: WorkItem, error: str, after: Fact | None) -> Fact:
+        """Say that a file that no worker is given any more has failed; Superseded likewise."""
         ...
 
     async def take_away(self, job: Job, kind: type[ItemCancelled | ItemPaused], after: Fact | None) -> int:
@@ -88,10 +121,18 @@ class Items(Protocol):
 
 
 class Handed(msgspec.Struct, frozen=True):
-    """What is with workers, or on its way to them: the ids of jobs, and of those that are cleared away."""
+    """What is with workers, or on its way to them: the ids of jobs, and of those that are cleared away.
+
+    ``items`` are (job, item).
+    """
 
     jobs: frozenset[str] = frozenset()
     clearing: frozenset[str] = frozenset()
+    items: frozenset[tuple[str, str]] = frozenset()
+
+    def of(self, job_id: str) -> frozenset[str]:
+        """Which items of that job; what clears it away is none."""
+        return frozenset(item_id for each, item_id in self.items if each == job_id)
 
 
 class Dispatcher(Protocol):
@@ -105,8 +146,8 @@ class Dispatcher(Protocol):
         """What workers have or are to have."""
         ...
 
-    async def withdraw(self, job: Job, action: Action, fact: int) -> None:
-        """Take the job's item out of the queue, and tell whoever works on it to stop. Repeatable."""
+    async def withdraw(self, job: Job, action: Action, fact: int, item_id: str = ITEM_REPOSITORY) -> None:
+        """Take an item of the job out of the queue, and tell whoever works on it to stop. Repeatable."""
         ...
 
     async def commands(self) -> frozenset[str]:
@@ -117,8 +158,8 @@ class Dispatcher(Protocol):
         """Take the job's command out of where it waits, if it is still there."""
         ...
 
-    async def remove_item(self, job_id: str) -> None:
-        """Take the job's item from the workers' queue."""
+    async def remove_item(self, job_id: str, item_id: str = ITEM_REPOSITORY) -> None:
+        """Take an item of the job from the workers' queue."""
         ...
 
     async def lapsed(self, job_id: str) -> QueuedCommand | None:

@@ -22,6 +22,7 @@ from pharos_contracts.jobs.v1 import (
     AnyItemEvent,
     ItemFailed,
     Job,
+    JobKind,
     Purpose,
     SubmitJob,
     WorkItem,
@@ -29,9 +30,17 @@ from pharos_contracts.jobs.v1 import (
     job_of,
 )
 from pharos_contracts.lifecycle import TERMINAL, JobState
-from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY, POOLS, QueuedCommand, pool_of
+from pharos_contracts.subjects import (
+    ITEM_CLEAR,
+    ITEM_REPOSITORY,
+    POOL_DOCUMENTS,
+    POOLS,
+    QueuedCommand,
+    pool_of,
+)
 from pharos_contracts.workers.v1 import Worker
 from pharos_scheduler import deciding
+from pharos_scheduler.batches import Batches
 from pharos_scheduler.book import Book
 from pharos_scheduler.placement import Turns, Waiting, ahead, lane, plan, slots, start_in_seconds
 from pharos_scheduler.ports import (
@@ -43,6 +52,7 @@ from pharos_scheduler.ports import (
     Handed,
     Items,
     JobStore,
+    Manifests,
     Tracked,
 )
 from pharos_service.bus import StreamFull
@@ -73,10 +83,12 @@ class Scheduler:
         items: Items,
         backoffs: Backoffs,
         letters: DeadLetters,
+        manifests: Manifests,
         *,
         now: Clock,
         max_attempts: int,
         ageing_seconds: float,
+        batches_max: int,
         term: int,
     ) -> None:
         self._store = store
@@ -106,6 +118,18 @@ class Scheduler:
         self._turn = 0
         self._durations = {pool: deque[float](maxlen=DURATIONS_MAX) for pool in POOLS}
         self.changed = Event()
+        self.batches = Batches(
+            self.book,
+            dispatcher,
+            items,
+            manifests,
+            self.changed,
+            self.clear,
+            now=now,
+            running_max=batches_max,
+            ageing_seconds=ageing_seconds,
+            term=term,
+        )
 
     async def recover(self) -> None:
         """Take up where the last leader stopped."""
@@ -113,6 +137,9 @@ class Scheduler:
         async for tracked in self._store.open_jobs():
             job = tracked.job
             self.book.recovered(tracked)
+            if job.kind is JobKind.BATCH:
+                await self.batches.recovered(tracked, handed)
+                continue
             self._arrived_up_to = max(self._arrived_up_to, job.number)
             if job.job_id in handed.jobs and job.state in WITH_WORKERS:
                 self._in_flight.add(job.job_id)
@@ -206,6 +233,9 @@ class Scheduler:
             if tracked is None:
                 log.warning("item_without_job", job_id=event.job_id)
                 return
+            if tracked.job.kind is JobKind.BATCH:
+                await self.batches.follow(tracked, event, sequence)
+                return
             if sequence <= tracked.job.facts_after:
                 return  # it was taken away from that worker since
             if tracked.job.state in TERMINAL:
@@ -229,6 +259,9 @@ class Scheduler:
     async def give_up(self, item: WorkItem, reason: str) -> None:
         """The server will not deliver an item again."""
         async with self.book.deciding(item.job.job_id):
+            if item.file is not None:
+                await self.batches.give_up(item, reason)
+                return
             tracked = await self.book.find(item.job.tenant, item.job.job_id)
             if item.purpose is Purpose.CLEAR or tracked is None or tracked.job.state in TERMINAL:
                 return
@@ -273,6 +306,9 @@ class Scheduler:
 
     async def _note(self, job: Job) -> None:
         """Follow the state that was just written."""
+        if job.kind is JobKind.BATCH:
+            await self.batches.note(job)
+            return
         job_id = job.job_id
         if job.state is JobState.QUEUED and deciding.waits_outside(job):
             self._in_flight.discard(job_id)
@@ -371,6 +407,9 @@ class Scheduler:
                 except StreamFull:
                     log.warning("work_stream_full")
                     return
+        documents = sum(pool_of(job.kind) == POOL_DOCUMENTS for job in self._running())
+        room = slots(self._workers.values(), POOL_DOCUMENTS)
+        await self.batches.hand_out(room, documents, self._clearing)
 
     async def _was_begun(self, tracked: Tracked) -> bool:
         """Whether a worker has had the job since the last leader wrote of it, and may even be done."""
@@ -423,7 +462,8 @@ class Scheduler:
         clearing = frozenset(self._clearing)
         handed = await self._dispatcher.handed()
         await self._note_clearing(handed, clearing)
-        await self._remove_left_over(handed.jobs, now)
+        await self._remove_left_over(handed, now)
+        await self.batches.sweep(handed)
         for job in [job for job in self.book if self._needs_a_look(job, now, handed.jobs)]:
             async with self.book.deciding(job.job_id):
                 current = self.book.get(job.job_id)
@@ -432,20 +472,23 @@ class Scheduler:
         if self._served and len(self._served) > PLACES_MAX:
             self._served.clear()
 
-    async def _remove_left_over(self, handed: frozenset[str], now: datetime) -> None:
+    async def _remove_left_over(self, handed: Handed, now: datetime) -> None:
         """Items of jobs that have ended: a bus that crashed may have forgotten that they were settled.
 
         Nobody is given them any more, because that they were delivered it remembers.
         """
         left = {
-            job_id: self._left_since.get(job_id, now) for job_id in handed if self.book.get(job_id) is None
+            job_id: self._left_since.get(job_id, now)
+            for job_id in handed.jobs
+            if self.book.get(job_id) is None
         }
         for job_id, since in tuple(left.items()):
             if (now - since).total_seconds() >= LOST_SECONDS:
                 async with self.book.deciding(job_id):
                     if self.book.get(job_id) is None:
                         log.warning("item_left_over", job_id=job_id)
-                        await self._dispatcher.remove_item(job_id)
+                        for item_id in handed.of(job_id):
+                            await self._dispatcher.remove_item(job_id, item_id)
                 del left[job_id]
         self._left_since = left
 
@@ -471,6 +514,8 @@ class Scheduler:
                     await self._store.abandon(claim)
 
     def _needs_a_look(self, job: Job, now: datetime, handed: frozenset[str]) -> bool:
+        if job.kind is JobKind.BATCH:
+            return False
         if job.state is JobState.RETRYING:
             overdue = timedelta(seconds=OVERDUE_SECONDS)
             return job.next_attempt_at is not None and now >= job.next_attempt_at + overdue

@@ -16,6 +16,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             description="How often a job is tried before it fails, deaths of its worker included.", ge=1, le=9
         ),
     ] = 4
+    max_concurrent_jobs: Annotated[
+        int,
+        Meta(description="How many batches run at once; the others wait for their turn.", ge=1, le=64),
+    ] = 4
     tenant_queue_max: Annotated[
         int,
         Meta(description="Jobs of one tenant that may wait in the queue at once; 0: as many as fit.", ge=0),
