@@ -50,6 +50,8 @@ from pharos_gateway.allowances import Allowances
 from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
+from pharos_gateway.batch_watching import BatchWatching
+from pharos_gateway.batching import Batching, RememberedBatch
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
@@ -65,6 +67,7 @@ from pharos_gateway.headers import with_headers
 from pharos_gateway.issuing import Issuing
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
+from pharos_gateway.manifests import Manifests
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
@@ -75,6 +78,8 @@ from pharos_gateway.quotas import JobQuota
 from pharos_gateway.resolving import Resolving
 from pharos_gateway.routes import (
     audit,
+    batch_sockets,
+    batches,
     callbacks,
     connections,
     documents,
@@ -94,6 +99,7 @@ from pharos_gateway.routes import (
 from pharos_gateway.routes import tickets as tickets_routes
 from pharos_gateway.scheduling import Scheduling
 from pharos_gateway.scratch import Scratch
+from pharos_gateway.selecting import Selecting
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
@@ -280,6 +286,20 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     archives = parts.archives
     archive_uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id, store=OBJ_ARCHIVES)
     sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
+    manifests = Manifests(bus)
+    batching = Batching(
+        bus,
+        commands,
+        finder,
+        live,
+        manifests,
+        Selecting(kept_connections, sources),
+        Bucket(bus, KV_IDEMPOTENCY, RememberedBatch),
+        jobs_of_the_day,
+        now=utc_now,
+        new_id=new_id,
+    )
+    batch_watching = BatchWatching(bus, live, batching, manifests, now=utc_now)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
@@ -322,6 +342,8 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
             sockets.routes(access, bus, live, streams, utc_now),
+            batches.routes(access, disk, bus, batching, controlling),
+            batch_sockets.routes(access, bus, live, streams, batching, batch_watching, utc_now),
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),

@@ -72,7 +72,7 @@ def routes(access: Access, bus: Bus, live: Live, streams: Streams, now: Callable
                 try:
                     name = projects.named_project(said.project)
                     sight = caller.sight if name is None else caller.sight_in_tenant.within(name)
-                    watch.subscribe(said.project, sight)
+                    watch.subscribe(said.project, sight.repositories)
                 except (InvalidName, TooManyProjects) as error:
                     raise invalid(str(error), field="project") from error
                 await send(socket, "subscribed", project=said.project, topics=[TOPIC])
