@@ -44,7 +44,7 @@ test-unit: dev ## Tests of each package by itself
 	$(PYTHON) -m pytest -n 2 -m 'not gpu' $(UNIT) tests/architecture $(ARGS)
 
 test-integration: dev ## Tests against a real bus, real stores, real SQL; and of what is deployed
-	$(PYTHON) -m pytest -n 2 tests/integration tests/conformance tests/deploy $(ARGS)
+	$(PYTHON) -m pytest -n 2 -m 'not chaos' tests/integration tests/conformance tests/deploy $(ARGS)
 
 test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest tests/e2e -m 'not chaos' $(ARGS)
@@ -56,7 +56,7 @@ test-faults: dev ## The most telling faults, and random lives of jobs
 faults: dev ## Every fault, in every part, at every moment; writes docs/reliability.md
 	$(PYTHON) -m tests.faults $(ARGS)
 
-chaos: dev ## Kill parts at random for minutes; nothing may be lost
+chaos: dev ## Kill parts at random, and try the whole API, for minutes; nothing may be lost
 	$(PYTHON) -m pytest tests -m chaos --timeout 1800 $(ARGS)
 
 bench: dev ## Measure

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 import anyio
 
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, WorkItem
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
@@ -41,13 +41,14 @@ class Nothing:
             chunks=0,
         )
 
-    async def finish(self, job: Job, result: IndexResult) -> None:
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
         """Nothing is published."""
+        return result
 
-    async def tidy(self, job: Job, result: IndexResult) -> None:
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
         """Nothing is left."""
 
-    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
         """Nothing was written."""
 
 

@@ -1,4 +1,4 @@
-"""A client of the projects family: a repository goes in, its progress is watched, and it is searched.
+"""A client of the projects family: a repository goes in, its progress is watched, it is searched and deleted.
 
     python -m examples.projects http://127.0.0.1:8000 github.com/o/r "How does the Context class work?"
 
@@ -47,6 +47,10 @@ async def main(base: str, repo: str, question: str) -> int:
         for result in found.json()["results"]:
             span = result["lineSpan"]
             print("Found:", result["file"], f"{span['start']}-{span['end']}", result["scores"]["final"])
+
+        gone = await http.request("DELETE", f"{here}/ingest/github", json={"dataset": "atlas-core"})
+        gone.raise_for_status()
+        print("Deleted:", gone.json()["dataset"], gone.json()["deletedVectors"])
         return 0 if found.json()["results"] else 1
 
 

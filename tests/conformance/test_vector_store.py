@@ -1,4 +1,4 @@
-"""One suite over every vector store: embedded, qdrant-client's local mode, a server where one is given."""
+"""One suite over every vector store: embedded, the same asked over the bus, local mode, a server if given."""
 
 import os
 from collections.abc import Iterator
@@ -10,16 +10,20 @@ from uuid import uuid4
 import numpy as np
 import pytest
 
+from pharos_embedder import stored_graph
 from pharos_embedder.bm25 import Lexicon, SparseVector
 from pharos_embedder.edge_store import edge_store
 from pharos_embedder.generations import PAGE, WRITE_BATCH
 from pharos_embedder.qdrant_store import local_mode_store, qdrant_store
+from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
 from pharos_embedder.vectors import (
+    ALIVE,
     DIRECTORY_DEPTH_MAX,
     STRUCTURE_DIMENSIONS,
     DatasetKey,
     DimensionMismatch,
     DocumentFacts,
+    Dropped,
     Filters,
     Floats,
     Generation,
@@ -30,11 +34,13 @@ from pharos_embedder.vectors import (
     Searched,
     Selection,
     StoreClosed,
+    StoreError,
     StoreUnavailable,
     VectorStore,
     directories,
     point_id,
 )
+from tests.support.asked_stores import AskedStores
 
 DIMENSIONS = 4
 ATLAS = DatasetKey("acme", "default", "github.com/acme/atlas@main")
@@ -49,11 +55,14 @@ class Place:
     kind: str
     folder: Path
     collection: str
+    owner: AskedStores | None = None
 
     def store(self, dimensions: int = DIMENSIONS, *, passing: bool = False) -> VectorStore:
         """A store to open; *passing* where the test opens it once, so that local mode may stay in memory."""
         if self.kind == "edge":
             return edge_store(self.folder / "index", dimensions=dimensions)
+        if self.owner is not None:
+            return self.owner.store(dimensions)
         if self.kind == "local mode":
             return local_mode_store(None if passing else self.folder / "index", dimensions=dimensions)
         return qdrant_store(
@@ -62,11 +71,15 @@ class Place:
         )  # fmt: skip
 
 
-PLACES = ["edge", "local mode", *(["server"] if os.environ.get("PHAROS_QDRANT_URL") else [])]
+PLACES = ["edge", "asked", "local mode", *(["server"] if os.environ.get("PHAROS_QDRANT_URL") else [])]
 
 
 def made(kind: str, folder: Path) -> Iterator[Place]:
     place = Place(kind, folder, f"pharos-test-{uuid4()}")
+    if kind == "asked":
+        with AskedStores(folder / "index", dimensions=DIMENSIONS) as place.owner:
+            yield place
+        return
     yield place
     if kind == "server":
         from qdrant_client import QdrantClient
@@ -98,7 +111,16 @@ def store(shared: VectorStore) -> Iterator[VectorStore]:
     """A store without points."""
     yield shared
     for dataset in (ATLAS, BORA, FOREIGN):
-        shared.drop(dataset)
+        drop(shared, dataset)
+
+
+def drop(store: VectorStore, dataset: DatasetKey, *, most: int = PAGE) -> int:
+    """Delete everything of *dataset*; how many chunks that were."""
+    chunks, left = 0, True
+    while left:
+        dropped = store.drop(dataset, ALIVE - 1, most=most, forget=lambda _: None)
+        chunks, left = chunks + dropped.chunks, dropped.left
+    return chunks
 
 
 def chunk(
@@ -216,7 +238,7 @@ def test_discarding_undoes_an_unfinished_run_however_often_it_is_called(store: V
 def test_discarding_before_the_first_publish_leaves_nothing(store: VectorStore) -> None:
     store.upsert([chunk("a.py"), chunk("b.py", kind="file")])
     store.discard_unpublished(ATLAS, 0)
-    assert store.drop(ATLAS) == 0
+    assert drop(store, ATLAS) == 0
 
 
 def test_discarding_keeps_what_was_retired_by_a_published_run(store: VectorStore) -> None:
@@ -236,7 +258,7 @@ def test_collecting_deletes_what_no_kept_generation_sees(store: VectorStore) -> 
     assert paths(store, at(2)) == ["kept.py", "second.py"]
     assert store.collect(ATLAS, 3) == 1
     assert store.collect(ATLAS, 3) == 0
-    assert store.drop(ATLAS) == 1
+    assert drop(store, ATLAS) == 1
 
 
 def test_a_living_point_is_not_overwritten_and_keeps_its_vectors(store: VectorStore) -> None:
@@ -266,10 +288,57 @@ def test_dropping_deletes_one_dataset_and_counts_its_chunks(store: VectorStore) 
     store.upsert([chunk("a.py"), chunk("b.py", generation=2), chunk("a.py", kind="file")])
     store.upsert([chunk("a.py", dataset=FOREIGN)])
     store.put_lexicon(ATLAS, 1, Lexicon.from_frequencies(1, 1, {7: 1}))
-    assert store.drop(ATLAS) == 2
-    assert store.drop(ATLAS) == 0
+    assert drop(store, ATLAS) == 2
+    assert drop(store, ATLAS) == 0
     assert [store.count(ATLAS, 1, kind) for kind in ("chunk", "file", "lexicon")] == [0, 0, 0]
     assert store.count(FOREIGN, 1, "chunk") == 1
+
+
+def test_a_dataset_is_deleted_in_steps_that_say_what_they_deleted_and_whether_more_is_left(
+    store: VectorStore,
+) -> None:
+    many = [chunk("a.py", line=line) for line in range(1, 2 * WRITE_BATCH + 11)]
+    retired, later = chunk("old.py"), chunk("new.py", generation=3)
+    store.upsert([*many, retired, later, chunk("a.py", kind="file")])
+    store.retire(ATLAS, [retired.id], 2)
+    told: list[str] = []
+    steps = []
+    while not steps or steps[-1].left:
+        present = store.size(ATLAS)
+        step = store.drop(ATLAS, 2, most=WRITE_BATCH, forget=lambda gone: told.extend(p.path for p in gone))
+        assert store.size(ATLAS) < present
+        steps.append(step)
+    assert sum(step.chunks for step in steps) == len(many) + 1 == len(told)
+    assert len(steps) > 2
+    assert sorted(told)[-1] == "old.py"
+    # What came with a later generation is not meant.
+    assert store.live_ids(ATLAS, 3, "chunk") == {later.id}
+    assert store.drop(ATLAS, 2, most=PAGE, forget=lambda _: None) == Dropped(chunks=0, left=False)
+
+
+def test_chunks_that_could_not_be_forgotten_are_deleted_by_the_next_step(store: VectorStore) -> None:
+    store.upsert([chunk("a.py"), chunk("b.py")])
+
+    def forget(_: object) -> None:
+        raise StoppedHere
+
+    with pytest.raises(StoppedHere):
+        store.drop(ATLAS, 1, most=PAGE, forget=forget)
+    assert drop(store, ATLAS) == 2
+
+
+def test_the_datasets_of_a_repository_are_those_that_have_points_of_it(store: VectorStore) -> None:
+    store.upsert(
+        [
+            chunk("a.py", repository="github.com/acme/atlas"),
+            chunk("a.py", repository="github.com/acme/atlas", dataset=FOREIGN),
+            chunk("a.py", repository="github.com/acme/bora", dataset=BORA),
+        ]
+    )
+    store.retire(ATLAS, store.live_ids(ATLAS, 1, "chunk"), 2)
+    assert store.of_repository("github.com/acme/atlas") == {ATLAS, FOREIGN}
+    assert store.of_repository("github.com/acme") == set()
+    assert [store.size(dataset) for dataset in (ATLAS, BORA)] == [1, 1]
 
 
 def test_more_points_than_a_page_are_listed_discarded_collected_and_dropped(store: VectorStore) -> None:
@@ -282,7 +351,7 @@ def test_more_points_than_a_page_are_listed_discarded_collected_and_dropped(stor
     assert store.count(ATLAS, 2, "chunk") == number
     store.retire(ATLAS, [point.id for point in points[:-1]], 2)
     assert store.collect(ATLAS, 2) == number - 1
-    assert store.drop(ATLAS) == 1
+    assert drop(store, ATLAS) == 1
 
 
 def test_meaning_comes_in_a_second_step(store: VectorStore) -> None:
@@ -453,6 +522,67 @@ def test_a_lexicon_belongs_to_its_generation(store: VectorStore) -> None:
     assert store.lexicon(FOREIGN, 2).documents == 0
 
 
+def file_graph(*paths: str) -> StoredGraph:
+    """A graph of those files, in which each leads to the first."""
+    files = np.arange(len(paths), dtype=np.int32)
+    return StoredGraph(
+        paths=paths,
+        languages=("python",) * len(paths),
+        symbols=("",) * len(paths),
+        lines=files,
+        places=np.zeros((len(paths), 2), dtype=np.float32),
+        sources=files[1:],
+        targets=0 * files[1:],
+        kinds=np.zeros(max(0, len(paths) - 1), dtype=np.uint8),
+        weights=np.ones(max(0, len(paths) - 1), dtype=np.float32),
+    )
+
+
+def test_a_graph_belongs_to_its_generation(store: VectorStore, monkeypatch: pytest.MonkeyPatch) -> None:
+    def paths(generation: int) -> tuple[str, ...] | None:
+        found = store.graph(ATLAS, generation)
+        return None if found is None else found.paths
+
+    monkeypatch.setattr(stored_graph, "PIECE_BYTES", 100)  # so that it takes several points
+    many = tuple(f"{number:03d}.py" for number in range(200))
+    assert paths(1) is None
+    store.put_graph(ATLAS, 1, file_graph("old.py"))
+    store.put_graph(ATLAS, 2, file_graph("wrong.py", "try.py"))
+    store.put_graph(ATLAS, 2, file_graph(*many))
+    assert (paths(1), paths(2), paths(9)) == (("old.py",), many, many)
+    assert store.count(ATLAS, 2, "graph") > 2
+    assert store.graph(FOREIGN, 2) is None
+    store.discard_unpublished(ATLAS, 1)
+    assert paths(2) == ("old.py",)
+    store.put_graph(ATLAS, 2, file_graph())
+    assert paths(2) == ()
+    assert store.collect(ATLAS, 2) == store.count(ATLAS, 2, "graph")
+    store.drop(ATLAS, 2, most=PAGE, forget=lambda _: None)
+    assert paths(2) is None
+
+
+def test_a_graph_that_is_too_large_leaves_none_of_an_earlier_one(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store.put_graph(ATLAS, 1, file_graph("old.py"))
+    monkeypatch.setattr(stored_graph, "GRAPH_BYTES_MAX", 10)
+    with pytest.raises(GraphTooLarge):
+        store.put_graph(ATLAS, 2, file_graph("new.py"))
+    assert store.graph(ATLAS, 2) is None
+    assert store.graph(ATLAS, 1) is not None
+
+
+def test_what_is_left_of_a_graph_that_is_being_taken_away_is_not_read(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stored_graph, "PIECE_BYTES", 100)
+    store.put_graph(ATLAS, 1, file_graph(*(f"{number:03d}.py" for number in range(200))))
+    first = sorted(store.live_ids(ATLAS, 1, "graph", path="0001"))
+    store.retire(ATLAS, first, 1)
+    with pytest.raises(StoreError, match="taken away"):
+        store.graph(ATLAS, 1)
+
+
 def test_what_was_stored_is_there_after_closing_and_opening(place: Place) -> None:
     store = place.store()
     store.open()
@@ -569,16 +699,17 @@ def test_a_guarded_store_writes_nothing_once_its_check_raises(store: VectorStore
         lambda: guarded.add_text_vectors([point.id], np.stack([axis(0)])),
         lambda: guarded.retire(ATLAS, [point.id], 2),
         lambda: guarded.put_lexicon(ATLAS, 2, Lexicon.of([{7: 1}])),
+        lambda: guarded.put_graph(ATLAS, 2, file_graph("a.py")),
         lambda: guarded.discard_unpublished(ATLAS, 0),
         lambda: guarded.collect(ATLAS, 9),
         lambda: guarded.undo(ATLAS, "job-1", 1, 0),
-        lambda: guarded.drop(ATLAS),
+        lambda: drop(guarded, ATLAS),
         guarded.flush,
     ):
         with pytest.raises(StoppedHere):
             write()
     assert store.live_ids(ATLAS, 9, "chunk") == {point.id} == store.ids_without_text(ATLAS, 9)
-    assert store.count(ATLAS, 9, "lexicon") == 0
+    assert store.count(ATLAS, 9, "lexicon") == store.count(ATLAS, 9, "graph") == 0
 
 
 def test_a_guarded_store_stops_between_two_of_its_small_writes(store: VectorStore) -> None:

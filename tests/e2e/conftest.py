@@ -6,10 +6,12 @@ from collections.abc import Iterator
 
 import httpx
 import pytest
+from anyio.from_thread import start_blocking_portal
 
 from tests.support.git_server import GitServer
 from tests.support.polyglot import FILES
 from tests.support.stack import Stack, submit, until_ended
+from tests.support.web_server import WebServer
 
 
 @pytest.fixture(scope="session")
@@ -20,8 +22,16 @@ def git() -> Iterator[GitServer]:
 
 
 @pytest.fixture(scope="session")
-def stack(git: GitServer) -> Iterator[Stack]:
-    with Stack(allowed_hosts=git.allowed_hosts, PHAROS_QUEUE_MAX="50") as running:
+def web() -> Iterator[WebServer]:
+    with start_blocking_portal() as portal, portal.wrap_async_context_manager(WebServer()) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def stack(git: GitServer, web: WebServer) -> Iterator[Stack]:
+    with Stack(
+        allowed_hosts=git.allowed_hosts, PHAROS_QUEUE_MAX="50", PHAROS_WEB_ALLOWED_HOSTS=web.url
+    ) as running:
         yield running
 
 

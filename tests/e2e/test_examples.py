@@ -25,6 +25,7 @@ def test_the_client_of_projects_indexes_watches_and_searches(git: GitServer) -> 
     assert "Progress: completed 100" in done.stdout
     assert "History: harbour/polyglot (main) completed" in done.stdout
     assert ANSWERS[question][0] in done.stdout
+    assert "Deleted: atlas-core " in done.stdout
 
 
 def test_the_clients_of_batches_index_a_directory(tmp_path: Path) -> None:

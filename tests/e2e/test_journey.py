@@ -64,6 +64,42 @@ def test_filters_filter(polyglot: dict[str, Any], client: httpx.Client) -> None:
     assert search(client, "money", k=20, repo="harbour/other") == []
 
 
+def test_a_batch_of_searches_answers_each_as_if_it_were_alone(
+    polyglot: dict[str, Any], client: httpx.Client
+) -> None:
+    questions = sorted(ANSWERS)
+    queries: list[dict[str, Any]] = [{"query": question, "k": 1} for question in questions]
+    queries += [{"query": "x", "threshold": 2}, {"query": "money", "lang": "java", "k": 20}]
+    told = client.post("/api/v1/search/batch", json={"queries": queries, "repo": "harbour/polyglot"})
+    assert told.status_code == 200, told.text
+    *answers, wrong, java = told.json()["answers"]
+    assert [each["results"][0]["file"] for each in answers] == [ANSWERS[each][0] for each in questions]
+    assert (wrong["error"]["code"], wrong["results"]) == ("invalid_query", [])
+    assert {each["language"] for each in java["results"]} == {"java"}
+
+
+def test_the_structure_of_a_repository_can_be_read(polyglot: dict[str, Any], client: httpx.Client) -> None:
+    def read(address: str, **query: Any) -> dict[str, Any]:
+        answer = client.get(f"/api/v1/repositories{address}", params=query)
+        assert answer.status_code == 200, answer.text
+        body: dict[str, Any] = answer.json()
+        return body
+
+    listed = read("")["repositories"]
+    repository = next(each for each in listed if each["name"] == "harbour/polyglot")
+    assert read(f"/{repository['id']}")["branches"][0]["commit"] == polyglot["result"]["commit"]
+    graph = read(f"/{repository['id']}/graph")
+    assert [file["path"] for file in graph["files"]] == sorted(FILES)
+    assert graph["edges_total"] == len(graph["edges"]) == polyglot["result"]["edges"]
+    places = read(f"/{repository['id']}/map")["files"]
+    assert [file["path"] for file in places] == sorted(FILES)
+    assert len({(file["x"], file["y"]) for file in places}) > len(FILES) / 2
+    edge = max(graph["edges"], key=lambda each: each["weight"])
+    related = read(f"/{repository['id']}/related", path=edge["source"], k=len(FILES))["related"]
+    ties = next(file["ties"] for file in related if file["path"] == edge["target"])
+    assert {"kind": edge["kind"], "direction": "out", "weight": edge["weight"]} in ties
+
+
 def test_a_project_query_answers_in_the_shape_of_its_document(
     polyglot: dict[str, Any], client: httpx.Client
 ) -> None:

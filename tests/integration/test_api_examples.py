@@ -25,7 +25,21 @@ from pharos_contracts import rpc
 from pharos_contracts.batches.v1 import BatchPart, BatchSource, PartTally, Tally
 from pharos_contracts.connections.v1 import SourceType
 from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
+from pharos_contracts.graphs.v1 import (
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import (
     BatchPage,
     BatchSummary,
@@ -44,11 +58,19 @@ from pharos_contracts.history.v1 import (
     SourceSummary,
     SummarizeBatches,
 )
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Progress, RepositorySource, Scope, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_contracts.streams import KV_DATASETS
 from pharos_contracts.subjects import progress_subject
 from pharos_gateway.app import serving
@@ -62,6 +84,7 @@ from tests.support.gateway import (
     BEARER,
     TOKEN,
     History,
+    Shelf,
     client,
     document_job,
     job,
@@ -332,6 +355,17 @@ HIT = {
     "scores": {"dense": 0.5, "sparse": None, "structural": None, "rerank": None, "final": 0.03},
 }
 FOUND = {"request_id": uuid(), "results": [HIT], "metadata": {"mode": "hybrid"}, "latency_ms": NUMBER}
+NO_DATASET = {"detail": "There is no such dataset", "code": "not_found"}
+INDEXED_AT = f"/api/v1/repositories/{repository_id('default', 'github.com/o/indexed')}"
+INDEXED = {"repository": "github.com/o/indexed", "branch": "main", "commit": SHA}
+FRESHNESS = {"indexed_at": TIME, "age_seconds": NUMBER}
+REPOSITORY = {
+    "id": repository_id("default", "github.com/o/indexed"),
+    "host": "github.com",
+    "name": "o/indexed",
+    "branches": [{"branch": "main", "dataset": "indexed", "commit": SHA, "freshness": FRESHNESS}],
+    "freshness": FRESHNESS,
+}
 NO_JOB = {"detail": "There is no such job", "code": "not_found"}
 HERE = "/projects/default"
 EDITOR = {"x-api-key": TOKEN, "x-role": "editor"}
@@ -592,6 +626,47 @@ CASES = (
         status=200,
         answer=FOUND,
     ),
+    # Deleting
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"dataset": "indexed"},
+        status=200,
+        answer={
+            "project": "default",
+            "dataset": "indexed",
+            "projectId": SENTENCE,
+            "datasetId": SENTENCE,
+            "deletedVectors": 2210,
+            "status": "deleted",
+            "message": SENTENCE,
+            "cancelledJobs": [],
+        },
+    ),
+    Case(send=f"DELETE {HERE}/ingest/github", body={"dataset": "indexed"}, status=404, answer=NO_DATASET),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}"},
+        status=200,
+        answer={"dataset": "atlas-core", "deletedVectors": 12, "status": "deleted"},
+    ),
+    Case(
+        send="DELETE /projects/atlas/ingest/github",
+        body={"repo": f"github.com/{SLUG}"},
+        status=404,
+        answer=NO_DATASET,
+    ),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "dataset"},
+    ),
+    Case(
+        send=f"DELETE {HERE}/ingest/github",
+        body={"repo": f"github.com/{SLUG}/tree/main"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "repo"},
+    ),
     # Documents
     Case(
         send="POST /knowledge/ingest-text-async",
@@ -705,6 +780,63 @@ CASES = (
         },
     ),
     Case(send="GET /ops/jobs/abc-123-def", headers=ADMIN_KEY, status=404, answer=NO_JOB),
+    # Several searches at once, and repositories
+    Case(
+        send="POST /api/v1/search/batch",
+        body={"queries": [{"query": "How does the Context class work?"}, {"query": " "}], "k": 5},
+        status=200,
+        answer={
+            "request_id": uuid(),
+            "answers": [
+                {"results": [HIT], "metadata": {"mode": "hybrid"}, "error": None},
+                {"results": [], "error": {"detail": SENTENCE, "code": "invalid_request", "field": "query"}},
+            ],
+            "latency_ms": NUMBER,
+        },
+    ),
+    Case(
+        send="GET /api/v1/repositories",
+        status=200,
+        answer={"repositories": [REPOSITORY], "truncated": False},
+    ),
+    Case(send=f"GET {INDEXED_AT}", status=200, answer=REPOSITORY),
+    Case(
+        send=f"GET {INDEXED_AT}/graph?branch=main",
+        status=200,
+        answer={
+            **INDEXED,
+            "files": [{"path": "src/a.py"}, {"path": "src/b.py"}],
+            "edges": [{"source": "src/a.py", "target": "src/b.py", "kind": "imports", "weight": 0.5}],
+            "cursor": None,
+        },
+    ),
+    Case(
+        send=f"GET {INDEXED_AT}/related?path=src/b.py&symbol=",
+        status=200,
+        answer={**INDEXED, "related": [{"path": "src/a.py", "reasons": [SENTENCE], "score": 1.0}]},
+    ),
+    Case(
+        send=f"GET {INDEXED_AT}/map",
+        status=200,
+        answer={**INDEXED, "files": [{"path": "src/a.py", "x": -1.0, "y": 0.25}]},
+    ),
+    Case(
+        send="GET /api/v1/repositories/never",
+        status=404,
+        answer={"detail": "There is no such repository", "code": "not_found"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "text", "text": "Large document content...", "source": "native"},
+        status=202,
+        answer={"job_id": uuid(), "kind": "text", "state": "queued", "dataset": "documents/native"},
+    ),
+    Case(
+        send="POST /api/v1/jobs",
+        body={"kind": "file"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "wrong_route"},
+    ),
     # Numbers and schedules
     Case(
         send="GET /projects/nobody/stats",
@@ -872,6 +1004,9 @@ class World:
     def __init__(self) -> None:
         self.ended = [ENDED, FAILED]
         self.searched: list[Search] = []
+        self.shelf = Shelf()
+        self.shelf.put("indexed", 2210, repository="github.com/o/indexed")
+        self.shelf.put("atlas-core", 12, repository=f"github.com/{SLUG}")
 
     async def history(self, question: Question) -> Message:
         match question:
@@ -893,7 +1028,13 @@ class World:
             shown = [each for each in shown if not question.states or each.state in question.states]
         return JobPage(jobs=tuple(JobView(job=each, sequence=1, changed_at=now()) for each in shown))
 
-    async def search(self, question: Search) -> Message:
+    async def ask(self, question: Search | SearchBatch | ReadGraph | ReadMap | FindRelated) -> Message:
+        if isinstance(question, SearchBatch):
+            answers = tuple([self.search(each) for each in question.queries])
+            return SearchBatchAnswer(answers=answers, latency_ms=1.5)
+        return self.search(question) if isinstance(question, Search) else structure(question)
+
+    def search(self, question: Search) -> SearchAnswer:
         self.searched.append(question)
         hit = SearchResult(
             id="r1",
@@ -913,6 +1054,35 @@ class World:
         return SearchAnswer(results=(hit,), metadata={"mode": question.mode.value}, latency_ms=1.5)
 
 
+def structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """What the search service knows of the structure of the one repository."""
+    indexed = Indexed(**INDEXED, tenant="default", project="default", dataset="indexed", generation=1)
+    if isinstance(question, ReadGraph):
+        edge = GraphEdge(target="src/b.py", kind=EdgeKind.IMPORTS, weight=0.5)
+        files = tuple(
+            GraphFile(path=path, language="python", lines=3, edges_in=0, edges_out=len(edges), edges=edges)
+            for path, edges in (("src/a.py", (edge,)), ("src/b.py", ()))
+        )
+        return GraphPage(
+            indexed=indexed, files=files, files_total=2, edges_total=1, edges_dropped=0, after=None
+        )
+    if isinstance(question, ReadMap):
+        place = MappedFile(path="src/a.py", language="python", lines=3, x=-1.0, y=0.25)
+        return MapPage(indexed=indexed, files=(place,), files_total=1, after=None)
+    related = RelatedFile(
+        path="src/a.py",
+        language="python",
+        lines=3,
+        score=1.0,
+        structural=0.8,
+        mentions=None,
+        ties=(),
+        reasons=("imports src/b.py",),
+    )
+    assert question.path is not None
+    return RelatedFiles(indexed=indexed, path=question.path, symbol=question.symbol, files=(related,))
+
+
 @asynccontextmanager
 async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     """The other services, the jobs and the dataset that the cases are about."""
@@ -920,6 +1090,8 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     broker = NatsBroker(nats_url)
     answer(broker, rpc.HISTORY, Question, world.history)
     answer(broker, rpc.SEARCH, Search, world.search)
+    answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
+    answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)
     await told.tell(RUNNING, JobState.RUNNING)
     await told.tell(ENDED, JobState.COMPLETED)

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import pytest
 from msgspec.structs import replace
 
@@ -15,7 +16,15 @@ from pharos_contracts import streams
 from pharos_contracts.control.v1 import Action
 from pharos_contracts.datasets.v1 import Dataset
 from pharos_contracts.identity import dataset_key, documents_dataset
-from pharos_contracts.jobs.v1 import DocumentSource, ItemCompleted, ItemFailed, ItemStarted, Job, JobKind
+from pharos_contracts.jobs.v1 import (
+    DocumentSource,
+    ItemCompleted,
+    ItemFailed,
+    ItemSkipped,
+    ItemStarted,
+    Job,
+    JobKind,
+)
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder.bm25 import Lexicon, query_vector
@@ -152,6 +161,16 @@ async def record(bus: Bus) -> Dataset | None:
     return entry.value if entry is not None else None
 
 
+async def objects(bus: Bus) -> int:
+    """How many messages the object store has, once nothing removes any."""
+    held = -1
+    with anyio.move_on_after(5):
+        while held:
+            held = (await bus.api(f"STREAM.INFO.OBJ_{streams.OBJ_UPLOADS}"))["state"]["messages"]
+            await anyio.sleep(0.02)
+    return held
+
+
 def found(machine: Machine, words: str, generation: int) -> list[Payload]:
     """The passages with any of *words* in what readers of *generation* see."""
     vector = query_vector(words, [machine.store.lexicon(KEY, generation)])
@@ -178,6 +197,7 @@ async def test_a_note_is_added_and_found_and_another_one_beside_it(
     assert bread.document is not None
     assert (bread.document.headings, bread.document.filename) == (("Baking",), "b.md")
     assert machine.store.ids_without_text(KEY, second.generation) == set()
+    assert await objects(bus) == 0  # what was read is not kept a second time
 
 
 async def test_the_same_document_again_replaces_its_chunks_and_no_others(
@@ -283,3 +303,49 @@ async def test_a_paused_document_goes_on_with_what_it_had(
         await hand_out(bus, replace(job, facts_after=fact), dispatch=2)
         result = (await until_said(bus, job, ItemCompleted)).result
     assert [each.text for each in found(machine, "lighthouse", result.generation)] == [FIRST]
+
+
+def deletion(identity: str) -> Job:
+    return job_of(DocumentSource(label=LABEL, identity=identity), JobKind.DELETE)
+
+
+async def test_one_document_is_deleted_and_the_others_stay(
+    bus: Bus, machine: Machine, pool: DocumentPool
+) -> None:
+    async with reading(bus, machine, pool):
+        await completed(bus, await note(bus, FIRST, "one"))
+        before = (await completed(bus, await note(bus, SECOND, "two"))).result
+        result = (await completed(bus, deletion("one"))).result
+        assert (result.built_on, result.summary) == (before.generation, "Removed a document of 1 chunk.")
+        live = await record(bus)
+        assert live is not None
+        assert (live.generation, live.files, live.chunks) == (result.generation, 1, 1)
+        assert found(machine, "lighthouse", live.generation) == []
+        assert [each.path for each in found(machine, "flour", live.generation)] == ["two"]
+        alive = machine.store.payloads(KEY, machine.store.live_ids(KEY, live.generation, "chunk"))
+        assert machine.store.lexicon(KEY, live.generation) == Lexicon.of(map(terms_of, alive))
+        # Not only hidden: neither its vectors nor what only saved work are kept.
+        assert machine.store.live_ids(KEY, before.generation, "chunk", path="one") == set()
+        assert machine.cache.count() == 1
+        again = (await completed(bus, await note(bus, FIRST, "one"))).result
+        assert (again.chunks_encoded, again.dataset_files) == (1, 2)
+        assert [each.path for each in found(machine, "lighthouse", again.generation)] == ["one"]
+
+
+async def test_the_last_document_may_go_and_one_that_is_not_there_is_nothing_to_do(
+    bus: Bus, machine: Machine, pool: DocumentPool
+) -> None:
+    async with reading(bus, machine, pool):
+        for there in (False, True):
+            if there:
+                await completed(bus, await note(bus, FIRST, "one"))
+                await completed(bus, deletion("one"))
+            nothing = deletion("one")
+            await hand_out(bus, nothing)
+            skipped = await until_said(bus, nothing, ItemSkipped)
+            assert skipped.reason == "There is no such document"
+            assert machine.holds_nothing_of(nothing)
+        live = await record(bus)
+        assert live is not None and (live.files, live.chunks) == (0, 0)
+        result = (await completed(bus, await note(bus, SECOND, "two"))).result
+        assert (result.dataset_files, result.dataset_chunks) == (1, 1)

@@ -397,6 +397,84 @@ async def test_what_became_of_a_document_reads_as_its_family_says(bus: Bus, http
     assert (repository["status"], repository["ended_at"]) == ("started", None)
 
 
+async def start(http: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await http.post("/api/v1/jobs", json=body)
+
+
+async def test_jobs_of_any_kind_are_started_natively_and_answered_as_they_are(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    async with gateway(nats_server, git_allowed_hosts="http://git.test:9418") as http:
+        repository = {"kind": "repository", "repo_url": "http://git.test:9418/o/r"}
+        first = await start(http, **repository, ref="c" * 40, project="atlas", scope="global")
+        assert first.status_code == 202, first.text
+        made = first.json()
+        assert first.headers["location"] == f"/api/v1/jobs/{made['job_id']}"
+        assert (made["kind"], made["state"], made["number"]) == ("repository", "queued", 1)
+        assert (made["project"], made["scope"], made["source"]["sha"]) == ("atlas", "global", "c" * 40)
+        again = await start(http, **repository, ref="c" * 40, project="atlas")
+        assert (again.status_code, again.json()["job_id"]) == (200, made["job_id"])
+        text = (await start(http, kind="text", text="x", source="docs", project="atlas")).json()
+        assert (text["kind"], text["project"], text["dataset"]) == ("text", "atlas", "documents/docs")
+        page = (await start(http, kind="url", url="http://web.test/x")).json()
+        assert (page["kind"], page["document"]["url"]) == ("url", "http://web.test/x")
+
+
+async def test_a_resource_is_its_users_and_the_same_address_again_is_the_same_resource(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    async def resource(content: str, url: str | None, **headers: str) -> SubmitJob:
+        body = {"kind": "resource", "title": "Guide", "content": content, "url": url}
+        answer = await http.post("/api/v1/jobs", json=body, headers=headers)
+        assert answer.status_code == 202, answer.text
+        return await command_of(bus, answer.json()["job_id"])
+
+    old = await resource("# Old", "http://wiki.local/guide")
+    new = await resource("# New", "http://wiki.local/guide")
+    other = await resource("# New", None)
+    assert old.document is not None
+    assert (old.kind, old.document.title, old.document.link) == (
+        JobKind.RESOURCE,
+        "Guide",
+        "http://wiki.local/guide",
+    )
+    assert old.identity == new.identity != other.identity
+    ada, bob = [with_key(await issue(http, tenant="default", user=user)) for user in ("ada", "bob")]
+    async with client(str(http.base_url), **ada) as hers, client(str(http.base_url), **bob) as his:
+        body = {"kind": "resource", "title": "Guide", "content": "x", "url": "http://wiki.local/guide"}
+        own = (await hers.post("/api/v1/jobs", json=body)).json()["job_id"]
+        assert (await command_of(bus, own)).identity != old.identity
+        assert (await hers.get(f"/ops/jobs/{own}")).status_code == 200
+        assert (await his.get(f"/ops/jobs/{own}")).status_code == 404
+
+
+@pytest.mark.parametrize(
+    ("body", "code", "said"),
+    [
+        ({"kind": "file", "filename": "a.md"}, "wrong_route", "POST /knowledge/ingest-file-async"),
+        ({"kind": "batch", "files": []}, "wrong_route", "POST /batch/jobs"),
+        ({"kind": "delete"}, "wrong_route", "DELETE /projects/{project}/ingest/github"),
+        ({"kind": "song"}, "invalid_request", "song"),
+        ({"text": "x"}, "invalid_request", "kind"),
+        ({"kind": "text"}, "invalid_request", "text"),
+        ({"kind": "text", "text": "x", "project": "all"}, "invalid_request", "all"),
+        ({"kind": "text", "text": "x", "project": "a b"}, "invalid_request", "a b"),
+        ({"kind": "repository", "repo_url": "file:///etc"}, "invalid_repository_url", ""),
+        ({"kind": "resource", "title": "", "content": "x"}, "invalid_request", "title"),
+        ({"kind": "resource", "title": "x", "content": " "}, "document_empty", ""),
+        ({"kind": "resource", "title": "x", "content": "x", "url": "javascript:0"}, "invalid_url", ""),
+        ({"kind": "resource", "title": "x", "content": "x", "url": "https://u:p@h/"}, "invalid_url", ""),
+    ],
+)
+async def test_what_is_no_job_is_refused_with_what_to_do(
+    bus: Bus, http: httpx.AsyncClient, body: dict[str, Any], code: str, said: str
+) -> None:
+    answer = await http.post("/api/v1/jobs", json=body)
+    assert (answer.status_code, answer.json()["code"]) == (400, code), answer.text
+    assert said in answer.json()["detail"]
+    await is_empty(bus)
+
+
 async def test_a_gigabyte_passes_the_gateway_in_less_than_fifty_megabytes(
     bus: Bus, nats_server: NatsServer
 ) -> None:

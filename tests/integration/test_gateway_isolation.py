@@ -26,6 +26,15 @@ from pharos_contracts.batches.v1 import BatchSource
 from pharos_contracts.connections.v1 import Connection, SourceType
 from pharos_contracts.control.v1 import AnyCommand, DeadLetter, DeadLetterKind, Purged, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.graphs.v1 import (
+    FindRelated,
+    GraphPage,
+    Indexed,
+    MapPage,
+    ReadGraph,
+    ReadMap,
+    RelatedFiles,
+)
 from pharos_contracts.history.v1 import (
     BatchPage,
     BatchSummary,
@@ -43,13 +52,13 @@ from pharos_contracts.history.v1 import (
     SourceRates,
     SummarizeBatches,
 )
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import Search, SearchAnswer
+from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer
 from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
@@ -69,6 +78,7 @@ from tests.support.gateway import (
     leading,
     now,
     settings,
+    shelving,
     until_ready,
 )
 from tests.support.keys import issue, with_key
@@ -86,6 +96,17 @@ BATCH = job(
     project="atlas",
     source=None,
     batch=PAPERS,
+    submitted_by="ada",
+    kind=JobKind.BATCH,
+    key="b",
+)
+REPOSITORY = repository_id("acme", SOURCE.identity)
+BATCH = job(
+    8,
+    tenant="acme",
+    project="atlas",
+    source=None,
+    batch=BatchSource(name=MARKER, manifest="m", parts=()),
     submitted_by="ada",
     kind=JobKind.BATCH,
     key="b",
@@ -125,11 +146,13 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/api/v1/ingestion/ingest"): (Open.EDITOR, NONE),
     ("POST", "/api/v1/ingestion/ingest/{repo_url}"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/jobs"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("POST", "/api/v1/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/jobs/{job_id}/events"): (Open.VIEWER, ONE),
     ("GET", "/api/v1/workers"): (Open.VIEWER, ALL),
     ("GET", "/api/v1/datasets"): (Open.VIEWER, ALL),
+    ("DELETE", "/api/v1/datasets"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/events"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/events/ticket"): (Open.VIEWER, NONE),
     ("GET", "/api/v1/schedules"): (Open.VIEWER, ALL),
@@ -156,8 +179,15 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
         )
     },
     ("POST", "/api/v1/search"): (Open.VIEWER, ALL),
+    ("POST", "/api/v1/search/batch"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories"): (Open.VIEWER, ALL),
+    ("GET", "/api/v1/repositories/{repository_id}"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/graph"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/related"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/repositories/{repository_id}/map"): (Open.VIEWER, ONE),
     ("POST", "/projects/{project}/query"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/ingest/github"): (Open.EDITOR, PUT),
+    ("DELETE", "/projects/{project}/ingest/github"): (Open.EDITOR, ONE),
     ("GET", "/projects/{project}/ingest/history"): (Open.VIEWER, ALL),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}"): (Open.VIEWER, ONE),
     ("GET", "/projects/{project}/ingest/jobs/{job_id}/logs"): (Open.VIEWER, ONE),
@@ -192,9 +222,13 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/audit"): (Open.ADMIN, ALL),
 }
 SOCKET = "WS"
+FORMS: dict[tuple[str, str], Any] = {
+    ("POST", "/knowledge/ingest-file-async"): {"file": ("a.md", b"x")},
+}
 STREAMS = {"/api/v1/ingestion/events", "/api/v1/jobs/{job_id}/events", "/api/v1/events"}
 BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
+    ("POST", "/api/v1/search/batch"): {"queries": [{"query": "x"}]},
     ("POST", "/projects/{project}/query"): {"query": "x"},
     ("POST", "/batch/jobs"): {
         "name": "x",
@@ -205,7 +239,9 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
+    ("DELETE", "/api/v1/datasets"): {"dataset": MARKER, "project": "atlas"},
     ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
+    ("DELETE", "/projects/{project}/ingest/github"): {"dataset": MARKER},
     ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
@@ -213,9 +249,9 @@ BODIES: dict[tuple[str, str], Any] = {
         ("POST", f"{root}/connections"): {"source_type": "s3", "config": {"bucket": "papers"}}
         for root in ("", "/api/v1")
     },
+    ("POST", "/api/v1/jobs"): {"kind": "text", "text": "x"},
     ("POST", "/knowledge/ingest-text-async"): {"text": "x"},
     ("POST", "/knowledge/ingest-url-async"): {"url": "http://web.test/x"},
-    ("POST", "/knowledge/ingest-file-async"): {},
     ("POST", "/api/v1/keys"): {"user": "eve", "role": "viewer"},
     ("POST", "/api/v1/keys/{key_id}/rotate"): {},
 }
@@ -364,6 +400,7 @@ class World:
             "letter_id": "letter",
             "watch_id": "watch",
             "connection_id": "papers",
+            "repository_id": REPOSITORY,
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -375,7 +412,12 @@ class World:
             async with self.http.stream(method, url, headers=headers) as stream:
                 return stream.status_code, ""
         answer = await self.http.request(
-            method, url, headers=headers, json=BODIES.get((method, path)), follow_redirects=False
+            method,
+            url,
+            headers=headers,
+            json=BODIES.get((method, path)),
+            files=FORMS.get((method, path)),
+            follow_redirects=False,
         )
         return answer.status_code, answer.text
 
@@ -392,6 +434,7 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
     chosen = settings(
         nats_server.url,
         git_allowed_hosts="http://git.test:9418",
+        web_allowed_hosts="http://web.test",
         rate_limit_guesses_per_minute=0,
         secret_key=settings("x").admin_token,
     )
@@ -399,8 +442,10 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         serving(chosen) as running,
         client(running.address) as http,
         leading(bus, decide),
+        shelving(bus) as shelf,
     ):
         await until_ready(http)
+        shelf.holds["acme", "atlas", MARKER] = 1
         found = World(http, bus)
 
         async def history(message: Msg) -> None:
@@ -433,13 +478,45 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
             await message.respond(encode(JobPage(jobs=views, cursor=None)))
 
         async def search(message: Msg) -> None:
-            found.searched.append(decode(message.data, Search))
-            await message.respond(encode(SearchAnswer(results=(), metadata={}, latency_ms=1)))
+            question = decode(message.data, Search | SearchBatch | ReadGraph | ReadMap | FindRelated)
+            if isinstance(question, ReadGraph | ReadMap | FindRelated):
+                await message.respond(encode(_of_structure(question)))
+                return
+            nothing = SearchAnswer(results=(), metadata={}, latency_ms=1)
+            if isinstance(question, SearchBatch):
+                found.searched.extend(question.queries)
+                await message.respond(encode(SearchBatchAnswer(answers=(nothing,), latency_ms=1)))
+                return
+            found.searched.append(question)
+            await message.respond(encode(nothing))
 
         await bus.client.subscribe(rpc.HISTORY, cb=history)
         await bus.client.subscribe(rpc.SEARCH, cb=search)
         await found.furnish()
         yield found
+
+
+INDEXED = Indexed(
+    tenant="acme",
+    project="atlas",
+    dataset=MARKER,
+    repository=SOURCE.identity,
+    branch="main",
+    commit="c",
+    generation=1,
+)
+
+
+def _of_structure(question: ReadGraph | ReadMap | FindRelated) -> Message:
+    """As the search service answers, to those who may see the project atlas of acme."""
+    shown = question.tenant in (None, "acme") and (question.projects is None or "atlas" in question.projects)
+    if not shown or question.repository_id != REPOSITORY:
+        return Refused(code="not_found", detail="There is no such repository", status=404)
+    if isinstance(question, ReadGraph):
+        return GraphPage(indexed=INDEXED, files=(), files_total=0, edges_total=0, edges_dropped=0, after=None)
+    if isinstance(question, ReadMap):
+        return MapPage(indexed=INDEXED, files=(), files_total=0, after=None)
+    return RelatedFiles(indexed=INDEXED, path="a.py", symbol=None, files=())
 
 
 def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, bool | None]:
@@ -496,6 +573,8 @@ async def test_what_is_refused_reads_like_what_does_not_exist(world: World) -> N
             ("/api/v1/webhooks/watch", "/api/v1/webhooks/never"),
             ("/connections/papers", "/connections/never"),
             ("/api/v1/connections/papers/files", "/api/v1/connections/never/files"),
+            (f"/api/v1/repositories/{REPOSITORY}", "/api/v1/repositories/never"),
+            (f"/api/v1/repositories/{REPOSITORY}/map", "/api/v1/repositories/never"),
         ):
             there = await world.http.get(path, headers=world.credentials[who])
             missing = await world.http.get(nowhere, headers=world.credentials[who])
@@ -555,6 +634,9 @@ async def test_a_search_is_told_the_tenant_and_the_projects_of_the_key(world: Wo
         for path in ("/api/v1/search", "/projects/all/query", "/projects/atlas/query"):
             assert (await world.http.post(path, json={"query": "x"}, headers=sent)).status_code == 200
             assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), (who, path)
+        several = {"queries": [{"query": "x", "project": "atlas"}]}
+        await world.http.post("/api/v1/search/batch", json=several, headers=sent)
+        assert (world.searched[-1].tenant, world.searched[-1].projects) == (tenant, projects), who
 
 
 async def test_a_stream_tells_of_nothing_that_its_key_may_not_see(world: World) -> None:

@@ -225,6 +225,19 @@ async def test_two_gateways_keep_one_limit_and_say_what_is_left_of_it(
         )
 
 
+async def test_every_query_of_a_batch_counts_as_a_request_and_too_many_are_refused_together(
+    nats_server: NatsServer, bus: Bus
+) -> None:
+    batch = {"queries": [{"query": " "}] * 15}
+    async with gateway(nats_server, rate_limit_key_per_minute=40) as http:
+        issued = with_key(await issue(http))
+        answers = [await http.post("/api/v1/search/batch", json=batch, headers=issued) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [200, 200, 429]
+        assert answers[2].json()["code"] == "rate_exceeded"
+        left = await http.post("/api/v1/events/ticket", headers=issued)  # one of those is spent, not fifteen
+        assert left.status_code == 200
+
+
 async def _knows(http: httpx.AsyncClient, issued: dict[str, Any]) -> bool:
     return (await http.get(f"{KEYS}/{issued['id']}", headers=BEARER)).status_code == 200
 

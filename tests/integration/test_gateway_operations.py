@@ -301,7 +301,7 @@ WANTED = {
 async def test_a_schedule_is_put_listed_read_and_removed(
     http: httpx.AsyncClient, scheduler: Scheduler, keeper: Keeper
 ) -> None:
-    put = await http.post(SCHEDULES, json=WANTED, headers=EDITOR)
+    put = await http.post(SCHEDULES, json={**WANTED, "cron": " 0 3  * * *\n"}, headers=EDITOR)
     assert put.status_code == 201
     shown = put.json()
     assert shown | {"created_at": None, "next_run_at": None} == {
@@ -369,6 +369,10 @@ async def test_a_schedule_that_cannot_be_is_refused_with_a_sentence(
         ({"crom": "0 3 * * *"}, "crom"),
         ({"cron": 3}, "cron"),
         ({"dataset": "a\x1b[2Jb"}, "dataset"),
+        ({"dataset": "a\u202eb"}, "dataset"),
+        ({"dataset": "a\u2066b"}, "dataset"),
+        ({"dataset": "a\u200bb"}, "dataset"),
+        ({"dataset": "a\u2028b"}, "dataset"),
     ):
         refused = await http.post(SCHEDULES, json={**WANTED, **change})
         assert refused.status_code == 400, change

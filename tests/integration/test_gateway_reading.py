@@ -17,12 +17,38 @@ from structlog.testing import capture_logs
 
 from pharos_contracts import rpc
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.graphs.v1 import (
+    Direction,
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+    Tie,
+)
 from pharos_contracts.history.v1 import FindJob, JobPage, JobView, ListJobs
-from pharos_contracts.identity import dataset_key
+from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchMode, SearchResult
+from pharos_contracts.rpc import Refused
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchMode,
+    SearchResult,
+)
 from pharos_contracts.streams import KV_DATASETS, KV_WORKERS
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway.app import serving
@@ -80,7 +106,12 @@ class Answers:
         views = tuple(JobView(job=each, sequence=1, changed_at=AT) for each in found)
         return JobPage(jobs=views[:100], cursor=None)
 
-    async def search(self, question: Search) -> Message:
+    async def search(self, question: Search | SearchBatch) -> Message:
+        if isinstance(question, SearchBatch):
+            answers = [await self.search(each) for each in question.queries]
+            return SearchBatchAnswer(
+                answers=tuple(each for each in answers if isinstance(each, SearchAnswer)), latency_ms=3
+            )
         self.searched.append(question)
         return SearchAnswer(
             results=(
@@ -110,7 +141,7 @@ async def answers(bus: Bus, nats_server: NatsServer) -> AsyncIterator[Answers]:
     broker = NatsBroker(nats_server.url)
     found = Answers()
     answer(broker, rpc.HISTORY, ListJobs | FindJob, found.history)
-    answer(broker, rpc.SEARCH, Search, found.search)
+    answer(broker, rpc.SEARCH, Search | SearchBatch, found.search)
     async with broker:
         await broker.start()
         yield found
@@ -407,6 +438,194 @@ async def test_a_search_translates_every_filter_and_answers_to_the_letter(
         assert named in refused.text
 
 
+INDEXED = {
+    "tenant": "default",
+    "project": "default",
+    "dataset": "github.com/o/r@main",
+    "repository": "github.com/o/r",
+    "branch": "main",
+    "commit": "c" * 40,
+    "generation": 7,
+}
+REPOSITORY = repository_id("default", "github.com/o/r")
+
+
+@pytest.fixture
+async def structure(bus: Bus, nats_server: NatsServer) -> AsyncIterator[list[Message]]:
+    """The search service, asked about structure: the questions, each of which has an answer."""
+    broker = NatsBroker(nats_server.url)
+    asked: list[Message] = []
+    indexed = Indexed(**INDEXED)
+
+    async def respond(question: ReadGraph | ReadMap | FindRelated) -> Message:
+        asked.append(question)
+        match question:
+            case ReadGraph():
+                edge = GraphEdge(target="b.py", kind=EdgeKind.IMPORTS, weight=0.5)
+                file = GraphFile(
+                    path="a.py", language="python", lines=3, edges_in=0, edges_out=2, edges=(edge,)
+                )
+                return GraphPage(
+                    indexed=indexed,
+                    files=(file,),
+                    files_total=2,
+                    edges_total=1,
+                    edges_dropped=4,
+                    after="a.py",
+                )
+            case ReadMap():
+                place = MappedFile(path="a.py", language="python", lines=3, x=0.5, y=-1.0)
+                return MapPage(indexed=indexed, files=(place,), files_total=1, after=None)
+            case FindRelated(path=None):
+                return Refused(code="unknown_file", detail="No file in this index defines 'f'", status=404)
+            case FindRelated():
+                tie = Tie(kind=EdgeKind.REFERENCES, direction=Direction.IN, weight=0.5)
+                related = RelatedFile(
+                    path="b.py", language="python", lines=3, score=1.0, structural=None, mentions=None,
+                    ties=(tie,), reasons=("uses names that a.py defines",),
+                )  # fmt: skip
+                return RelatedFiles(indexed=indexed, path="a.py", symbol=None, files=(related,))
+
+    answer(broker, rpc.SEARCH, ReadGraph | ReadMap | FindRelated, respond)
+    async with broker:
+        await broker.start()
+        yield asked
+
+
+async def test_the_structure_of_a_repository_is_asked_of_the_search_service(
+    http: httpx.AsyncClient, structure: list[Message]
+) -> None:
+    of = {"id": REPOSITORY, **INDEXED}
+
+    async def read(path: str, status: int = 200) -> Any:
+        told = await http.get(f"/api/v1/repositories/{REPOSITORY}/{path}", headers=BEARER)
+        assert told.status_code == status, (path, told.text)
+        return told.json()
+
+    assert await read("graph?path_prefix=src&kind=imports&limit=5&cursor=a&branch=main&project=p") == {
+        **of,
+        "files": [{"path": "a.py", "language": "python", "lines": 3, "edges_in": 0, "edges_out": 2}],
+        "edges": [{"source": "a.py", "target": "b.py", "kind": "imports", "weight": 0.5}],
+        "files_total": 2,
+        "edges_total": 1,
+        "edges_left_out": 4,
+        "cursor": "a.py",
+    }
+    assert await read("map?dataset=d") == {
+        **of,
+        "files": [{"path": "a.py", "language": "python", "lines": 3, "x": 0.5, "y": -1.0}],
+        "files_total": 1,
+        "cursor": None,
+    }
+    related = await read("related?path=a.py&k=3")
+    assert related["related"] == [
+        {
+            "path": "b.py",
+            "language": "python",
+            "lines": 3,
+            "score": 1.0,
+            "structural": None,
+            "mentions": None,
+            "ties": [{"kind": "references", "direction": "in", "weight": 0.5}],
+            "reasons": ["uses names that a.py defines"],
+        }
+    ]
+    assert (await read("related?path=&symbol=f", 404))["code"] == "unknown_file"
+    common: dict[str, Any] = {"repository_id": REPOSITORY, "tenant": None}
+    assert structure == [
+        ReadGraph(
+            **common, project="p", branch="main", path_prefix="src", kind=EdgeKind.IMPORTS, limit=5, after="a"
+        ),
+        ReadMap(**common, dataset="d"),
+        FindRelated(**common, path="a.py", k=3),
+        FindRelated(**common, symbol="f"),
+    ]
+    for wrong in (
+        "graph?limit=0", "graph?limit=501", "graph?kind=calls", "graph?project=no.dots", "map?limit=2001",
+        "map?branch=", "map?cursor=", "related?k=0", "related?k=101",
+    ):  # fmt: skip
+        assert (await read(wrong, 400))["code"] == "invalid_request", wrong
+    assert len(structure) == 4
+    for strange in ("graph?path_prefix=%00", "map?cursor=%ED%A0%80", "graph?path_prefix=%FF%FE"):
+        await read(strange)
+
+
+async def test_repositories_are_told_from_datasets_without_any_service(
+    http: httpx.AsyncClient, bus: Bus
+) -> None:
+    bucket = Bucket(bus, KV_DATASETS, Dataset)
+    for name, repository, project in (
+        ("github.com/o/r@main", "github.com/o/r", "default"),
+        ("elsewhere", "github.com/o/r", "p"),
+        ("documents/wiki", "", "default"),
+    ):
+        record = Dataset(
+            tenant="default", project=project, dataset=name, scope=Scope.PROJECT, repository=repository,
+            clone_url="", branch="main", commit="c" * 40, generation=1, stage=IndexStage.FULL, job_id="j",
+            files=3, chunks=7, encoder="e", chunker="c", published_at=AT,
+        )  # fmt: skip
+        await bucket.put(dataset_key("default", project, name), record)
+    told = (await http.get("/api/v1/repositories", headers=BEARER)).json()
+    assert [(each["id"], each["host"], each["name"]) for each in told["repositories"]] == [
+        (REPOSITORY, "github.com", "o/r")
+    ]
+    assert {each["project"] for each in told["repositories"][0]["branches"]} == {"default", "p"}
+    assert told["repositories"][0]["freshness"]["indexed_at"] == "2024-01-20T10:00:00Z"
+    assert told["repositories"][0]["freshness"]["age_seconds"] > 0
+    of_p = (await http.get("/api/v1/repositories?project=p", headers=BEARER)).json()["repositories"]
+    assert [each["dataset"] for each in of_p[0]["branches"]] == ["elsewhere"]
+    one = await http.get(f"/api/v1/repositories/{REPOSITORY}", headers=BEARER)
+    assert [each["dataset"] for each in one.json()["branches"]] == [
+        each["dataset"] for each in told["repositories"][0]["branches"]
+    ]
+    missing = await http.get("/api/v1/repositories/never", headers=BEARER)
+    assert (missing.status_code, missing.json()) == (
+        404,
+        {"detail": "There is no such repository", "code": "not_found"},
+    )
+    assert (await http.get("/api/v1/repositories?project=a.b", headers=BEARER)).status_code == 400
+    nobody = await http.get(f"/api/v1/repositories/{REPOSITORY}/map", headers=BEARER)
+    assert (nobody.status_code, nobody.json()["detail"][:19]) == (503, "Search unavailable:")
+
+
+async def test_a_batch_of_searches_is_one_question_with_an_answer_for_each_query(
+    http: httpx.AsyncClient, answers: Answers
+) -> None:
+    body = {
+        "queries": [
+            {"query": "How does the Context class work?"},
+            {"query": " "},
+            {"query": "x", "k": 3, "lang": "go"},
+        ],
+        "k": 5,
+        "project": "p",
+    }
+    told = await http.post("/api/v1/search/batch", json=body, headers=BEARER)
+    assert told.status_code == 200, told.text
+    first, wrong, last = told.json()["answers"]
+    assert (first["error"], first["results"][0]["lineSpan"]) == (None, {"start": 12, "end": 48})
+    assert wrong == {
+        "results": [],
+        "metadata": {},
+        "error": {"detail": "The query is empty", "code": "invalid_request", "field": "query"},
+    }
+    assert last["metadata"] == {"mode": "hybrid"}
+    assert [(each.query, each.k, each.project, each.languages) for each in answers.searched] == [
+        ("How does the Context class work?", 5, "p", ()),
+        ("x", 3, "p", ("go",)),
+    ]
+    for wrong_whole in (
+        {"queries": []},
+        {"queries": [{"query": "x"}] * 21},
+        {"queries": [{"query": "x", "k": 100}] * 3},
+        {"queries": [{"query": "x"}], "mode": "fuzzy"},
+    ):
+        refused = await http.post("/api/v1/search/batch", json=wrong_whole, headers=BEARER)
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_request"), wrong_whole
+    nothing = await http.post("/api/v1/search/batch", json={"queries": [None]}, headers=BEARER)
+    assert [each["error"]["code"] for each in nothing.json()["answers"]] == ["invalid_request"]
+
+
 async def test_datasets_are_listed_by_tenant_and_project(bus: Bus, http: httpx.AsyncClient) -> None:
     bucket = Bucket(bus, KV_DATASETS, Dataset)
     for tenant, project in (("default", "default"), ("default", "atlas"), ("acme", "default")):
@@ -442,6 +661,32 @@ async def test_datasets_are_listed_by_tenant_and_project(bus: Bus, http: httpx.A
     assert [each["project"] for each in of_atlas] == ["atlas"]
 
 
+def sent_as(content_type: str) -> dict[str, Any]:
+    return {"content": b'{"query":"x"}', "headers": {**BEARER, "Content-Type": content_type}}
+
+
+async def test_what_is_wrong_with_a_body_is_said_in_a_sentence(http: httpx.AsyncClient) -> None:
+    for content, detail in (
+        (b"", "The request has no body"),
+        (b"{", "The body of the request is not valid JSON"),
+        (b"[]", "Invalid request: Expected `object`, got `array`"),
+        (b'{"query":"x","k":"5"}', "Invalid request: 'k': Expected `int | null`, got `str`"),
+        (b'{"query":"x","lang":["a",""]}', "Invalid request: 'lang[1]': Expected `str` of length >= 1"),
+    ):
+        answer = await http.post("/api/v1/search", content=content, headers=BEARER)
+        assert (answer.status_code, answer.json()["detail"]) == (400, detail)
+
+
+async def test_options_names_every_method_of_a_path(http: httpx.AsyncClient) -> None:
+    for path, methods in (
+        ("/api/v1/keys", "GET, OPTIONS, POST"),
+        ("/api/v1/schedules/nightly", "DELETE, GET, OPTIONS"),
+        ("/api/v1/search", "OPTIONS, POST"),
+    ):
+        answer = await http.options(path)
+        assert (answer.status_code, answer.headers["Allow"]) == (204, methods)
+
+
 async def test_every_error_has_one_shape_and_every_answer_its_headers(http: httpx.AsyncClient) -> None:
     search = "/api/v1/search"
     for status, method, path, others in (
@@ -459,7 +704,15 @@ async def test_every_error_has_one_shape_and_every_answer_its_headers(http: http
         (400, "POST", search, {"content": b"", "headers": BEARER}),
         (400, "POST", search, {"content": b"[" * 100_000, "headers": BEARER}),
         (400, "POST", search, {"content": b'{"dataset":' + b"[" * 100_000, "headers": BEARER}),
-        (400, "POST", search, {"data": {"query": "x"}, "headers": BEARER}),
+        (400, "POST", search, {"json": {"query": "x", "k": "5"}, "headers": BEARER}),
+        (400, "POST", search, {"json": {"query": "x", "includeGlobal": 0}, "headers": BEARER}),
+        (415, "POST", search, {"data": {"query": "x"}, "headers": BEARER}),
+        (415, "POST", search, sent_as("text/plain")),
+        (415, "POST", search, sent_as("application/x-www-form-urlencoded")),
+        (415, "POST", search, sent_as("application/jsonp")),
+        (503, "POST", search, sent_as("application/json; charset=utf-8")),
+        (503, "POST", search, sent_as("application/problem+json")),
+        (503, "POST", search, {"content": b'{"query":"x"}', "headers": BEARER}),
         (413, "POST", search, {"content": b"x" * 1_048_577, "headers": BEARER}),
         (503, "POST", search, {"json": {"query": "x"}, "headers": BEARER}),
         (400, "GET", "/api/v1/events?last_event_id=x", {"headers": BEARER}),

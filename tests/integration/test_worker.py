@@ -430,11 +430,11 @@ async def test_jobs_of_a_moment_cost_few_heartbeats_and_the_last_state_is_told(b
         since=now(),
         seen_at=now(),
     )
-    presence = Presence(bus, view, now)
+    presence, item = Presence(bus, view, now), item_of(job())
     beating = asyncio.create_task(presence.beat())
     for number in range(100):
-        presence.busy(job())
-        presence.done(job(), f"error {number}")
+        presence.busy(item)
+        presence.done(item, f"error {number}")
         await asyncio.sleep(0.002)
     async with asyncio.timeout(5):
         workers = Bucket(bus, streams.KV_WORKERS, WorkerView)

@@ -10,13 +10,16 @@ import pytest
 
 from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
 from pharos_contracts.rpc import STORE
-from pharos_embedder.answering import describe
+from pharos_embedder.answering import StoreQuestion, answer_store
+from pharos_embedder.catalogue import Catalogue
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.vectors import DatasetKey, Payload, Point
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer, make_broker
 from pharos_service.settings import ServiceSettings
+from tests.support.workers import now
 
 pytestmark = pytest.mark.anyio
 
@@ -42,7 +45,8 @@ async def test_the_store_tells_which_generations_of_which_datasets_it_holds(
         for kind in ("chunk", "chunk", "file")
     )
     broker = make_broker(bus_settings, "store")
-    answer(broker, STORE, DescribeStore, partial(describe, store), workers=1)
+    deleting = Deleting(bus, store, Catalogue(bus), None, encoder="e", now=now)
+    answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=1)
     await broker.start()
     try:
         told = await until_answered(bus)

@@ -26,6 +26,7 @@ from pharos_contracts.control.v1 import (
     CreateBatch,
     Place,
 )
+from pharos_contracts.datasets.v1 import DatasetDeleted, DeleteDataset, FindDatasets, FoundDatasets
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import (
     EVENT_OF_STATE,
@@ -280,6 +281,59 @@ async def leading(bus: Bus, decide: Decide | None = None) -> AsyncIterator[Sched
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class Shelf:
+    """The owner of the store, as far as the gateway can tell: which datasets there are, and their vectors.
+
+    ``step`` is how many vectors it deletes at once.
+    """
+
+    def __init__(self, *, step: int = 1_000_000) -> None:
+        self.holds: dict[tuple[str, str, str], int] = {}
+        self.repositories: dict[tuple[str, str, str], str] = {}
+        self.asked: list[FindDatasets | DeleteDataset] = []
+        self._step = step
+
+    def put(self, name: str, vectors: int, *, repository: str, project: str = "default") -> None:
+        key = ("default", project, name)
+        self.holds[key], self.repositories[key] = vectors, repository
+
+    async def answer(self, question: FindDatasets | DeleteDataset) -> Message:
+        self.asked.append(question)
+        if isinstance(question, FindDatasets):
+            place = (question.tenant, question.project)
+            return FoundDatasets(
+                datasets=tuple(
+                    key[2]
+                    for key in self.holds
+                    if key[:2] == place
+                    and question.dataset in (None, key[2])
+                    and question.repository in (None, self.repositories[key])
+                )
+            )
+        key = (question.tenant, question.project, question.dataset)
+        there = self.holds.pop(key, 0)
+        gone = min(there, self._step)
+        if there > gone:
+            self.holds[key] = there - gone
+        return DatasetDeleted(generation=question.generation or 9, vectors=gone, left=there > gone)
+
+
+@asynccontextmanager
+async def shelving(bus: Bus, *, step: int = 1_000_000) -> AsyncIterator[Shelf]:
+    """Somebody owns the store while the block runs."""
+    shelf = Shelf(step=step)
+
+    async def respond(message: Msg) -> None:
+        question = decode(message.data, FindDatasets | DeleteDataset)
+        await message.respond(encode(await shelf.answer(question)))
+
+    subscription = await bus.client.subscribe(rpc.STORE, cb=respond)
+    try:
+        yield shelf
+    finally:
+        await subscription.unsubscribe()
 
 
 class Call:

@@ -35,7 +35,32 @@ from pharos_contracts.control.v1 import (
     StoreContents,
     StoredGeneration,
 )
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import (
+    Dataset,
+    DatasetDeleted,
+    DeleteDataset,
+    DeletedDataset,
+    FindDatasets,
+    FoundDatasets,
+    IndexStage,
+    WriteLock,
+)
+from pharos_contracts.graphs.v1 import (
+    Direction,
+    EdgeKind,
+    FindRelated,
+    GraphEdge,
+    GraphFile,
+    GraphPage,
+    Indexed,
+    MapPage,
+    MappedFile,
+    ReadGraph,
+    ReadMap,
+    RelatedFile,
+    RelatedFiles,
+    Tie,
+)
 from pharos_contracts.history.v1 import (
     BatchPage,
     BatchSummary,
@@ -88,7 +113,15 @@ from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.message import Message, encode, tag_of
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_contracts.watches.v1 import Watch
 from pharos_contracts.workers.v1 import Worker, WorkerState
 
@@ -224,6 +257,16 @@ def examples() -> list[Message]:
         reasons=("#1 by meaning (its best chunk)",),
         highlights=("f",),
     )
+    indexed = Indexed(
+        tenant="default",
+        project="default",
+        dataset=RESULT.dataset,
+        repository=SOURCE.identity,
+        branch="main",
+        commit=RESULT.commit,
+        generation=RESULT.generation,
+    )
+    edge = GraphEdge(target="src/b.py", kind=EdgeKind.IMPORTS, weight=0.5)
     view = JobView(job=job(), sequence=7, changed_at=AT)
     schedule = Schedule(
         schedule_id="nightly",
@@ -296,8 +339,66 @@ def examples() -> list[Message]:
             chunker="1",
             published_at=AT,
         ),
+        DeletedDataset(
+            tenant="default",
+            project="default",
+            dataset=RESULT.dataset,
+            generation=RESULT.generation + 1,
+            deleted_at=AT,
+        ),
+        FindDatasets(tenant="default", project="default", repository=SOURCE.identity),
+        FoundDatasets(datasets=(RESULT.dataset,)),
+        DeleteDataset(tenant="default", project="default", dataset=RESULT.dataset),
+        DatasetDeleted(generation=RESULT.generation + 1, vectors=2210, left=False),
+        WriteLock(holder="instance-1:0"),
         Search(tenant="default", query="How does the Context class work?", project="default", k=5),
         SearchAnswer(results=(result,), metadata={"datasets_searched": 1}, latency_ms=12.5),
+        SearchBatch(queries=(Search(tenant="default", query="sign"), Search(tenant="default", query="?"))),
+        SearchBatchAnswer(
+            answers=(
+                SearchAnswer(results=(), metadata={"datasets_searched": 1}, latency_ms=4.5),
+                Refused(code="invalid_query", detail="the query is empty", status=400),
+            ),
+            latency_ms=20.5,
+        ),
+        ReadGraph(repository_id="0" * 32, tenant="default", path_prefix="src", kind=EdgeKind.IMPORTS),
+        GraphPage(
+            indexed=indexed,
+            files=(
+                GraphFile(
+                    path="src/a.py", language="python", lines=12, edges_in=0, edges_out=2, edges=(edge,)
+                ),
+            ),
+            files_total=2,
+            edges_total=1,
+            edges_dropped=0,
+            after="src/a.py",
+        ),
+        ReadMap(repository_id="0" * 32, tenant=None, branch="main", after="src/a.py"),
+        MapPage(
+            indexed=indexed,
+            files=(MappedFile(path="src/b.py", language="python", lines=3, x=-1.0, y=0.25),),
+            files_total=2,
+            after=None,
+        ),
+        FindRelated(repository_id="0" * 32, tenant="default", projects=("p",), path="src/a.py", symbol="f"),
+        RelatedFiles(
+            indexed=indexed,
+            path="src/a.py",
+            symbol="f",
+            files=(
+                RelatedFile(
+                    path="src/b.py",
+                    language="python",
+                    lines=3,
+                    score=1.0,
+                    structural=0.8,
+                    mentions=4.2,
+                    ties=(Tie(kind=EdgeKind.IMPORTS, direction=Direction.OUT, weight=0.5),),
+                    reasons=("is imported by src/a.py", "mentions f"),
+                ),
+            ),
+        ),
         ListJobs(tenant="default"),
         FindJob(tenant="default", number=3),
         ReadLog(tenant="default", job_id=JOB_ID),

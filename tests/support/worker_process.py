@@ -15,7 +15,7 @@ from uuid import uuid4
 
 import anyio
 
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, WorkItem
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder.control import Control
@@ -56,13 +56,14 @@ class Lines:
                 lines.flush()
                 time.sleep(LINE_SECONDS)
 
-    async def finish(self, job: Job, result: IndexResult) -> None:
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
         """Nothing is published."""
+        return result
 
-    async def tidy(self, job: Job, result: IndexResult) -> None:
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
         """Nothing is left."""
 
-    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
         with self._lines.open("a") as lines:
             lines.write("cleared\n")
 

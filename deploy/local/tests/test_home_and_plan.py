@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pharos_embedder.settings import Settings as EmbedderSettings
 from pharos_local import nats_server, ports, programs
 from pharos_local.bus_command import port_of
 from pharos_local.home import Home, HomeUnusable
@@ -17,7 +18,7 @@ from pharos_local.nats_server import configuration
 from pharos_local.reporting import FILES_KEPT, LogFile, Reporter
 from pharos_local.settings import LocalSettings
 from pharos_local.stack import Plan, next_command
-from pharos_service.settings import InvalidSettings, Secret, load
+from pharos_service.settings import InvalidSettings, Secret, load, table
 from tests.support.nats_server import free_port
 
 TOKEN = "t" * 32
@@ -94,6 +95,30 @@ def test_the_times_to_stop_are_within_the_promise() -> None:
     assert set(programs.STOP_ORDER) == {*programs.START_ORDER, programs.BUS}
     assert sum(programs.STOP_SECONDS[name] for name in programs.STOP_ORDER) < 15
     assert programs.STOP_ORDER[0] == programs.GATEWAY and programs.STOP_ORDER[-1] == programs.BUS
+
+
+def test_a_worker_beside_the_first_has_a_name_of_its_own_and_stops_with_it(home: Home) -> None:
+    settings = load(LocalSettings, {"PHAROS_WORKERS": "3"})
+    workers = [each for each in plan(home, PHAROS_WORKERS="3").services if "worker" in each.command]
+    assert [each.name for each in workers] == ["worker-2", "worker-3"]
+    assert [each.environ["PHAROS_WORKER_NAME"] for each in workers] == ["worker-2", "worker-3"]
+    assert (programs.EMBEDDER, "worker-2", "worker-3") in programs.stop_steps(settings)
+    alone = load(LocalSettings, {})
+    assert [name for step in programs.stop_steps(alone) for name in step] == list(programs.STOP_ORDER)
+
+
+def test_workers_without_a_slot_are_refused() -> None:
+    with pytest.raises(InvalidSettings, match="PHAROS_WORKER_SLOTS is 0"):
+        load(LocalSettings, {"PHAROS_WORKERS": "2", "PHAROS_WORKER_SLOTS": "0"})
+
+
+def test_the_page_of_settings_tells_how_long_a_worker_of_one_machine_has(home: Home) -> None:
+    services = plan(home, PHAROS_DRAIN_SECONDS="600").services
+    (embedder,) = (each for each in services if each.name == programs.EMBEDDER)
+    assert embedder.environ["PHAROS_DRAIN_SECONDS"] == "2"
+    assert programs.STOP_SECONDS[programs.EMBEDDER] > programs.DRAIN_SECONDS
+    (row,) = (each for each in table(EmbedderSettings) if each.variable == "PHAROS_DRAIN_SECONDS")
+    assert f"Under `make run` it is {programs.DRAIN_SECONDS}" in row.description
 
 
 def test_the_configuration_of_the_bus_is_as_designed(tmp_path: Path) -> None:

@@ -106,7 +106,7 @@ async def kept(
 
             tasks.start_soon(keep)
         yield
-        await stage.supervisor.stop([program.name for program in programs])
+        await stage.supervisor.stop([(program.name,) for program in programs])
         tasks.cancel_scope.cancel()
 
 

@@ -10,6 +10,7 @@ import pytest
 
 import pharos_contracts
 from pharos_contracts.control.v1 import Command
+from pharos_contracts.graphs.v1 import AboutRepository
 from pharos_contracts.jobs.v1 import (
     AnyEvent,
     AnyItemEvent,
@@ -37,9 +38,13 @@ def _all_types() -> list[type[Message]]:
     while waiting:
         kind = waiting.pop()
         waiting.extend(kind.__subclasses__())
-        if kind not in (Message, JobEvent, ItemEvent, Command) and kind.__module__.startswith(
-            "pharos_contracts"
-        ):
+        if kind not in (
+            Message,
+            JobEvent,
+            ItemEvent,
+            Command,
+            AboutRepository,
+        ) and kind.__module__.startswith("pharos_contracts"):
             found.append(kind)
     return found
 
@@ -139,7 +144,11 @@ def test_a_job_is_about_a_repository_or_a_document(changes: dict[str, object]) -
 
 
 def test_a_document_is_at_an_address_or_in_the_object_store() -> None:
+    nowhere = DocumentSource(label="web", identity="x")
     with pytest.raises(ValueError, match="object store"):
-        DocumentSource(label="web", identity="x")
+        msgspec.structs.replace(DOCUMENT_COMMAND, document=nowhere)
+    deletion = msgspec.structs.replace(DOCUMENT_COMMAND, document=nowhere, kind=JobKind.DELETE)
+    with pytest.raises(ValueError, match="object store"):
+        msgspec.structs.replace(deletion, document=DOCUMENT)
     with pytest.raises(ValueError, match="object store"):
         msgspec.structs.replace(DOCUMENT, url="https://example.com/guide.pdf")

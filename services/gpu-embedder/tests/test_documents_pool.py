@@ -26,7 +26,7 @@ from pathlib import Path
 from pharos_embedder.documents.process import main
 from pharos_embedder.documents.reading import read_document
 
-def read(source, name, declared_type, limits):
+def read(source, name, declared_type, limits, math):
     if name == "hang":
         while True:
             pass
@@ -48,7 +48,7 @@ def read(source, name, declared_type, limits):
         source = " ".join(sorted(os.environ)).encode()
     if name == "process":
         source = str(os.getpid()).encode()
-    return read_document(source, name, declared_type, limits)
+    return read_document(source, name, declared_type, limits, math)
 
 main(sys.argv[1:], read=read)
 """
@@ -128,6 +128,15 @@ def test_a_process_stays_warm_from_document_to_document(pool: DocumentPool) -> N
     process_ids = pool.process_ids()
     pool.read(TEXT, "b.md")
     assert pool.process_ids() == process_ids
+
+
+def test_a_pool_that_was_warmed_has_a_process_that_the_first_document_finds() -> None:
+    with DocumentPool(1) as pool:
+        pool.warm()
+        (warm,) = pool.process_ids()
+        pool.read(b"# A\n\nb", "a.md")
+        assert pool.process_ids() == (warm,)
+    pool.warm()  # it was closed meanwhile: nobody wants it warm
 
 
 def test_a_refusal_comes_back_with_its_sentence(pool: DocumentPool, tmp_path: Path) -> None:

@@ -215,15 +215,23 @@ def test_a_query_waits_for_one_batch_of_a_repository_at_most() -> None:
     repository = started(lambda: service.encode_documents(["a" * 40] * 3))
     assert encoder.began.acquire(timeout=DEADLINE_SECONDS)  # the first batch is under way
     answers: list[NDArray[np.float32]] = []
-    query = started(lambda: answers.append(service.encode_query("abc")))
+    query = started(lambda: answers.append(service.encode_queries(["abc"])))
     wait_until(lambda: service.waiting(Priority.QUERY) == 1)
     encoder.go.release()
     encoder.let_go(3)
     query.join(DEADLINE_SECONDS)
     repository.join(DEADLINE_SECONDS)
     assert [width for _, width in encoder.shapes] == [40, 3, 40, 40]
-    assert lengths_of(answers[0][None]) == [3]
+    assert lengths_of(answers[0]) == [3]
     assert encoder.overlapping == 0
+
+
+def test_queries_of_one_call_come_back_in_their_order_whatever_batches_they_made() -> None:
+    encoder = FakeEncoder()
+    encoder.token_budget = 8
+    vectors = EncoderService(encoder).encode_queries(["abc", "abcdefgh", "a", "abcd"])
+    assert lengths_of(vectors) == [3, 8, 1, 4]
+    assert len(encoder.shapes) == 3
 
 
 def test_a_note_goes_before_a_repository_and_after_a_query() -> None:
@@ -233,7 +241,7 @@ def test_a_note_goes_before_a_repository_and_after_a_query() -> None:
     assert encoder.began.acquire(timeout=DEADLINE_SECONDS)
     threads.append(started(lambda: service.encode_documents(["b" * 7], priority=Priority.NOTE)))
     wait_until(lambda: service.waiting(Priority.NOTE) == 1)
-    threads.append(started(lambda: service.encode_query("abc")))
+    threads.append(started(lambda: service.encode_queries(["abc"])))
     wait_until(lambda: service.waiting(Priority.QUERY) == 1)
     encoder.go.release()
     encoder.let_go(3)
@@ -245,11 +253,11 @@ def test_a_note_goes_before_a_repository_and_after_a_query() -> None:
 def test_a_stream_of_queries_does_not_starve_a_repository() -> None:
     encoder = HeldEncoder()
     service = EncoderService(encoder)
-    threads = [started(lambda: service.encode_query("q"))]
+    threads = [started(lambda: service.encode_queries(["q"]))]
     assert encoder.began.acquire(timeout=DEADLINE_SECONDS)
     threads.append(started(lambda: service.encode_documents(["a" * 40])))
     wait_until(lambda: service.waiting(Priority.REPOSITORY) == 1)
-    threads += [started(lambda: service.encode_query("q")) for _ in range(20)]
+    threads += [started(lambda: service.encode_queries(["q"])) for _ in range(20)]
     wait_until(lambda: service.waiting(Priority.QUERY) == 20)
     encoder.go.release()
     encoder.let_go(21)
@@ -264,12 +272,12 @@ def test_a_query_that_waits_too_long_is_refused_and_leaves_the_line() -> None:
     repository = started(lambda: service.encode_documents(["a" * 40]))
     assert encoder.began.acquire(timeout=DEADLINE_SECONDS)
     with pytest.raises(EncoderBusy, match=r"no turn within 0\.02 s"):
-        service.encode_query("abc")
+        service.encode_queries(["abc"])
     assert service.waiting(Priority.QUERY) == 0
     encoder.go.release()
     repository.join(DEADLINE_SECONDS)
     encoder.go.release()
-    assert lengths_of(service.encode_query("abcd")[None]) == [4]
+    assert lengths_of(service.encode_queries(["abcd"])) == [4]
 
 
 def test_a_full_line_refuses_the_next_caller(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,6 +301,6 @@ def test_an_error_in_a_pass_frees_the_encoder() -> None:
     encoder = FakeEncoder(memory=0, error=lambda: RuntimeError("broken"))
     service = EncoderService(encoder)
     with pytest.raises(RuntimeError, match="broken"):
-        service.encode_query("a")
+        service.encode_queries(["a"])
     encoder.memory = None
     assert lengths_of(service.encode_documents(["abc"])) == [3]

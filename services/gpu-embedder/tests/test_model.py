@@ -107,7 +107,7 @@ def test_a_query_is_nearest_to_the_text_that_answers_it(packaged: TransformerEnc
     documents = service.encode_documents(
         ["open a file and read it line by line", "multiply two matrices", "send an email with an attachment"]
     )
-    assert int(np.argmax(documents @ service.encode_query("matrix product"))) == 1
+    assert int(np.argmax(documents @ service.encode_queries(["matrix product"])[0])) == 1
 
 
 def test_a_huge_text_is_cut_before_it_is_tokenized(packaged: TransformerEncoder) -> None:
@@ -236,7 +236,7 @@ def test_prompts_and_lower_case_are_what_the_model_says(tmp_path: Path) -> None:
     encoder = load_encoder(str(folder), EXACT)
     assert (encoder.query_prompt, encoder.document_prompt) == ("a ", "b ")
     assert encoder.tokenize(["X"]) == encoder.tokenize(["x"])
-    query = EncoderService(encoder).encode_query("c")
+    query = EncoderService(encoder).encode_queries(["c"])[0]
     assert np.allclose(query, encoder.forward(encoder.tokenize(["a c"]))[0], atol=1e-6)
     assert np.allclose(encode(["c"], encoder), encoder.forward(encoder.tokenize(["b c"])), atol=1e-6)
 

@@ -8,13 +8,14 @@ from collections.abc import Iterator
 import pytest
 
 from pharos_contracts.jobs.v1 import Stage
+from pharos_embedder.batch_stages import FileTimedOut
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.ports import unexpected
 from pharos_embedder.problems import TABLE, problem_of
-from pharos_embedder.publishing import PublishConflict
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict
 from pharos_embedder.stages import IndexIncomplete, StageTimedOut
 from pharos_embedder.vectors import (
     DimensionMismatch,
@@ -38,6 +39,15 @@ from pharos_sources.git_errors import (
     RepositoryTooLarge,
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
+from pharos_sources.source import (
+    EntryNotFound,
+    EntryRefused,
+    EntryTooLarge,
+    SourceError,
+    SourceRefused,
+    SourceUnavailable,
+    SourceUnreadable,
+)
 from pharos_sources.web_address import InvalidWebAddress
 from pharos_sources.web_errors import HTTPError, WebError
 
@@ -64,6 +74,7 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (ObjectGone(), "upload_gone", False),
     (ObjectDamaged(), "upload_damaged", False),
     (PublishConflict("d"), "publish_conflict", True),
+    (DeletedMeanwhile("d"), "dataset_deleted", False),
     (IndexIncomplete("d"), "publish_conflict", True),
     (EncoderBusy("full"), "encoder_busy", True),
     (EncodingOutOfMemory(9), "out_of_memory", True),
@@ -80,8 +91,16 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (StoreClosed("x"), "store_failed", False),
     (StoreError("x"), "store_failed", False),
     (ParsePoolBroken("x"), "parsing_failed", True),
+    (EntryNotFound("a"), "file_not_found", False),
+    (EntryRefused("a", "it is a link"), "file_refused", False),
+    (EntryTooLarge("a", 9), "file_too_large", False),
+    (SourceError("x"), "source_refused", False),
+    (SourceRefused("there is no connection"), "source_refused", False),
+    (SourceUnreadable("it is no archive"), "source_unreadable", False),
+    (SourceUnavailable("it is busy"), "source_unavailable", True),
+    *((FileTimedOut(stage, 9), "timed_out", stage in (Stage.ACCESS, Stage.FETCH)) for stage in Stage),
     (StageTimedOut(None, 60), "timed_out", False),
-    *((StageTimedOut(stage, 60), "timed_out", stage is Stage.FETCH) for stage in Stage),
+    *((StageTimedOut(stage, 60), "timed_out", stage in (Stage.ACCESS, Stage.FETCH)) for stage in Stage),
 ]
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_embedder.publishing import is_published, may_follow
@@ -60,6 +60,10 @@ def record(generation: int, stage: IndexStage, job_id: str = "mine") -> Dataset:
     )
 
 
+def deleted(generation: int) -> DeletedDataset:
+    return DeletedDataset(tenant="t", project="p", dataset="d", generation=generation, deleted_at=AT)
+
+
 @pytest.mark.parametrize(
     ("live", "facts", "published", "may"),
     [
@@ -71,10 +75,13 @@ def record(generation: int, stage: IndexStage, job_id: str = "mine") -> Dataset:
         (record(20, LEXICAL, "other"), {}, False, False),
         (record(20, FULL), {}, True, False),  # a worker died between publishing and saying so
         (record(10, LEXICAL), {}, False, True),  # our own earlier attempt showed its words
+        (deleted(10), {}, False, True),  # begun after the deletion
+        (deleted(15), {}, False, False),  # begun before it
+        (deleted(15), {"built_on": 0}, False, False),  # a first index that was begun before it
     ],
 )
 def test_a_full_result_is_published_once_and_only_on_what_it_was_built_on(
-    live: Dataset | None, facts: dict[str, Any], published: bool, may: bool
+    live: DatasetRecord | None, facts: dict[str, Any], published: bool, may: bool
 ) -> None:
     result = replace(RESULT, **facts)
     assert is_published(live, JOB, result, FULL) is published

@@ -10,13 +10,15 @@ from pharos_embedder.bm25 import Lexicon, SparseVector, document_terms, document
 from pharos_embedder.search import (
     QUERY_CHARACTERS_MAX,
     InvalidQuery,
-    LexiconCache,
     LineSpan,
     Mode,
+    NoGraph,
     SearchEngine,
     SearchQuery,
     UnknownFile,
+    lexicon_cache,
 )
+from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.vectors import DatasetKey, Floats, Hit, Payload, Searched, Selection
 
 ATLAS = DatasetKey("acme", "default", "atlas")
@@ -85,6 +87,21 @@ class ListedStore:
         files = {hit.payload.path: hit for hit in self._of(selection)}
         return scored([(hit, 1.0 if path == "retry.py" else 0.4) for path, hit in files.items()], limit)
 
+    def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
+        if generation == 0:
+            return None
+        return StoredGraph(
+            paths=("queue.py", "retry.py", "style.css"),
+            languages=("python", "python", "css"),
+            symbols=("enqueue\nQueue.job\ntwice", "Backoff\ntwice", "backoff"),
+            lines=np.array([3, 3, 3], dtype=np.int32),
+            places=np.zeros((3, 2), dtype=np.float32),
+            sources=np.array([1], dtype=np.int32),
+            targets=np.array([2], dtype=np.int32),
+            kinds=np.array([0], dtype=np.uint8),
+            weights=np.array([0.5], dtype=np.float32),
+        )
+
     def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
         return np.ones(64, dtype=np.float32) if path in TEXTS else None
 
@@ -94,12 +111,13 @@ def scored(hits: Sequence[tuple[Hit, float]], limit: int) -> list[Hit]:
     return sorted(named, key=lambda hit: (-hit.score, hit.id))[:limit]
 
 
-def encode(text: str) -> Floats:
-    assert text.strip()
-    return np.ones(4, dtype=np.float32)
+def encode(texts: Sequence[str]) -> Floats:
+    assert texts
+    assert all(text.strip() for text in texts)
+    return np.ones((len(texts), 4), dtype=np.float32)
 
 
-def never(text: str) -> Floats:
+def never(texts: Sequence[str]) -> Floats:
     raise AssertionError("nothing was to be encoded")
 
 
@@ -185,15 +203,36 @@ def test_a_query_of_stop_words_is_answered_by_meaning_alone() -> None:
 def test_a_huge_query_is_cut_and_the_answer_says_so() -> None:
     seen: list[str] = []
 
-    def remember(text: str) -> Floats:
-        seen.append(text)
-        return encode(text)
+    def remember(texts: Sequence[str]) -> Floats:
+        seen.extend(texts)
+        return encode(texts)
 
     engine = SearchEngine(ListedStore(ATLAS), remember)
     answer = engine.search(SearchQuery(text="enqueue " * 100_000, selection=live(ATLAS)))
     assert answer.metadata.query_cut
     assert answer.results[0].path == "queue.py"
     assert len(seen[0]) == QUERY_CHARACTERS_MAX
+
+
+def test_queries_of_a_batch_are_encoded_together_and_answered_as_if_each_were_alone() -> None:
+    calls: list[list[str]] = []
+
+    def remember(texts: Sequence[str]) -> Floats:
+        calls.append(list(texts))
+        return encode(texts)
+
+    engine = SearchEngine(ListedStore(ATLAS), remember)
+    queries = [
+        SearchQuery(text="backoff", selection=live(ATLAS), k=1),
+        SearchQuery(text="enqueue", selection=live(ATLAS), mode="lexical"),
+        SearchQuery(text=" backoff", selection=live(ATLAS)),
+        SearchQuery(text="margin", selection=live(ATLAS), mode="dense"),
+        SearchQuery(text="margin", selection=live()),
+    ]
+    together = engine.search_all(queries)
+    assert calls == [["backoff", "margin"]]
+    assert together == [engine.search(query) for query in queries]
+    assert engine.search_all([]) == []
 
 
 def test_no_datasets_are_no_results() -> None:
@@ -220,25 +259,55 @@ def test_a_wrong_query_is_refused_with_a_sentence(wrong: dict[str, object], mess
         SearchQuery(**(right | wrong))  # type: ignore[arg-type]
 
 
-def test_related_files_are_the_nearest_in_structure_without_the_file_itself() -> None:
-    engine = SearchEngine(ListedStore(ATLAS), never)
+def related(path: str | None, symbol: str | None = None, k: int = 5) -> tuple[str, list[str]]:
     (searched,) = live(ATLAS).datasets
-    related = engine.related(searched, "retry.py", k=5)
-    assert [(file.path, file.scores.structural) for file in related] == [
-        ("queue.py", 0.4),
-        ("style.css", 0.4),
-    ]
-    assert len(engine.related(searched, "queue.py", k=1)) == 1
-    with pytest.raises(UnknownFile, match="missing"):
-        engine.related(searched, "missing.py")
-    with pytest.raises(InvalidQuery):
-        engine.related(searched, "retry.py", k=0)
+    meant, found = SearchEngine(ListedStore(ATLAS), never).related(searched, path, symbol, k)
+    return meant, [file.path for file in found]
+
+
+def test_related_files_are_near_in_structure_or_joined_by_an_edge_and_never_the_file_itself() -> None:
+    assert related("retry.py") == ("retry.py", ["style.css", "queue.py"])
+    assert related("retry.py", k=1) == ("retry.py", ["style.css"])
+    for path, symbol in (("missing.py", None), (None, "missing"), ("queue.py", "Backoff")):
+        with pytest.raises(UnknownFile):
+            related(path, symbol)
+    for wrong in (0, 101):
+        with pytest.raises(InvalidQuery, match="from 1 to 100"):
+            related("retry.py", k=wrong)
+    with pytest.raises(InvalidQuery, match="say which file"):
+        related(None)
+
+
+def test_of_a_symbol_the_files_that_mention_it_as_it_is_written_are_related() -> None:
+    assert (
+        related(None, "enqueue") == related("queue.py", "enqueue") == ("queue.py", ["retry.py", "style.css"])
+    )
+    (searched,) = live(ATLAS).datasets
+    engine = SearchEngine(ListedStore(ATLAS), never)
+    _, found = engine.related(searched, None, "Queue.job", 5)
+    assert all(file.mentions is None for file in found)  # "job" is in queue.py alone, which is not among them
+    _, found = engine.related(searched, "style.css", "backoff", 5)
+    assert (found[0].path, found[0].mentions is not None) == ("retry.py", True)
+
+
+def test_a_symbol_that_several_files_define_needs_a_path() -> None:
+    with pytest.raises(
+        InvalidQuery, match=r"2 files define 'twice'; say which one with path: queue\.py, retry\.py"
+    ):
+        related(None, "twice")
+    assert related("retry.py", "twice")[0] == "retry.py"
+
+
+def test_an_index_without_a_graph_is_told_so() -> None:
+    searched = Searched(dataset=ATLAS, generation=0, has_dense=True)
+    with pytest.raises(NoGraph, match="Index the repository again"):
+        SearchEngine(ListedStore(ATLAS), never).related(searched, "retry.py", None)
 
 
 def test_lexicons_are_read_once_and_the_least_used_goes_first() -> None:
     store = ListedStore()
     a, b, c = (DatasetKey("t", "p", name) for name in "abc")
-    cache = LexiconCache(store, lexicons_max=2)
+    cache = lexicon_cache(store, number_max=2)
     for key in (a, b, a, c, a, b):
         cache.of(key, 1)
     assert store.lexicon_reads == [a, b, c, b]
@@ -248,7 +317,7 @@ def test_lexicons_are_read_once_and_the_least_used_goes_first() -> None:
 def test_the_cache_is_bounded_by_terms_and_does_not_keep_empty_lexicons() -> None:
     store = ListedStore()
     size = len(store.lexicon(ATLAS, 1).terms)
-    cache = LexiconCache(store, terms_max=2 * size)
+    cache = lexicon_cache(store, terms_max=2 * size)
     for generation in (1, 2, 3, 4):
         cache.of(ATLAS, generation)
     assert len(cache) == 2

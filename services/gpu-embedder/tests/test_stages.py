@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
-from pharos_embedder import stages
+from pharos_embedder import stages, stored_graph
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.encoding import EncoderService
+from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
 from pharos_embedder.points import Origin, chunk_id, chunk_points, terms_of
 from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
-from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
-from pharos_embedder.syntax import Chunk
+from pharos_embedder.stages import IndexIncomplete, Live, Tools, encode_stage, seal_stage, store_stage
+from pharos_embedder.syntax import Chunk, ParsedFile
 from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, label_of
 from pharos_embedder.vectors import DatasetKey, VectorStore
 
@@ -168,6 +169,39 @@ def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(
     assert cache.jobs() == [label_of("job-1", "acme")]
     assert store.ids_without_text(ORIGIN.dataset, 5) == set(chunks)
     assert encode(chunks, store, cache, encoder) == (12, 8)
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_the_graph_is_stored_with_the_generation_unless_it_is_too_large(
+    kept: bool, store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not kept:
+        monkeypatch.setattr(stored_graph, "GRAPH_BYTES_MAX", 10)
+    paths = ("0.py", "1.py")
+    files = [
+        ParsedFile(
+            path=path, language="python", size=1, line_count=2, content_hash=path, chunks=(chunk(path, path),)
+        )
+        for path in paths
+    ]
+    graph = FileGraph(
+        paths=paths,
+        edges=(FileEdge(source=0, target=1, kind="imports", weight=0.5),),
+        stats=LinkStats(imports_resolved=1, imports_external=0, imports_missing=0),
+    )
+    structure = np.eye(2, 64, dtype=np.float32)
+
+    def silent(*_: Any, **__: Any) -> None:
+        """Nobody asked."""
+
+    chunks = store_stage(files, graph, structure, Live(), ORIGIN, store, silent, unchecked)
+    assert store.live_ids(ORIGIN.dataset, ORIGIN.generation, "chunk") == chunks.keys()
+    found = store.graph(ORIGIN.dataset, ORIGIN.generation)
+    assert (found is not None) == kept
+    if found is not None:
+        assert (found.paths, found.edges_out_of(0)[0].weight) == (paths, 0.5)
+        assert store.undo(ORIGIN.dataset, ORIGIN.job, 1, 0) > 0
+        assert store.graph(ORIGIN.dataset, ORIGIN.generation) is None
 
 
 def test_an_index_that_is_whole_may_be_published(store: VectorStore, cache: VectorCache) -> None:

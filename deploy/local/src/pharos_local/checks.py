@@ -245,7 +245,11 @@ def stack(home: Home, running: int | None) -> Check:
 def services(home: Home, settings: LocalSettings) -> list[Check]:
     """Which programs of a running stack are alive."""
     alive = recorded(home.run)
-    wanted = [*programs.START_ORDER, *([] if settings.nats_url else [programs.BUS])]
+    wanted = [
+        *programs.START_ORDER,
+        *programs.workers_beside(settings),
+        *([] if settings.nats_url else [programs.BUS]),
+    ]
     return [
         Check(name=name, level="fine", found=f"process {alive[name].pid}")
         if name in alive

@@ -21,7 +21,7 @@ HISTORY: Final = "history"
 
 # The embedder first: it takes longest to load.
 START_ORDER: Final = (EMBEDDER, HISTORY, SCHEDULER, GATEWAY)
-STOP_ORDER: Final = (GATEWAY, SCHEDULER, EMBEDDER, HISTORY, BUS)
+STOP_ORDER: Final = (GATEWAY, SCHEDULER, EMBEDDER, HISTORY, BUS)  # workers beside the embedder with it
 
 # Together below 15 s: what `make run` promises for its own end.
 STOP_SECONDS: Final[Mapping[str, float]] = {
@@ -67,7 +67,7 @@ def service_programs(
     secret_key_file: Path,
     color: bool,
 ) -> tuple[Program, ...]:
-    """The four services, in the order in which they start."""
+    """The four services and the workers beside them, in the order in which they start."""
     common = {
         **_without_secrets(environ),
         "PHAROS_HOME": str(home.path),
@@ -90,7 +90,7 @@ def service_programs(
         },
     }
     arguments: dict[str, tuple[str, ...]] = {EMBEDDER: ("--role", "all")}
-    return tuple(
+    services = tuple(
         Program(
             name=name,
             command=(sys.executable, "-m", f"pharos_{name}", *arguments.get(name, ())),
@@ -99,6 +99,26 @@ def service_programs(
         )
         for name in START_ORDER
     )
+    workers = tuple(
+        Program(
+            name=name,
+            command=(sys.executable, "-m", f"pharos_{EMBEDDER}", "--role", "worker"),
+            environ={**common, **own[EMBEDDER], "PHAROS_WORKER_NAME": name},
+            stop_seconds=STOP_SECONDS[EMBEDDER],
+        )
+        for name in workers_beside(settings)
+    )
+    return (*services, *workers)
+
+
+def workers_beside(settings: LocalSettings) -> tuple[str, ...]:
+    """The names of the workers that have a process for themselves."""
+    return tuple(f"worker-{number}" for number in range(2, settings.workers + 1))
+
+
+def stop_steps(settings: LocalSettings) -> tuple[tuple[str, ...], ...]:
+    """Which programs are stopped one after the other, and which at once."""
+    return tuple((name, *workers_beside(settings)) if name == EMBEDDER else (name,) for name in STOP_ORDER)
 
 
 def own_bus_environ(home: Home, port: int) -> dict[str, str]:

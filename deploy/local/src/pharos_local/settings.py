@@ -55,6 +55,15 @@ class LocalSettings(ServiceSettings, frozen=True, kw_only=True):
     worker_slots: Annotated[
         int, Meta(description="Jobs that the worker runs at once; 0: search only, no worker.", ge=0, le=16)
     ] = 1
+    workers: Annotated[
+        int,
+        Meta(
+            description="Processes that take jobs. Each beyond the first has an encoder of its own, and asks "
+            "the first for the store.",
+            ge=1,
+            le=8,
+        ),
+    ] = 1
 
     def __post_init__(self) -> None:
         given = {"PHAROS_ADMIN_TOKEN": self.admin_token, "PHAROS_SECRET_KEY": self.secret_key}
@@ -64,6 +73,10 @@ class LocalSettings(ServiceSettings, frozen=True, kw_only=True):
             for name, length in short.items()
             if 0 < length < TOKEN_LENGTH_MIN
         ]
+        if self.workers > 1 and self.worker_slots == 0:
+            mistakes.append(
+                f"PHAROS_WORKERS is {self.workers} and PHAROS_WORKER_SLOTS is 0: workers need a slot each."
+            )
         if mistakes:
             raise InvalidSettings(mistakes)
 

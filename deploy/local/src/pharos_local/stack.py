@@ -106,7 +106,7 @@ async def run(
             tasks.start_soon(_start, plan, settings, home, supervisor, reporter, ending, tasks)
             await ending.wait()
             with anyio.CancelScope(shield=True):
-                await supervisor.stop(programs.STOP_ORDER)
+                await supervisor.stop(programs.stop_steps(settings))
             tasks.cancel_scope.cancel()
     finally:
         home.endpoint.unlink(missing_ok=True)

@@ -229,12 +229,14 @@ class Supervisor:
             say(held)
         finished.set()
 
-    async def stop(self, order: Sequence[str]) -> None:
-        """SIGTERM to each in turn, SIGKILL where that does not help in its time; nothing starts again."""
+    async def stop(self, steps: Sequence[Sequence[str]]) -> None:
+        """SIGTERM to those of each step, SIGKILL where that does not help in time; nothing starts again."""
         self._stopping = True
-        for name in order:
-            if name in self._running:
-                await self._stop_one(*self._running[name])
+        for names in steps:
+            async with anyio.create_task_group() as tasks:
+                for name in names:
+                    if name in self._running:
+                        tasks.start_soon(self._stop_one, *self._running[name])
 
     async def _stop_one(self, program: Program, running: Running) -> None:
         with suppress(ProcessLookupError):

@@ -301,8 +301,21 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     rerank: float | None = None
 
 
+class FoundDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in a document a chunk is: under which headings, outermost first, and on which pages, from 1."""
+
+    kind: str
+    title: str | None = None
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    page_end: int | None = None
+    language: str | None = None
+    filename: str | None = None
+    date: str | None = None
+
+
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A file and its best chunk."""
+    """A file and its best chunk; of a document, ``document`` says where in it."""
 
     id: str
     chunk: str
@@ -320,6 +333,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     highlights: tuple[str, ...] = ()
     also: tuple[LineSpan, ...] = ()
+    document: FoundDocument | None = None
 
 
 class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):

@@ -62,6 +62,11 @@ def documents_dataset(label: str) -> str:
     return f"documents/{label}"
 
 
+def repository_id(tenant: str, repository: str) -> str:
+    """What names a tenant's *repository*, ``host/owner/name``, in addresses of the HTTP API."""
+    return fingerprint("repository", tenant, repository)
+
+
 def dataset_key(tenant: str, project: str, dataset: str) -> str:
     """The key of a dataset's record in the bucket ``datasets``: names of datasets are free text."""
     return f"{token(tenant)}.{token(project)}.{fingerprint(dataset)}"

@@ -10,8 +10,10 @@ SEARCH: Final = "rpc.search"
 HISTORY: Final = "rpc.history"
 SCHEDULER: Final = "rpc.scheduler"
 STORE: Final = "rpc.store"
+# Between processes of the embedder alone, in its own words: see ``pharos_embedder.store_protocol``.
+POINTS: Final = "rpc.points"
 
-RPC_SUBJECTS: Final = (SEARCH, HISTORY, SCHEDULER, STORE)
+RPC_SUBJECTS: Final = (SEARCH, HISTORY, SCHEDULER, STORE, POINTS)
 
 
 class Refused(Message, frozen=True, kw_only=True, tag="rpc.view.v1.refused"):

@@ -54,9 +54,9 @@ KV_LIMITS: Final = "limits"
 KV_SCHEDULES: Final = "schedules"
 KV_WATCHES: Final = "watches"
 OBJ_UPLOADS: Final = "uploads"
+OBJ_ARCHIVES: Final = "archives"
 OBJ_MANIFESTS: Final = "manifests"
 KV_LOCKS: Final = "locks"
-OBJ_ARCHIVES: Final = "archives"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
@@ -394,9 +394,10 @@ def declare(limits: BusLimits) -> Bus:
         _bucket(
             KV_DATASETS,
             "The live generation of each dataset.",
-            writers="workers",
-            readers="search, workers",
+            writers="workers, search (deletes)",
+            readers="search, workers, gateway",
             max_bytes=64 * MiB,
+            message_ttl=True,  # of what stands in the place of deleted datasets
         ),
         _bucket(
             KV_IDEMPOTENCY,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator
 from contextlib import aclosing
+from types import UnionType
 from typing import Generic, TypeVar
 
 import msgspec
@@ -37,7 +38,8 @@ class Gone(msgspec.Struct, frozen=True):
 class Bucket(Generic[V]):
     """One bucket. Errors of the bus pass through: see ``pharos_service.bus``."""
 
-    def __init__(self, bus: Bus, name: str, value_type: type[V]) -> None:
+    def __init__(self, bus: Bus, name: str, value_type: type[V] | UnionType) -> None:
+        """A bucket of several types names them: ``Bucket[A | B](bus, name, A | B)``."""
         self._bus = bus
         self._type = value_type
         self._prefix = f"$KV.{name}."
@@ -96,9 +98,9 @@ class Bucket(Generic[V]):
         )
         return ack.seq
 
-    async def watch(self) -> AsyncGenerator[Entry[V] | Gone | CaughtUp, None]:
-        """Every entry, then every change, for ever; unreadable entries are logged and left out."""
-        changes = tail(self._bus, self._stream, [f"{self._prefix}>"], last_per_subject=True)
+    async def watch(self, keys: str = ">") -> AsyncGenerator[Entry[V] | Gone | CaughtUp, None]:
+        """Every entry under *keys*, then every change, for ever; unreadable ones are logged and left out."""
+        changes = tail(self._bus, self._stream, [f"{self._prefix}{keys}"], last_per_subject=True)
         async with aclosing(changes):
             async for event in changes:
                 if isinstance(event, CaughtUp):

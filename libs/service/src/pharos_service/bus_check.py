@@ -12,6 +12,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing, suppress
 from datetime import datetime
 from hashlib import blake2b
+from types import UnionType
 from typing import Any, Final, TypeVar
 
 import msgspec
@@ -19,7 +20,7 @@ import nats.errors
 
 from pharos_contracts import invariants, streams
 from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord
 from pharos_contracts.history.v1 import JobPage, ListJobs
 from pharos_contracts.invariants import Asked, Claim, HandedOut, History, Record, Snapshot, Told, Waiting
 from pharos_contracts.jobs.v1 import ActiveJob, AnyEvent, AnyJobEvent
@@ -140,12 +141,7 @@ async def take_snapshot(bus: Bus, *, history: bool = True, index: bool = True) -
             [each async for _, each, _ in _entries(bus, streams.KV_SCHEDULES, Schedule, unreadable)]
         ),
         index=await _index(bus) if index else None,
-        records=tuple(
-            [
-                Record(dataset, at)
-                async for _, dataset, at in _entries(bus, streams.KV_DATASETS, Dataset, unreadable)
-            ]
-        ),
+        records=tuple([Record(dataset, at) async for dataset, at in _datasets(bus, unreadable)]),
         history=await _history(bus) if history else None,
         found=(*fold.found, *unreadable),
     )
@@ -256,8 +252,17 @@ async def _acknowledged(bus: Bus, stream: str, consumer: str) -> int:
     return int(info["ack_floor"]["stream_seq"])
 
 
+async def _datasets(bus: Bus, unreadable: list[Unreadable]) -> AsyncIterator[tuple[Dataset, datetime]]:
+    """The datasets that were not deleted."""
+    entries: AsyncIterator[tuple[str, DatasetRecord, datetime]]
+    entries = _entries(bus, streams.KV_DATASETS, DatasetRecord, unreadable)
+    async for _, record, at in entries:
+        if isinstance(record, Dataset):
+            yield record, at
+
+
 async def _entries(
-    bus: Bus, bucket: str, value_type: type[V], unreadable: list[Unreadable]
+    bus: Bus, bucket: str, value_type: type[V] | UnionType, unreadable: list[Unreadable]
 ) -> AsyncIterator[tuple[str, V, datetime]]:
     """Key, value and time of every entry of *bucket*."""
     stream = f"KV_{bucket}"

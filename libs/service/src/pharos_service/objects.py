@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 from base64 import urlsafe_b64encode
-from collections.abc import AsyncGenerator, AsyncIterator, Collection
+from collections.abc import AsyncIterator, Collection
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -62,11 +62,6 @@ class _Info(msgspec.Struct):
     deleted: bool = False
 
 
-async def size_of(bus: Bus, store: str, name: str) -> int:
-    """How many bytes the object *name* has. ObjectGone, and the errors of the bus."""
-    return (await _described(bus, store, name)).size
-
-
 async def read(bus: Bus, store: str, name: str, *, bytes_max: int) -> bytes:
     """The object *name*, for what is small enough to hold. ObjectDamaged where it is larger than that.
 
@@ -76,6 +71,11 @@ async def read(bus: Bus, store: str, name: str, *, bytes_max: int) -> bytes:
     if info.size > bytes_max:
         raise ObjectDamaged
     return b"".join([piece async for piece in _content(bus, store, info)])
+
+
+async def size_of(bus: Bus, store: str, name: str) -> int:
+    """How many bytes the object *name* has. ObjectGone, and the errors of the bus."""
+    return (await _described(bus, store, name)).size
 
 
 async def download(bus: Bus, store: str, name: str, into: Path) -> int:
@@ -90,7 +90,17 @@ async def download(bus: Bus, store: str, name: str, into: Path) -> int:
     return info.size
 
 
-async def _content(bus: Bus, store: str, info: _Info) -> AsyncGenerator[bytes, None]:
+async def _described(bus: Bus, store: str, name: str) -> _Info:
+    described = await bus.last(_stream(store), _description(store, name))
+    if described is None or not described.data:
+        raise ObjectGone
+    info = msgspec.json.decode(described.data, type=_Info)
+    if info.deleted:
+        raise ObjectGone
+    return info
+
+
+async def _content(bus: Bus, store: str, info: _Info) -> AsyncIterator[bytes]:
     """All of an object, checked at its end."""
     digest, size, sequence = hashlib.sha256(), 0, 1
     while size < info.size:
@@ -222,17 +232,6 @@ async def _subjects(bus: Bus, stream: str, pattern: str) -> Collection[str]:
     info = await bus.api(f"STREAM.INFO.{stream}", {"subjects_filter": pattern})
     found: dict[str, int] = info["state"].get("subjects") or {}
     return found
-
-
-async def _described(bus: Bus, store: str, name: str) -> _Info:
-    """The description of the object *name*. ObjectGone."""
-    found = await bus.last(_stream(store), _description(store, name))
-    if found is None or not found.data:
-        raise ObjectGone
-    info = msgspec.json.decode(found.data, type=_Info)
-    if info.deleted:
-        raise ObjectGone
-    return info
 
 
 def _stored_at(message: Stored) -> datetime:

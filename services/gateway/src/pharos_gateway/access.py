@@ -71,13 +71,24 @@ class RequestLimits:
         self._key = Limit("key", per_key, rates.MINUTE_SECONDS) if per_key else None
         self._address = Limit("address", per_address, rates.MINUTE_SECONDS) if per_address else None
 
-    async def spend(self, caller: Caller | None, address: str) -> Spent | None:
-        """What became of one request; None where nothing limits it."""
+    async def spend(self, caller: Caller | None, address: str, requests: int = 1) -> Spent | None:
+        """What became of the last of *requests*, of which all are spent or none; None where nothing limits
+        them.
+        """
         if caller is not None and caller.key is not None:
             limit, subject = self._key, caller.key
         else:
             limit, subject = self._address, rates.neighbourhood(address)
-        return None if limit is None else await self._allowances.spend(limit, subject)
+        if limit is None:
+            return None
+        spent = None
+        for before in range(requests):
+            spent = await self._allowances.spend(limit, subject)
+            if not spent.allowed:
+                for _ in range(before):
+                    self._allowances.give_back(limit, subject)
+                break
+        return spent
 
 
 class Access:
@@ -161,9 +172,12 @@ class Access:
             raise Unauthenticated
         return caller
 
-    async def count(self, connection: Connection, caller: Caller) -> None:
-        """One more message of a socket, which counts as a request."""
-        await self._spend(connection, caller)
+    async def count(self, connection: Connection, caller: Caller, requests: int = 1) -> None:
+        """What counts as so many more *requests*: a message of a socket, the queries of a batch.
+
+        RateExceeded where they are not all allowed; then none was spent.
+        """
+        await self._spend(connection, caller, requests)
 
     async def public(self, connection: Connection, _: BaseRouteHandler) -> None:
         """Everybody, unless the installation closed its public routes."""
@@ -225,8 +239,8 @@ class Access:
         if seconds and not (credential and self._guesses.is_familiar(address, credential)):
             raise TooManyGuesses(seconds)
 
-    async def _spend(self, connection: Connection, caller: Caller | None) -> None:
-        spent = await self._limits.spend(caller, address_of(connection))
+    async def _spend(self, connection: Connection, caller: Caller | None, requests: int = 1) -> None:
+        spent = await self._limits.spend(caller, address_of(connection), requests)
         if spent is not None:
             connection.state[SPENT] = spent
             if not spent.allowed:

@@ -23,7 +23,7 @@ from litestar.config.cors import CORSConfig
 from litestar.types import ASGIApp
 
 from pharos_contracts.connections.v1 import Connection
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import DatasetRecord
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
 from pharos_contracts.keys.v1 import Key
@@ -50,8 +50,9 @@ from pharos_gateway.allowances import Allowances
 from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
-from pharos_gateway.batch_watching import BatchWatching
 from pharos_gateway.batching import Batching, RememberedBatch
+from pharos_gateway.boards import Boards
+from pharos_gateway.bodies import JsonRequest
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
 from pharos_gateway.commanding import Commands
@@ -59,15 +60,18 @@ from pharos_gateway.connections import Connections
 from pharos_gateway.controlling import Controlling
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.dead_letters import DeadLetters
+from pharos_gateway.deleting import Deleting
 from pharos_gateway.disk import Disk
 from pharos_gateway.document_ingest import DocumentIngest
 from pharos_gateway.finding import Finder
 from pharos_gateway.guesses import Guesses
 from pharos_gateway.headers import with_headers
 from pharos_gateway.issuing import Issuing
+from pharos_gateway.job_requests import JobRequests
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
 from pharos_gateway.manifests import Manifests
+from pharos_gateway.options import with_options
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
 from pharos_gateway.problems import HANDLERS, callbacks_disabled
@@ -90,6 +94,7 @@ from pharos_gateway.routes import (
     keys,
     operations,
     projects,
+    repositories,
     resources,
     schedules,
     search,
@@ -181,7 +186,8 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
 
 def build(settings: Settings, parts: Parts) -> ASGIApp:
     """The HTTP application on *parts*, which somebody else runs."""
-    return with_headers(audited(application(settings, parts), parts.trail, now=utc_now, new_id=new_id))
+    app = with_options(application(settings, parts))
+    return with_headers(audited(app, parts.trail, now=utc_now, new_id=new_id))
 
 
 def application(settings: Settings, parts: Parts) -> Litestar:
@@ -299,10 +305,11 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         now=utc_now,
         new_id=new_id,
     )
-    batch_watching = BatchWatching(bus, live, batching, manifests, now=utc_now)
+    boards = Boards(bus, live, batching, manifests, now=utc_now)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
-    datasets = Datasets(bus, Bucket(bus, KV_DATASETS, Dataset))
+    datasets = Datasets(bus, Bucket[DatasetRecord](bus, KV_DATASETS, DatasetRecord))
+    deleting = Deleting(bus, Bucket(bus, KV_ACTIVE, ActiveJob), controlling, live)
     project_ingest = ProjectIngest(
         submitting,
         datasets,
@@ -313,6 +320,12 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id)
     document_ingest = DocumentIngest(
         submitting, uploads, allowed_hosts=settings.web_hosts, callback_of=_callback_of(settings)
+    )
+    job_requests = JobRequests(
+        submitting,
+        document_ingest,
+        allowed_hosts=settings.allowed_hosts,
+        callback_of=_callback_of(settings),
     )
     cors = None
     if settings.cors_origins:
@@ -333,7 +346,19 @@ def application(settings: Settings, parts: Parts) -> Litestar:
                 finder,
                 snapshots,
             ),
-            jobs.routes(access, bus, live, finder, showing, controlling, snapshots, datasets),
+            jobs.routes(
+                access,
+                disk,
+                bus,
+                live,
+                finder,
+                showing,
+                controlling,
+                snapshots,
+                datasets,
+                deleting,
+                job_requests,
+            ),
             schedules.routes(access, bus, scheduling),
             webhooks.routes(access, bus, watching, pushing),
             connections.routes(
@@ -343,20 +368,22 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             events.routes(access, bus, live, finder, snapshots, streams),
             sockets.routes(access, bus, live, streams, utc_now),
             batches.routes(access, disk, bus, batching, controlling),
-            batch_sockets.routes(access, bus, live, streams, batching, batch_watching, utc_now),
+            batch_sockets.routes(access, bus, live, streams, batching, boards, utc_now),
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),
             projects.routes(
-                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling
+                access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling, deleting
             ),
             resources.routes(access, disk, submitting, settings.allowed_hosts),
             documents.routes(access, disk, bus, finder, document_ingest, uploads),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
+            repositories.routes(access, bus, datasets, utc_now),
             health.routes(bus, utc_now),
         ],
         exception_handlers=HANDLERS,
+        request_class=JsonRequest,
         openapi_config=openapi.config(),
         request_max_body_size=BODY_BYTES_MAX,
         cors_config=cors,

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from pharos_contracts.connections.v1 import Connection, SourceType, archive_name
+from pharos_contracts.message import UnreadableMessage
 from pharos_contracts.streams import KV_CONNECTIONS, OBJ_ARCHIVES
 from pharos_gateway.entries import keys_under
 from pharos_gateway.scratch import Scratch
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 
 # The directory of an archive takes up to 15 MB of memory; whoever comes later waits for their turn.
 OPEN_MAX: Final = 2
-SWEEP_SECONDS: Final = 3_600.0
+SWEEP_SECONDS: Final = 600.0
 ABANDONED_SECONDS: Final = 3_600.0  # an upload takes less
 SWEPT_CONNECTIONS_MAX: Final = 50_000  # fewer than the server names at once
 
@@ -104,14 +105,20 @@ class Archives:
         return await remove_forgotten(self._bus, OBJ_ARCHIVES, wanted, before=before)
 
     async def _wanted(self) -> set[str] | None:
-        """What archives of connections are called; None where there are too many connections to know."""
+        """What archives of connections are called; None where not all connections are known."""
         found: set[str] = set()
         keys, more = await keys_under(self._bus, KV_CONNECTIONS, "*.*", keys_max=SWEPT_CONNECTIONS_MAX)
         if more:
             log.warning("archives_not_swept", reason="there are too many connections")
             return None
         for key in keys:
-            entry = await self._bucket.get(key)
+            try:
+                entry = await self._bucket.get(key)
+            except (
+                UnreadableMessage
+            ):  # a newer gateway wrote it: whether it has an archive, nobody knows here
+                log.warning("archives_not_swept", reason="a connection cannot be read", key=key)
+                return None
             if entry is not None and entry.value.source_type is SourceType.LOCAL_ZIP:
                 found.add(archive_name(entry.value.tenant, str(entry.value.config["upload_id"])))
         return found

@@ -100,7 +100,7 @@ class PlaceRequest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a connection goes; the archives of its tenant have ``archives_bytes`` already."""
+    """Where a connection goes."""
 
     key: str
     connection_id: str
@@ -108,7 +108,6 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     by: str
     name: str
     project: str
-    archives_bytes: int
 
 
 class ConnectionTaken(Exception):
@@ -165,10 +164,10 @@ class Connections:
                 "source_type",
                 "a connection of the type local_zip is made by uploading its archive to /connections/upload",
             )
+        parsed = parse_connection(request.source_type.value, request.config, installation=self._installation)
         place = await self.place(
             PlaceRequest(id=request.id, name=request.name, project=request.project), tenant=tenant, by=by
         )
-        parsed = parse_connection(request.source_type.value, request.config, installation=self._installation)
         return await self._put(place, parsed, archive_bytes=0)
 
     async def place(self, request: PlaceRequest, *, tenant: str, by: str) -> Place:
@@ -191,17 +190,20 @@ class Connections:
             by=by,
             name=request.name,
             project=request.project,
-            archives_bytes=sum(each.archive_bytes for each in held),
         )
 
-    def check_archive(self, place: Place, size: int = 0) -> None:
-        """Whether the tenant may have an archive of *size* bytes more. ArchivesFull."""
-        if place.archives_bytes + max(size, 1) > self._archives_bytes_max:
+    async def check_archive(self, tenant: str, size: int = 1) -> None:
+        """Whether *tenant* may have an archive of *size* bytes more. ArchivesFull."""
+        taken = sum(each.archive_bytes for each in await self._of_tenant(tenant))
+        if taken + size > self._archives_bytes_max:
             raise ArchivesFull(self._archives_bytes_max)
 
     async def create_of_archive(self, place: Place, *, upload_id: str, size: int) -> ConnectionView:
-        """A connection to an archive that is uploaded. ArchivesFull, ConnectionTaken, TooManyConnections."""
-        self.check_archive(place, size)
+        """A connection to an archive that is uploaded. ArchivesFull, ConnectionTaken, TooManyConnections.
+
+        Uploads that end at the same moment may together have a little more than there is room for.
+        """
+        await self.check_archive(place.tenant, size)
         return await self._put(place, LocalZipConnection(upload_id=upload_id), archive_bytes=size)
 
     async def _put(self, place: Place, parsed: Parsed, *, archive_bytes: int) -> ConnectionView:

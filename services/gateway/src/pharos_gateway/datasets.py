@@ -7,7 +7,7 @@ from datetime import datetime
 
 import msgspec
 
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, IndexStage
 from pharos_contracts.identity import dataset_key, token
 from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.streams import KV_DATASETS
@@ -47,7 +47,7 @@ class DatasetList(msgspec.Struct, frozen=True, kw_only=True):
 class Datasets:
     """Reads of the bucket. Errors of the bus pass through."""
 
-    def __init__(self, bus: Bus, bucket: Bucket[Dataset]) -> None:
+    def __init__(self, bus: Bus, bucket: Bucket[DatasetRecord]) -> None:
         self._bus = bus
         self._bucket = bucket
 
@@ -55,7 +55,8 @@ class Datasets:
         """Those that *sight* shows, of one *project* or of all."""
         middle = "*" if sight.tenant is None else token(sight.tenant)
         last = "*" if project is None else token(project)
-        found, truncated = await entries(self._bus, KV_DATASETS, self._bucket, f"{middle}.{last}.>")
+        records, truncated = await entries(self._bus, KV_DATASETS, self._bucket, f"{middle}.{last}.>")
+        found = [record for record in records if isinstance(record, Dataset)]  # the rest was deleted
         found.sort(key=lambda dataset: (dataset.tenant, dataset.project, dataset.dataset))
         shown = (dataset for dataset in found if sight.dataset(dataset.project, dataset.scope))
         return DatasetList(datasets=tuple(_view(dataset) for dataset in shown), truncated=truncated)
@@ -63,7 +64,7 @@ class Datasets:
     async def one(self, tenant: str, project: str, name: str) -> DatasetView | None:
         """The one of that *name*."""
         entry = await self._bucket.get(dataset_key(tenant, project, name))
-        return None if entry is None else _view(entry.value)
+        return _view(entry.value) if entry is not None and isinstance(entry.value, Dataset) else None
 
     async def of_project(self, tenant: str, project: str) -> Sequence[DatasetView]:
         """All of one project, at most 1,000."""

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
-from typing import Any, Final
+from functools import partial
+from typing import Final
+
+import msgspec
 
 from pharos_contracts.identity import fingerprint
 from pharos_contracts.jobs.v1 import DocumentSource, JobKind
-from pharos_gateway import documents
-from pharos_gateway.authentication import Caller
+from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
-from pharos_gateway.documents import DocumentQueued, FileFields, TextRequest, UrlRequest
+from pharos_gateway.documents import DocumentRequest, ResourceRequest, TextRequest, UrlRequest
+from pharos_gateway.projects import one_project
 from pharos_gateway.quotas import subject_of
-from pharos_gateway.submitting import DocumentOrder, HostRefused, QueueUnavailable, Submitting
+from pharos_gateway.submitting import DocumentOrder, HostRefused, QueueUnavailable, Submitted, Submitting
 from pharos_gateway.uploads import Upload, Uploads
 from pharos_service.bus import BusError
 from pharos_sources.document_kinds import is_text_name, named_kind
 from pharos_sources.hosts import AllowedHosts
-from pharos_sources.web_address import InvalidWebAddress, parse_web_address
+from pharos_sources.web_address import URL_LENGTH_MAX, InvalidWebAddress, WebAddress, parse_web_address
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
+RESOURCE_TYPE: Final = "text/markdown; charset=utf-8"
+_LINK: Final = re.compile(r"https?://[^/?#@\s\\]+([/?#][^\s\\]*)?", re.I)
 
 
 class EmptyDocument(ValueError):
@@ -32,6 +38,13 @@ class EmptyDocument(ValueError):
 def check_kind(filename: str, media_type: str) -> None:
     """UnsupportedDocument for a file that is known by its name or type, and not read."""
     named_kind(filename, media_type, is_source=is_text_name)
+
+
+def parse_link(text: str) -> str:
+    """*text*, where it may be shown as a link: nobody goes there from here. InvalidWebAddress."""
+    if len(text) > URL_LENGTH_MAX or not text.isprintable() or not _LINK.fullmatch(text):
+        raise InvalidWebAddress("it is not an http or https URL without credentials")
+    return text
 
 
 class DocumentIngest:
@@ -50,56 +63,84 @@ class DocumentIngest:
         self._allowed_hosts = allowed_hosts
         self._callback_of = callback_of
 
-    async def text(self, request: TextRequest, caller: Caller, idempotency_key: str | None) -> DocumentQueued:
-        """EmptyDocument, UploadsFull, InvalidCallbackUrl, and what ``Submitting.submit`` raises."""
+    async def text(self, request: TextRequest, caller: Caller, idempotency_key: str | None) -> Submitted:
+        """EmptyDocument, UploadsFull, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
         if not request.text.strip():
             raise EmptyDocument
         name = f"text-{fingerprint(idempotency_key or request.text)}"
-        common = self._common(request, caller, idempotency_key)
+        wanted = self._order(JobKind.TEXT, request, caller, idempotency_key)
         content = request.text.encode(errors="replace")
         try:
             async with self._uploads.stored(content, filename="", media_type=TEXT_TYPE) as upload:
-                document = _uploaded(request.source, name, upload)
-                return await self._begin(
-                    DocumentOrder(kind=JobKind.TEXT, document=document, **common), upload
-                )
+                return await self._begin(wanted(document=_uploaded(request.source, name, upload)), upload)
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
 
-    async def url(self, request: UrlRequest, caller: Caller, idempotency_key: str | None) -> DocumentQueued:
-        """InvalidWebAddress, InvalidCallbackUrl, and what ``Submitting.submit`` raises."""
-        address = parse_web_address(request.url, allowed_hosts=self._allowed_hosts)
-        common = self._common(request, caller, idempotency_key)
-        document = DocumentSource(label=request.source, identity=address.url, url=request.url)
-        order = DocumentOrder(kind=JobKind.URL, document=document, address=address, **common)
+    async def resource(
+        self, request: ResourceRequest, caller: Caller, idempotency_key: str | None
+    ) -> Submitted:
+        """EmptyDocument, InvalidWebAddress, UploadsFull, OtherProject, and what ``submit`` raises."""
+        if not request.content.strip():
+            raise EmptyDocument
+        link = None if request.url is None else parse_link(request.url)
+        # Its user's own: nobody else's is replaced, whatever address it has.
+        name = fingerprint(caller.user, link or f"{request.title}\n{request.content}")
+        wanted = self._order(JobKind.RESOURCE, request, caller, idempotency_key)
+        content = request.content.encode(errors="replace")
         try:
-            return documents.queued(order, await self._submitting.submit(order))
+            async with self._uploads.stored(content, filename="", media_type=RESOURCE_TYPE) as upload:
+                document = msgspec.structs.replace(
+                    _uploaded(request.source, name, upload), title=request.title, link=link
+                )
+                return await self._begin(wanted(document=document), upload)
+        except BusError as error:
+            raise QueueUnavailable(str(error)) from error
+
+    async def url(self, request: UrlRequest, caller: Caller, idempotency_key: str | None) -> Submitted:
+        """InvalidWebAddress, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
+        address = parse_web_address(request.url, allowed_hosts=self._allowed_hosts)
+        wanted = self._order(JobKind.URL, request, caller, idempotency_key, address=address)
+        document = DocumentSource(label=request.source, identity=address.url, url=request.url)
+        try:
+            return await self._submitting.submit(wanted(document=document))
         except HostRefused as error:
             raise InvalidWebAddress(error.reason) from error
 
     async def file(
-        self, fields: FileFields, upload: Upload, caller: Caller, idempotency_key: str | None
-    ) -> DocumentQueued:
-        """InvalidCallbackUrl, and what ``Submitting.submit`` raises. *upload* is kept if a job reads it."""
-        document = _uploaded(fields.source, upload.filename, upload)
-        common = self._common(fields, caller, idempotency_key)
-        return await self._begin(DocumentOrder(kind=JobKind.FILE, document=document, **common), upload)
+        self, request: DocumentRequest, upload: Upload, caller: Caller, idempotency_key: str | None
+    ) -> Submitted:
+        """OtherProject, InvalidCallbackUrl, what ``submit`` raises. *upload* is kept if a job reads it."""
+        wanted = self._order(JobKind.FILE, request, caller, idempotency_key)
+        document = _uploaded(request.source, upload.filename, upload)
+        return await self._begin(wanted(document=document), upload)
 
-    def _common(
-        self, request: TextRequest | UrlRequest | FileFields, caller: Caller, idempotency_key: str | None
-    ) -> dict[str, Any]:
-        """What orders of all kinds share."""
+    def _order(
+        self,
+        kind: JobKind,
+        request: DocumentRequest,
+        caller: Caller,
+        idempotency_key: str | None,
+        address: WebAddress | None = None,
+    ) -> Callable[..., DocumentOrder]:
+        """Makes an order of a ``document``: all else of it, checked. OtherProject, InvalidCallbackUrl."""
+        project = one_project(request.project)
+        if not caller.sight.project(project):
+            raise OtherProject(project)
         url = request.callback_url
-        return {
-            "tenant": caller.tenant,
-            "user": caller.user,
-            "priority": request.priority,
-            "idempotency_key": idempotency_key,
-            "callback": None if url is None else self._callback_of(url),
-            "quota": subject_of(caller),
-        }
+        return partial(
+            DocumentOrder,
+            tenant=caller.tenant,
+            user=caller.user,
+            kind=kind,
+            address=address,
+            priority=request.priority,
+            idempotency_key=idempotency_key,
+            callback=None if url is None else self._callback_of(url),
+            quota=subject_of(caller),
+            project=project,
+        )
 
-    async def _begin(self, order: DocumentOrder, upload: Upload) -> DocumentQueued:
+    async def _begin(self, order: DocumentOrder, upload: Upload) -> Submitted:
         upload.kept = True  # from here on a job may name it, whatever becomes of this request
         try:
             submitted, upload.kept = await self._submitting.begin(order)
@@ -107,7 +148,7 @@ class DocumentIngest:
             # With an id, its fate is unknown: there may be a job that reads it.
             upload.kept = isinstance(error, QueueUnavailable) and error.job_id is not None
             raise
-        return documents.queued(order, submitted)
+        return submitted
 
 
 def _uploaded(label: str, name: str, upload: Upload) -> DocumentSource:

@@ -12,12 +12,14 @@ from typing import Annotated, Final
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from pharos_contracts.jobs.v1 import IndexResult, Job, Priority
+from pharos_contracts.identity import PROJECT_DEFAULT
+from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, Priority
 from pharos_contracts.lifecycle import JobState
 from pharos_gateway.scheduling import NO_CONTROLS
-from pharos_gateway.submitting import DocumentOrder, Submitted
+from pharos_gateway.submitting import Submitted
 
 SOURCE_DEFAULT: Final = "default"
+RESOURCES: Final = "resources"
 SOURCE_LENGTH_MAX: Final = 255
 TIME: Final = "%Y-%m-%d %H:%M:%S"
 
@@ -46,30 +48,34 @@ Source = Annotated[
 _CallbackUrl = Annotated[str, Meta(description="Where to POST when the job has ended.")]
 
 
-class TextRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class DocumentRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What all documents may be given; beside a file, as fields of the form or in the query."""
+
+    source: Source = SOURCE_DEFAULT
+    project: str = PROJECT_DEFAULT
+    priority: Priority = Priority.NORMAL
+    callback_url: _CallbackUrl | None = None
+
+
+class TextRequest(DocumentRequest, frozen=True, kw_only=True):
     """A text to make searchable. With an Idempotency-Key, the text of the next day with it replaces it."""
 
     text: str
-    source: Source = SOURCE_DEFAULT
-    priority: Priority = Priority.NORMAL
-    callback_url: _CallbackUrl | None = None
 
 
-class UrlRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class UrlRequest(DocumentRequest, frozen=True, kw_only=True):
     """A page, or another document on the web, to fetch and make searchable."""
 
     url: Annotated[str, Meta(description="https, public, no credentials; at most 2,048 characters.")]
-    source: Source = SOURCE_DEFAULT
-    priority: Priority = Priority.NORMAL
-    callback_url: _CallbackUrl | None = None
 
 
-class FileFields(msgspec.Struct, frozen=True, kw_only=True):
-    """What may come beside the file, as a field of the form or in the query."""
+class ResourceRequest(DocumentRequest, frozen=True, kw_only=True):
+    """Something to keep and find, of the user who sends it. The same ``url`` again replaces it."""
 
-    source: Source = SOURCE_DEFAULT
-    priority: Priority = Priority.NORMAL
-    callback_url: _CallbackUrl | None = None
+    title: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)]
+    content: Annotated[str, Meta(description="Text or Markdown.")]
+    url: Annotated[str, Meta(description="What it is about; it is shown, and not fetched.")] | None = None
+    source: Source = RESOURCES
 
 
 class DocumentQueued(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,16 +118,23 @@ class DocumentJob(msgspec.Struct, frozen=True, kw_only=True):
     error: str | UnsetType = UNSET
 
 
-def queued(order: DocumentOrder, submitted: Submitted) -> DocumentQueued:
-    """The answer to *order*."""
-    document = order.document
+def queued(
+    submitted: Submitted,
+    *,
+    kind: JobKind,
+    tenant: str,
+    source: str,
+    url: str | None = None,
+    filename: str | None = None,
+) -> DocumentQueued:
+    """The answer to a submit."""
     return DocumentQueued(
         job_id=submitted.id,
-        type=order.kind.value,
-        tenant=order.tenant,
-        source=document.label,
-        url=_told(document.url),
-        filename=_told(document.filename),
+        type=kind.value,
+        tenant=tenant,
+        source=source,
+        url=_told(url),
+        filename=_told(filename),
         deduplicated=submitted.deduplicated,
     )
 

@@ -51,7 +51,7 @@ class _Seen(msgspec.Struct, frozen=True):
     at: float  # monotonic seconds
 
 
-class Watcher(Protocol):
+class Listener(Protocol):
     """Whoever is told of jobs as they are, not of events in their order. It must not wait."""
 
     def happened(self, job: Job) -> None: ...
@@ -75,7 +75,7 @@ class Live:
         self._unsent: dict[tuple[str, str], Progress] = {}
         self._durations: dict[str, deque[float]] = {pool: deque(maxlen=DURATIONS_MAX) for pool in POOLS}
         self._subscriptions: set[Subscription] = set()
-        self._watchers: set[Watcher] = set()
+        self._listeners: set[Listener] = set()
         self.sequence = 0
         self.ready = asyncio.Event()  # JOBS is being followed
         self.workers_known = asyncio.Event()
@@ -143,15 +143,15 @@ class Live:
             self._subscriptions.discard(subscription)
 
     @contextmanager
-    def watched(self, watcher: Watcher) -> Iterator[None]:
-        """*watcher* is told of what happens from now on."""
+    def heard_by(self, listener: Listener) -> Iterator[None]:
+        """*listener* is told of what happens from now on."""
         if self.stopping:
-            watcher.close()
-        self._watchers.add(watcher)
+            listener.close()
+        self._listeners.add(listener)
         try:
             yield
         finally:
-            self._watchers.discard(watcher)
+            self._listeners.discard(listener)
 
     def close(self) -> None:
         """Send every reader away, in good order: the process stops."""
@@ -161,8 +161,8 @@ class Live:
     def _send_away(self) -> None:
         for subscription in self._subscriptions:
             subscription.close(STOPPING)
-        for watcher in self._watchers:
-            watcher.close()
+        for listener in self._listeners:
+            listener.close()
 
     # The tails
 
@@ -205,8 +205,8 @@ class Live:
                         for subscription in self._subscriptions:
                             subscription.offer(happening)
                         if happening.job is not None:
-                            for watcher in tuple(self._watchers):
-                                watcher.happened(happening.job)
+                            for listener in tuple(self._listeners):
+                                listener.happened(happening.job)
 
     async def _bounds(self) -> tuple[int, int]:
         """First and last sequence of JOBS, as soon as the bus can say."""
@@ -318,8 +318,8 @@ class Live:
         for progress in unsent.values():
             job = self.recent(progress.job_id)
             number = None if job is None else job.number
-            for watcher in self._watchers:
-                watcher.progressed(progress, job)
+            for listener in self._listeners:
+                listener.progressed(progress, job)
             if job is not None and job.batch is not None:
                 continue  # how far one of its files is says nothing of the batch, which counts them
             blocks: dict[bool, bytes] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import msgspec
 from litestar import Request, Router
@@ -12,12 +12,14 @@ from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
+from litestar.params import QueryParameter
 
 import pharos_contracts.audit.v1
 import pharos_contracts.batches.v1
 import pharos_contracts.connections.v1
 import pharos_contracts.control.v1
 import pharos_contracts.datasets.v1
+import pharos_contracts.graphs.v1
 import pharos_contracts.history.v1
 import pharos_contracts.jobs.v1
 import pharos_contracts.keys.v1
@@ -27,6 +29,7 @@ import pharos_contracts.schedules.v1
 import pharos_contracts.search.v1
 import pharos_contracts.watches.v1
 import pharos_contracts.workers.v1
+from pharos_contracts.control.v1 import Action
 from pharos_contracts.message import Message
 from pharos_sources.document_kinds import SUPPORTED
 
@@ -34,6 +37,24 @@ VERSION: Final = "0.1.0"
 PATH: Final = "/schema"
 SECURITY: Final[tuple[dict[str, list[str]], ...]] = ({"bearer": []}, {"apiKey": []}, {"adminKey": []})
 PUBLIC: Final[tuple[dict[str, list[str]], ...]] = ({}, *SECURITY)
+
+# Rules that the code checks itself, to say in a sentence what is wrong; here they are only told.
+NAME: Final[Mapping[str, Any]] = {"pattern": "^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"}
+_OF_PATH: Final[Mapping[str, Mapping[str, Any]]] = {
+    "project": {"type": "string", **NAME},
+    "action": {"type": "string", "enum": [action.value for action in Action]},
+    "repo_url": {"type": "string", "minLength": 1},  # not only a URL, as Litestar has it
+}
+
+Cursor = Annotated[
+    int | None,
+    QueryParameter(
+        ge=0,
+        le=2**63 - 1,
+        schema_extra={"minimum": 0},  # Litestar leaves a limit out of the text that is 0
+        description="The `cursor` of the page before.",
+    ),
+]
 
 
 class ProblemBody(msgspec.Struct, frozen=True, kw_only=True):
@@ -68,6 +89,10 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
             "code": "invalid_transition",
             "status": "completed",
         },
+    ),
+    415: (
+        "The body is of another type",
+        {"detail": "The body must be sent as application/json", "code": "unsupported_media_type"},
     ),
     408: (
         "The body came too slowly",
@@ -278,6 +303,11 @@ PAUSED_JOB: Final[Mapping[str, Any]] = {
 JOBS: Final = {
     "jobs": [{**JOB, "queue_position": None, "estimated_start_at": None}],
     "cursor": None,
+}
+DELETED: Final = {
+    "datasets": ["github.com/user/repo1@main"],
+    "vectors": 2210,
+    "jobs": ["018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90"],
 }
 DATASETS: Final = {
     "datasets": [
@@ -506,6 +536,17 @@ GITHUB_QUEUED: Final[Mapping[str, Any]] = {
     "scope": "project",
     "sha": None,
 }
+GITHUB_DELETED: Final = {
+    "project": "default",
+    "dataset": "atlas-core",
+    "projectId": "9f2c4a6d1e7b8053a4c9d2e1f0b6a758",
+    "datasetId": "1b7d5e3f9a8c60421d4e7f2a3c5b6d90",
+    "deletedVectors": 2210,
+    "status": "deleted",
+    "message": "Dataset 'atlas-core' deleted, with 2210 vectors",
+    "datasets": ["atlas-core"],
+    "cancelledJobs": [],
+}
 GITHUB_SKIPPED: Final = {
     **GITHUB_QUEUED,
     "status": "skipped",
@@ -587,6 +628,93 @@ SEARCH_ANSWER: Final = {
     ],
     "metadata": {"mode": "hybrid", "datasets": ["github.com/o/r@main"]},
     "latency_ms": 14.2,
+}
+REPOSITORY: Final[Mapping[str, Any]] = {
+    "id": "3f1c7e0a9b5d4c2e8f6a1b0d7c9e5a42",
+    "tenant": "default",
+    "host": "github.com",
+    "name": "user/repo1",
+    "branches": [
+        {
+            "branch": "main",
+            "project": "default",
+            "dataset": "github.com/user/repo1@main",
+            "scope": "project",
+            "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+            "stage": "full",
+            "generation": 1_705_746_607,
+            "files": 342,
+            "chunks": 2_210,
+            "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
+        }
+    ],
+    "freshness": {"indexed_at": "2024-01-20T10:30:07Z", "age_seconds": 3600.0},
+}
+_INDEXED: Final = {
+    "id": REPOSITORY["id"],
+    "tenant": "default",
+    "repository": "github.com/user/repo1",
+    "project": "default",
+    "dataset": "github.com/user/repo1@main",
+    "branch": "main",
+    "commit": "9fceb02d0ae598e95dc970b74767f19372d61af8",
+    "generation": 1_705_746_607,
+}
+GRAPH: Final = {
+    **_INDEXED,
+    "files": [
+        {"path": "src/app.py", "language": "python", "lines": 120, "edges_in": 0, "edges_out": 2},
+        {"path": "src/context.py", "language": "python", "lines": 48, "edges_in": 1, "edges_out": 0},
+    ],
+    "edges": [
+        {"source": "src/app.py", "target": "src/context.py", "kind": "imports", "weight": 0.59},
+        {"source": "src/app.py", "target": "src/context.py", "kind": "references", "weight": 0.42},
+    ],
+    "files_total": 342,
+    "edges_total": 1_204,
+    "edges_left_out": 0,
+    "cursor": "src/context.py",
+}
+MAP: Final = {
+    **_INDEXED,
+    "files": [{"path": "src/app.py", "language": "python", "lines": 120, "x": -0.4183, "y": 0.0721}],
+    "files_total": 342,
+    "cursor": "src/app.py",
+}
+RELATED: Final = {
+    **_INDEXED,
+    "path": "src/context.py",
+    "symbol": "Context",
+    "related": [
+        {
+            "path": "src/app.py",
+            "language": "python",
+            "lines": 120,
+            "score": 1.0,
+            "structural": 0.83,
+            "mentions": 4.2,
+            "ties": [{"kind": "imports", "direction": "in", "weight": 0.59}],
+            "reasons": ["imports src/context.py", "mentions Context", "#1 of the nearest in the graph"],
+        }
+    ],
+}
+NO_GRAPH: Final = {
+    "detail": "This index has no graph: an earlier release made it, or the graph is too large to be kept. "
+    "Index the repository again, with force",
+    "code": "no_graph",
+}
+REPOSITORIES: Final = {"repositories": [REPOSITORY], "truncated": False}
+SEARCH_BATCH_ANSWER: Final = {
+    "request_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a92",
+    "answers": [
+        {"results": SEARCH_ANSWER["results"], "metadata": {"mode": "hybrid"}, "error": None},
+        {
+            "results": [],
+            "metadata": {},
+            "error": {"detail": "The query is empty", "code": "invalid_request", "field": "query"},
+        },
+    ],
+    "latency_ms": 21.7,
 }
 
 _BATCH_ROW: Final[Mapping[str, Any]] = {
@@ -704,13 +832,18 @@ def errors(*statuses: int, invalid: Mapping[str, Any] | None = None) -> dict[int
     for status in dict.fromkeys((*statuses, *implied)):
         description, example = _ERRORS[status]
         shown = dict(invalid) if invalid is not None and status == 400 else example
-        found[status] = ResponseSpec(
-            data_container=ProblemBody,
-            generate_examples=False,
-            description=description,
-            examples=[Example(value=shown)],
-        )
+        found[status] = problem(description, shown)
     return found
+
+
+def problem(description: str, example: Mapping[str, Any]) -> ResponseSpec:
+    """One answer not hoped for."""
+    return ResponseSpec(
+        data_container=ProblemBody,
+        generate_examples=False,
+        description=description,
+        examples=[Example(value=dict(example))],
+    )
 
 
 class _Document(JsonRenderPlugin):
@@ -722,8 +855,37 @@ class _Document(JsonRenderPlugin):
     def __init__(self) -> None:
         super().__init__(path=["/", "/openapi.json"])
 
+    def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
+        return super().render(request, completed(openapi_schema))
+
     def receive_router(self, router: Router) -> None:
         router.before_request = _only_the_document
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """*document* with what follows for every route from what it takes.
+
+    A JSON body may be too large or of another type; a text in an address or a header is never null.
+    """
+    for operation in (each for path in document["paths"].values() for each in path.values()):
+        if "application/json" in operation.get("requestBody", {}).get("content", ()):
+            for status in (413, 415):
+                operation["responses"].setdefault(str(status), _problem(status))
+        for parameter in operation.get("parameters", ()):
+            schema = parameter["schema"]
+            kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
+            if kinds == [{"type": "string"}]:  # of a number, the word null stands for none
+                del schema["oneOf"]
+                schema.update(kinds[0])
+            if parameter["in"] == "path":
+                parameter["schema"] = _OF_PATH.get(parameter["name"], schema)
+    return document
+
+
+def _problem(status: int) -> dict[str, Any]:
+    description, example = _ERRORS[status]
+    content = {"schema": {"$ref": "#/components/schemas/ProblemBody"}, "example": example}
+    return {"description": description, "content": {"application/json": content}}
 
 
 async def _only_the_document(request: Request[Any, Any, Any]) -> None:
@@ -751,6 +913,7 @@ def config() -> OpenAPIConfig:
             Tag(name="events", description="Live events, resumable by `Last-Event-ID`."),
             Tag(name="documents", description="Texts, pages and files to make searchable."),
             Tag(name="search", description="Searching what was indexed."),
+            Tag(name="repositories", description="What is indexed of each repository, and its structure."),
             Tag(name="keys", description="Who may do what, and who did."),
             Tag(name="operation", description="For whoever operates it."),
         ],
@@ -775,6 +938,7 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.history.v1,
         pharos_contracts.workers.v1,
         pharos_contracts.search.v1,
+        pharos_contracts.graphs.v1,
         pharos_contracts.datasets.v1,
         pharos_contracts.control.v1,
         pharos_contracts.schedules.v1,

@@ -10,6 +10,7 @@ from litestar import Request, Response
 from litestar.exceptions import HTTPException, SerializationException, ValidationException
 from litestar.types import ExceptionHandlersMap
 
+from pharos_contracts.identity import InvalidName
 from pharos_gateway.access import KeysUnknown, RateExceeded, TooManyGuesses
 from pharos_gateway.authentication import (
     Forbidden,
@@ -25,11 +26,14 @@ from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
+from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
 from pharos_gateway.document_ingest import EmptyDocument
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
+from pharos_gateway.job_requests import WrongRoute
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
+from pharos_gateway.projects import ReservedProject
 from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
@@ -152,8 +156,10 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 str(error),
                 extra={"free_mb": error.free_mb, "min_mb": error.min_mb},
             )
-        case InvalidIdentity():
+        case InvalidIdentity() | InvalidName():
             return invalid(str(error))
+        case ReservedProject():
+            return invalid(str(error), field="project")
         case InvalidKeyRequest():
             return invalid(error.detail, field=error.field)
         case KeyNotLive():
@@ -208,6 +214,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(400, "invalid_url", "Invalid URL", extra={"reason": error.reason})
         case EmptyDocument():
             return Problem(400, "document_empty", str(error))
+        case WrongRoute():
+            return Problem(400, "wrong_route", str(error))
         case UnsupportedDocument():
             return Problem(400, "document_unsupported", str(error))
         case InvalidUpload():
@@ -269,6 +277,15 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 "No scheduler has answered yet; the command is stored and will be carried out",
                 headers={"Retry-After": "5"},
             )
+        case StoreUnavailable():
+            return unavailable("Index", str(error))
+        case DeletionUnfinished():
+            return Problem(
+                503,
+                "deletion_unfinished",
+                "It is being deleted, and nobody finds it any more; ask again to have the rest deleted",
+                headers={"Retry-After": "1"},
+            )
         case QuestionRefused():
             refusal = error.refusal
             # Only what the client can do something about keeps its status; the rest is ours.
@@ -308,6 +325,8 @@ def _validation(error: ValidationException) -> Problem:
     first = found[0] if found and isinstance(found[0], dict) else {}
     message = str(first.get("message", "")).strip().rstrip(".")
     field = str(first.get("key", "")) or None
+    if field == "data" and message == repr("data"):  # how Litestar says that there was none
+        return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
     where = f"'{field}': " if field is not None and field != "data" else ""

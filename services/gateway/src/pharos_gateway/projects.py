@@ -10,10 +10,11 @@ import msgspec
 from msgspec import Meta
 
 from pharos_contracts.history.v1 import JobLog
-from pharos_contracts.identity import token
+from pharos_contracts.identity import fingerprint, token
 from pharos_contracts.jobs.v1 import Job, JobKind, Priority, Progress, Scope, Stage
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_gateway.datasets import DatasetView
+from pharos_gateway.deleting import Deleted, Wanted
 from pharos_gateway.job_view import current_progress
 from pharos_gateway.scheduling import JITTER_SECONDS_MAX, NO_CONTROLS, ScheduleRequest, ScheduleView
 from pharos_gateway.searching import PROJECT_ALL
@@ -112,6 +113,31 @@ class GithubIngested(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     branch: str | None
     scope: Scope
     sha: str | None
+
+
+class GithubDeleteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What to delete: the dataset of that name, or every dataset of a repository."""
+
+    dataset: _Dataset | None = None
+    repo: _Repository | None = None
+
+
+class GithubDeleted(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """What is gone. ``deletedVectors`` counts chunks.
+
+    ``dataset`` is the first of ``datasets`` by name, ``datasetId`` its id; ids are opaque, and the same for
+    the same name. ``cancelledJobs`` were open, and would have made it again.
+    """
+
+    project: str
+    dataset: str
+    project_id: str
+    dataset_id: str
+    deleted_vectors: int
+    status: str
+    message: str
+    datasets: tuple[str, ...]
+    cancelled_jobs: tuple[str, ...]
 
 
 class IngestRow(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -272,6 +298,24 @@ def already_indexed(dataset: DatasetView, sha: str) -> GithubIngested:
         branch=dataset.branch,
         scope=dataset.scope,
         sha=sha,
+    )
+
+
+def deleted(wanted: Wanted, gone: Deleted) -> GithubDeleted:
+    """The answer that what was *wanted* is *gone*."""
+    first = gone.datasets[0] if gone.datasets else wanted.dataset or wanted.repository or ""
+    count = len(gone.datasets)
+    named = f"Dataset {first!r}" if count <= 1 else f"{count} datasets"
+    return GithubDeleted(
+        project=wanted.project,
+        dataset=first,
+        project_id=fingerprint(wanted.tenant, wanted.project),
+        dataset_id=fingerprint(wanted.tenant, wanted.project, first),
+        deleted_vectors=gone.vectors,
+        status="deleted",
+        message=f"{named} deleted, with {gone.vectors} {'vector' if gone.vectors == 1 else 'vectors'}",
+        datasets=gone.datasets,
+        cancelled_jobs=gone.jobs,
     )
 
 

@@ -26,9 +26,13 @@ from pharos_sources.repository_url import RepositoryAddress, parse_repository_ur
 
 JITTER_SECONDS_MAX = 86_400
 
-# Names of datasets are free text; what a terminal or a log would obey is not. In Python, `$` alone would let
-# a line break pass at the end.
-NO_CONTROLS = r"^[^\x00-\x1f\x7f-\x9f]+$(?!\n)"
+# Names of datasets are free text; what a terminal or a log would obey is not, and what nobody sees but which
+# turns the text around it or makes two names look like one. In Python, `$` alone would let a line break pass
+# at the end.
+NO_CONTROLS = (
+    r"^[^\x00-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]+"
+    r"$(?!\n)"
+)
 
 _Name = Annotated[str, Meta(min_length=1, max_length=64)]
 
@@ -165,7 +169,7 @@ class Scheduling:
             dataset=request.dataset,
             scope=request.scope,
             priority=request.priority,
-            cron=request.cron,
+            cron=" ".join(request.cron.split()),
             timezone=request.timezone,
             jitter_seconds=request.jitter_seconds,
             skip_unchanged=request.skip_unchanged,

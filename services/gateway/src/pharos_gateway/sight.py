@@ -10,7 +10,7 @@ from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
 
 # What belongs to the user who asked for it; every other job is the tenant's.
-OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE})
+OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE, JobKind.DELETE})
 
 
 class Sight(msgspec.Struct, frozen=True, kw_only=True):

@@ -5,31 +5,73 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Final
+from typing import Final, assert_never
 
 import anyio.to_thread
+import msgspec
 import structlog
 
 from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
-from pharos_contracts.search.v1 import LineSpan, Scores, Search, SearchAnswer, SearchResult
+from pharos_contracts.search.v1 import (
+    FoundDocument,
+    LineSpan,
+    Scores,
+    Search,
+    SearchAnswer,
+    SearchBatch,
+    SearchBatchAnswer,
+    SearchResult,
+)
 from pharos_embedder import search
 from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.encoding import EncoderBusy
 from pharos_embedder.fusion import Reason
-from pharos_embedder.vectors import DatasetKey, Filters, Searched, Selection, StoreError, VectorStore
+from pharos_embedder.vectors import (
+    DatasetKey,
+    DocumentFacts,
+    Filters,
+    Searched,
+    Selection,
+    StoreError,
+    VectorStore,
+)
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddress, parse_repository_url
 
 log = structlog.get_logger()
 
 STARTING_SECONDS_MAX: Final = 4.0
+# An empty answer would say that nothing is indexed, and that is not known yet.
+STARTING: Final = Refused(
+    code="search_starting",
+    detail="The search service is starting; try again in a moment",
+    status=503,
+)
 
 
-async def describe(store: VectorStore, _question: DescribeStore) -> Message:
-    """``rpc.store``: everything that *store* holds, by dataset and generation."""
+StoreQuestion = DescribeStore | FindDatasets | DeleteDataset
+"""What ``rpc.store`` is asked."""
+
+
+async def answer_store(store: VectorStore, deleting: Deleting, question: StoreQuestion) -> Message:
+    """``rpc.store``: what *store* holds, and deleting datasets from it."""
+    match question:
+        case DescribeStore():
+            return await describe(store)
+        case FindDatasets():
+            return await deleting.find(question)
+        case DeleteDataset():
+            return await deleting.delete(question)
+        case _:
+            assert_never(question)
+
+
+async def describe(store: VectorStore) -> Message:
+    """Everything that *store* holds, by dataset and generation."""
     try:
         held = await anyio.to_thread.run_sync(store.contents)
     except StoreError as error:
@@ -48,6 +90,14 @@ async def describe(store: VectorStore, _question: DescribeStore) -> Message:
     )
 
 
+class _Prepared(msgspec.Struct, frozen=True, kw_only=True):
+    """A query of the engine, the datasets that it is of, and how many would have been chosen."""
+
+    query: search.SearchQuery
+    searched: Sequence[Dataset]
+    chosen: int
+
+
 class Answers:
     """Answers searches over the live datasets."""
 
@@ -58,16 +108,30 @@ class Answers:
         self._catalogue = catalogue
         self._address = lru_cache(maxsize=4096)(_address_in(allowed_hosts))
 
-    async def answer(self, question: Search) -> Message:
-        """The answer, or a refusal that says what to change."""
+    async def answer(self, question: Search | SearchBatch) -> Message:
+        """The answer, or a refusal that says what to change; of a batch one of these for each query."""
         began = time.perf_counter()
         if not await self._catalogue.known(STARTING_SECONDS_MAX):
-            # An empty answer would say that nothing is indexed, and that is not known yet.
-            return Refused(
-                code="search_starting",
-                detail="The search service is starting; try again in a moment",
-                status=503,
-            )
+            return STARTING
+        asked = question.queries if isinstance(question, SearchBatch) else (question,)
+        prepared = [self._prepared(each, began) for each in asked]
+        queries = [each.query for each in prepared if isinstance(each, _Prepared)]
+        try:
+            found = iter(await anyio.to_thread.run_sync(self._engine.search_all, queries) if queries else ())
+        except EncoderBusy as error:
+            return Refused(code="encoder_busy", detail=str(error), status=503)
+        except StoreError as error:
+            return Refused(code="store_unavailable", detail=str(error), status=503)
+        answers = tuple(
+            self._answer(each, next(found), began) if isinstance(each, _Prepared) else each
+            for each in prepared
+        )
+        if isinstance(question, SearchBatch):
+            return SearchBatchAnswer(answers=answers, latency_ms=_ms_since(began))
+        return answers[0]
+
+    def _prepared(self, question: Search, began: float) -> _Prepared | SearchAnswer | Refused:
+        """What to ask the engine, or the answer where that is clear already."""
         chosen = choose(question, self._catalogue.all())
         if not chosen:
             return SearchAnswer(
@@ -77,26 +141,26 @@ class Answers:
             )
         searched = chosen[:DATASETS_MAX]
         try:
-            query = _query(question, searched)
-            answer = await anyio.to_thread.run_sync(self._engine.search, query)
-        except (search.InvalidQuery, ValueError) as error:
+            return _Prepared(query=_query(question, searched), searched=searched, chosen=len(chosen))
+        except ValueError as error:  # InvalidQuery too
             return Refused(code="invalid_query", detail=str(error), status=400)
-        except EncoderBusy as error:
-            return Refused(code="encoder_busy", detail=str(error), status=503)
-        except StoreError as error:
-            return Refused(code="store_unavailable", detail=str(error), status=503)
-        live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in searched}
+
+    def _answer(self, asked: _Prepared, answer: search.SearchAnswer, began: float) -> SearchAnswer:
+        live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in asked.searched}
         return SearchAnswer(
             results=tuple(self._result(found, live[found.dataset]) for found in answer.results),
-            metadata=_metadata(answer.metadata, searched, len(chosen)),
+            metadata=_metadata(answer.metadata, asked.searched, asked.chosen),
             latency_ms=_ms_since(began),
         )
 
     def _result(self, found: search.SearchResult, dataset: Dataset) -> SearchResult:
-        address = self._address(dataset.clone_url)
-        url = None
-        if address is not None:
-            url = address.web_url(dataset.commit, found.path, found.start_line, found.end_line)
+        if found.document is not None:
+            url = found.document.url or None
+        else:
+            address = self._address(dataset.clone_url)
+            url = None
+            if address is not None:
+                url = address.web_url(dataset.commit, found.path, found.start_line, found.end_line)
         return SearchResult(
             id=found.id,
             chunk=found.text,
@@ -119,7 +183,21 @@ class Answers:
             reasons=tuple(_reason(each) for each in found.reasons),
             highlights=found.highlights,
             also=found.other_chunks,
+            document=None if found.document is None else _document(found.document),
         )
+
+
+def _document(facts: DocumentFacts) -> FoundDocument:
+    return FoundDocument(
+        kind=facts.kind,
+        title=facts.title or None,
+        headings=facts.headings,
+        page=facts.page,
+        page_end=facts.page_end,
+        language=facts.natural_language or None,
+        filename=facts.filename or None,
+        date=facts.date or None,
+    )
 
 
 def _address_in(allowed_hosts: AllowedHosts) -> Callable[[str], RepositoryAddress | None]:

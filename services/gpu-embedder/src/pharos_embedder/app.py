@@ -7,11 +7,12 @@ import math
 import os
 import socket
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
+from pathlib import Path
 from typing import Final
 from uuid import uuid4
 
@@ -19,46 +20,60 @@ import anyio
 import anyio.to_thread
 import structlog
 
-from pharos_contracts.control.v1 import DescribeStore
 from pharos_contracts.identity import as_token
+from pharos_contracts.message import Message
 from pharos_contracts.rpc import SEARCH, STORE
-from pharos_contracts.search.v1 import Search
-from pharos_contracts.streams import WORKERS_DOCUMENTS
+from pharos_contracts.search.v1 import Search, SearchBatch
+from pharos_contracts.streams import OBJ_ARCHIVES, WORKERS_DOCUMENTS
 from pharos_contracts.subjects import POOL_DEFAULT
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
-from pharos_embedder.answering import Answers, describe
+from pharos_embedder.answering import Answers, StoreQuestion, answer_store
+from pharos_embedder.asked_store import asked_store
+from pharos_embedder.batch_work import BatchConfig, BatchTools, BatchWork
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.connecting import Connecting
 from pharos_embedder.control import Control
+from pharos_embedder.dataset_locks import DatasetLocks
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
+from pharos_embedder.document_slot import DocumentSlot
 from pharos_embedder.document_work import DocumentConfig, DocumentTools, DocumentWork
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.draining import Drain, drain_when_asked
 from pharos_embedder.encoding import EncoderService
+from pharos_embedder.generations import GenerationStore
+from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
 from pharos_embedder.model import EncoderUnavailable, load_encoder
+from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
+from pharos_embedder.store_owner import StoreOwner
+from pharos_embedder.structure_answers import Question, StructureAnswers
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
-from pharos_embedder.vectors import StoreError, VectorStore
+from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
 from pharos_embedder.worker import Worker
+from pharos_embedder.workspaces import WorkspacesInUse, own_workspaces
 from pharos_service.bus import Bus
 from pharos_service.health import probes
+from pharos_service.local_copies import LocalCopies
 from pharos_service.rpc import answer, make_broker
 from pharos_service.running import EXIT_SETTINGS, run
+from pharos_sources.connections import Installation
 from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.fetching import DocumentLimits as FetchingLimits
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
-from pharos_sources.removal import remove_tree
+from pharos_sources.sealing import Sealer
 from pharos_sources.secret import Secret
 
 log = structlog.get_logger()
@@ -66,7 +81,7 @@ log = structlog.get_logger()
 MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
 PARSE_WORKERS: Final = 2
-DOCUMENT_SLOTS: Final = 1  # so that a note does not wait for a large repository
+ARCHIVES_BYTES_MAX: Final = 4 * 1024 * MiB  # as many as the store of archives holds
 READY_POLL_SECONDS: Final = 0.5
 
 
@@ -92,19 +107,41 @@ async def serve(settings: Settings, role: str) -> None:
 
 async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: list[str]) -> None:
     allowed_hosts = _allowed_hosts("PHAROS_GIT_ALLOWED_HOSTS", settings.git_allowed_hosts)
+    if settings.store not in ("", "edge", "qdrant"):
+        raise CannotStart(f"PHAROS_STORE is {settings.store!r}; it can be `edge` or `qdrant`.")
     choice, encoder = await anyio.to_thread.run_sync(_load, settings)
-    store = _store(settings, role, encoder.dimensions)
-    waiting_for.append("the store")
-    await anyio.to_thread.run_sync(_open, store)
-    opened.callback(store.close)
-    waiting_for.append("the bus")
     broker = make_broker(settings, "pharos-embedder")
-    bus = Bus(await broker.connect())
+    owner: StoreOwner | None = None
+    store: VectorStore
+    if role == "worker" and not settings.uses_server:
+        waiting_for.append("the bus")
+        bus = Bus(await broker.connect())
+        waiting_for.append("the owner of the store")
+        store = asked_store(bus, dimensions=encoder.dimensions)
+        await _reach(store)
+    else:
+        store, owner = _store(settings, encoder.dimensions)
+        waiting_for.append("the store")
+        await anyio.to_thread.run_sync(_open, store)
+        opened.callback(store.close)
+        waiting_for.append("the bus")
+        bus = Bus(await broker.connect())
     catalogue = Catalogue(bus)
-    answer(broker, STORE, DescribeStore, partial(describe, store), workers=1)
+    takes_items = role in ("all", "worker") and settings.worker_slots > 0
+    cache = _cache(settings, opened) if takes_items else None
+    if owner is not None or settings.uses_server:
+        deleting = Deleting(bus, store, catalogue, cache, encoder=encoder.version, now=utc_now)
+        answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
-        engine = SearchEngine(store, encoder.encode_query)
-        answer(broker, SEARCH, Search, Answers(engine, catalogue, allowed_hosts).answer, workers=4)
+        engine = SearchEngine(store, encoder.encode_queries)
+        searches, structure = Answers(engine, catalogue, allowed_hosts), StructureAnswers(engine, catalogue)
+
+        async def respond(question: Search | SearchBatch | Question) -> Message:
+            if isinstance(question, Search | SearchBatch):
+                return await searches.answer(question)
+            return await structure.answer(question)
+
+        answer(broker, SEARCH, Search | SearchBatch | Question, respond, workers=4)
 
     async def watch_readiness() -> None:
         while True:
@@ -116,7 +153,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(catalogue.follow)
             tasks.start_soon(watch_readiness)
-            if role in ("all", "worker") and settings.worker_slots > 0:
+            if owner is not None:
+                tasks.start_soon(owner.serve, bus)
+            if cache is not None:
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -124,12 +163,11 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                     now=utc_now,
                     on_change=catalogue.note,
                 )
-                presence = Presence(
-                    bus, _view(settings, choice, encoder), utc_now, lambda: Memory(*memory_of(choice.device))
-                )
-                cache = _cache(settings, opened)
-                works = _works(settings, allowed_hosts, publisher, store, encoder, cache, opened)
-                documents = _document_config(settings)
+                view = _view(settings, choice, encoder)
+                presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(choice.device)))
+                workspaces = _workspaces(settings, role, view.name, opened)
+                works = _works(settings, workspaces, allowed_hosts, publisher, store, encoder, cache, opened)
+                documents = _document_config(settings, workspaces)
                 document_publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -140,19 +178,41 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 async with DocumentFetcher(
                     documents.allowed_hosts, limits=FetchingLimits(bytes_max=documents.limits.bytes_max)
                 ) as fetcher:
+                    pool = opened.enter_context(DocumentPool(settings.max_concurrent_processing))
+                    tasks.start_soon(partial(anyio.to_thread.run_sync, pool.warm, abandon_on_cancel=True))
                     document_tools = DocumentTools(
                         bus=bus,
                         fetcher=fetcher,
-                        pool=opened.enter_context(DocumentPool(DOCUMENT_SLOTS)),
+                        pool=pool,
                         store=store,
                         encoder=encoder,
                         cache=cache,
                     )
-                    document_works = [
-                        DocumentWork(document_tools, document_publisher, documents)
-                        for _ in range(DOCUMENT_SLOTS)
-                    ]
-                    await _work(bus, settings, presence, cache, works, document_works)
+                    async with (
+                        OpenConnections(bus, _connecting(bus, settings)) as connections,
+                        GroupCommit(
+                            store,
+                            document_publisher,
+                            DatasetLocks(bus, presence.instance),
+                            encoder=encoder.version,
+                        ) as commits,
+                    ):
+                        batch_tools = BatchTools(
+                            connections=connections,
+                            commits=commits,
+                            pool=document_tools.pool,
+                            store=store,
+                            encoder=encoder,
+                            cache=cache,
+                        )
+                        document_works = [
+                            DocumentSlot(
+                                DocumentWork(document_tools, document_publisher, documents),
+                                BatchWork(batch_tools, document_publisher, _batch_config(documents)),
+                            )
+                            for _ in range(settings.max_concurrent_processing)
+                        ]
+                        await _work(bus, settings, presence, cache, works, document_works)
                 tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
@@ -165,7 +225,7 @@ async def _work(
     presence: Presence,
     cache: VectorCache,
     works: Sequence[Indexing],
-    document_works: Sequence[DocumentWork],
+    document_works: Sequence[DocumentSlot],
 ) -> None:
     """Take and do items, until the process was asked to stop and every slot has drained."""
     control, drain = Control(bus), Drain()
@@ -201,8 +261,16 @@ def _cache(settings: Settings, opened: ExitStack) -> VectorCache:
     return cache
 
 
+def _workspaces(settings: Settings, role: str, name: str, opened: ExitStack) -> Path:
+    try:
+        return opened.enter_context(own_workspaces(settings.home_path, name if role == "worker" else None))
+    except WorkspacesInUse as error:
+        raise CannotStart(str(error)) from error
+
+
 def _works(
     settings: Settings,
+    workspaces: Path,
     allowed_hosts: AllowedHosts,
     publisher: Publisher,
     store: VectorStore,
@@ -211,10 +279,6 @@ def _works(
     opened: ExitStack,
 ) -> list[Indexing]:
     """The work of each slot."""
-    # What a killed process left behind belongs to nobody: one home has one embedder.
-    workspaces = settings.home_path / "workspaces"
-    remove_tree(workspaces)
-    workspaces.mkdir(parents=True, mode=0o700)
     config = IndexingConfig(
         workspaces=workspaces,
         allowed_hosts=allowed_hosts,
@@ -239,7 +303,8 @@ def _load(settings: Settings) -> tuple[DeviceChoice, EncoderService]:
         raise CannotStart(str(error)) from error
 
 
-def _store(settings: Settings, role: str, dimensions: int) -> VectorStore:
+def _store(settings: Settings, dimensions: int) -> tuple[VectorStore, StoreOwner | None]:
+    """The store that this process opens; and who answers for it, where other processes cannot open it."""
     if settings.uses_server:
         if not settings.qdrant_url:
             raise CannotStart(
@@ -247,21 +312,16 @@ def _store(settings: Settings, role: str, dimensions: int) -> VectorStore:
             )
         from pharos_embedder.qdrant_store import qdrant_store
 
-        return qdrant_store(
+        server = qdrant_store(
             settings.qdrant_url,
             dimensions=dimensions,
             api_key=settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None,
         )
-    if settings.store not in ("", "edge"):
-        raise CannotStart(f"PHAROS_STORE is {settings.store!r}; it can be `edge` or `qdrant`.")
-    if role == "worker":
-        raise CannotStart(
-            "The embedded store belongs to one process. Run `--role all`, or set PHAROS_QDRANT_URL to a "
-            "Qdrant server that workers and searchers share."
-        )
-    from pharos_embedder.edge_store import edge_store
+        return server, None
+    from pharos_embedder.edge_store import EdgeEngine
 
-    return edge_store(settings.home_path / "index", dimensions=dimensions)
+    engine = EdgeEngine(settings.home_path / "index", dimensions=dimensions)
+    return GenerationStore(engine, dimensions=dimensions), StoreOwner(engine, dimensions=dimensions)
 
 
 def _open(store: VectorStore) -> None:
@@ -271,6 +331,22 @@ def _open(store: VectorStore) -> None:
         raise CannotStart(str(error)) from error
 
 
+async def _reach(store: VectorStore) -> None:
+    """Open a store whose owner may still be starting: it is waited for, like the bus."""
+    told = False
+    while True:
+        try:
+            await anyio.to_thread.run_sync(store.open)
+            return
+        except StoreUnavailable as error:
+            if not told:
+                log.warning("store_owner_awaited", reason=str(error))
+                told = True
+        except StoreError as error:
+            raise CannotStart(str(error)) from error
+        await anyio.sleep(READY_POLL_SECONDS)
+
+
 def _allowed_hosts(variable: str, text: str) -> AllowedHosts:
     try:
         return AllowedHosts.parse(text)
@@ -278,14 +354,44 @@ def _allowed_hosts(variable: str, text: str) -> AllowedHosts:
         raise CannotStart(f"{variable} is not valid: {error}") from error
 
 
-def _document_config(settings: Settings) -> DocumentConfig:
+def _document_config(settings: Settings, workspaces: Path) -> DocumentConfig:
     return DocumentConfig(
-        workspaces=settings.home_path / "workspaces",
+        workspaces=workspaces,
         allowed_hosts=_allowed_hosts("PHAROS_WEB_ALLOWED_HOSTS", settings.web_allowed_hosts),
         limits=DocumentLimits(bytes_max=settings.max_file_size_mb * MiB),
         chunk_size=settings.chunk_size,
         overlap=settings.chunk_overlap,
         batch_tokens=_limits(settings).batch_tokens,
+    )
+
+
+def _batch_config(documents: DocumentConfig) -> BatchConfig:
+    return BatchConfig(
+        workspaces=documents.workspaces,
+        limits=documents.limits,
+        chunk_size=documents.chunk_size,
+        overlap=documents.overlap,
+        batch_tokens=documents.batch_tokens,
+    )
+
+
+def _connecting(bus: Bus, settings: Settings) -> Connecting:
+    """What opens connections, as this machine may."""
+    # The workspaces were emptied when the process started, whatever was in them.
+    archives, checkouts = (settings.home_path / "workspaces" / name for name in ("archives", "checkouts"))
+    for folder in (archives, checkouts):
+        folder.mkdir(mode=0o700)
+    return Connecting(
+        bus,
+        LocalCopies(bus, OBJ_ARCHIVES, archives, bytes_max=ARCHIVES_BYTES_MAX),
+        Sealer(settings.secret_keys) if settings.secret_keys else None,
+        Installation(
+            roots=settings.roots,
+            allowed_hosts=_allowed_hosts("PHAROS_WEB_ALLOWED_HOSTS", settings.web_allowed_hosts),
+            git_allowed_hosts=_allowed_hosts("PHAROS_GIT_ALLOWED_HOSTS", settings.git_allowed_hosts),
+            work=checkouts,
+            checkout=FetchLimits(bytes_max=settings.repository_max_mb * MiB),
+        ),
     )
 
 
@@ -327,7 +433,7 @@ def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> 
         state=WorkerState.IDLE,
         device=f"{choice.device} {choice.dtype}",
         slots=settings.worker_slots,
-        document_slots=DOCUMENT_SLOTS,
+        document_slots=settings.max_concurrent_processing,
         since=started,
         seen_at=started,
         versions={
@@ -337,6 +443,15 @@ def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> 
             "chunker": CHUNKER_VERSION,
         },
     )
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> Iterator[BaseException]:
+    """The exceptions of *group*; those that ended a task group are in a group of their own."""
+    for error in group.exceptions:
+        if isinstance(error, BaseExceptionGroup):
+            yield from _leaves(error)
+        else:
+            yield error
 
 
 def main() -> None:
@@ -354,7 +469,7 @@ def main() -> None:
     try:
         run("embedder", Settings, start)
     except* CannotStart as errors:
-        for error in errors.exceptions:
+        for error in _leaves(errors):
             print(f"embedder: {error}", file=sys.stderr)
         raise SystemExit(EXIT_SETTINGS) from None
     # All is closed. Taking torch apart would take seconds of those that a supervisor waits.

@@ -11,7 +11,7 @@ from typing import Final
 import structlog
 
 from pharos_contracts import streams
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord
 from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.search.v1 import Search
 from pharos_embedder.vectors import SELECTION_DATASETS_MAX
@@ -60,7 +60,7 @@ class Catalogue:
     """Every live dataset, as of now."""
 
     def __init__(self, bus: Bus) -> None:
-        self._bucket = Bucket(bus, streams.KV_DATASETS, Dataset)
+        self._bucket = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
         self._datasets: dict[str, Dataset] = {}
         self._known = asyncio.Event()
 
@@ -87,7 +87,7 @@ class Catalogue:
         async with aclosing(self._bucket.watch()) as changes:
             async for change in changes:
                 if isinstance(change, Entry):
-                    self.note(change.key, change.value)
+                    self.note(change.key, change.value if isinstance(change.value, Dataset) else None)
                 elif isinstance(change, Gone):
                     self.note(change.key, None)
                 else:

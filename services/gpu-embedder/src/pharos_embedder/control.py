@@ -10,6 +10,7 @@ import structlog
 from pharos_contracts import streams
 from pharos_contracts.control.v1 import Action, StopItem
 from pharos_contracts.jobs.v1 import WorkItem
+from pharos_contracts.subjects import held_name
 from pharos_embedder.holding import Ending, Hold
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus
@@ -53,14 +54,14 @@ class Control:
     @contextmanager
     def watching(self, item: WorkItem, hold: Hold) -> Iterator[Watched]:
         """While the block lasts, *hold* ends when *item* is stopped."""
-        watched = Watched(item, hold)
-        self._watched.setdefault(item.job.job_id, []).append(watched)
+        watched, name = Watched(item, hold), held_name(item.job, item.item_id)
+        self._watched.setdefault(name, []).append(watched)
         try:
             yield watched
         finally:
-            self._watched[item.job.job_id].remove(watched)
-            if not self._watched[item.job.job_id]:
-                del self._watched[item.job.job_id]
+            self._watched[name].remove(watched)
+            if not self._watched[name]:
+                del self._watched[name]
 
     async def follow(self) -> None:
         """Keep up with the bucket until cancelled."""

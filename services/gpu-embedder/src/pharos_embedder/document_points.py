@@ -39,9 +39,21 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def passages(
-    read: ReadDocument, identity: str, origin: Origin, *, title: str, url: str, filename: str
+    read: ReadDocument,
+    identity: str,
+    origin: Origin,
+    *,
+    title: str,
+    url: str,
+    filename: str,
+    version: str = "",
+    sha256: str = "",
+    made_by: str = "",
 ) -> list[Passage]:
-    """The passages of the document *identity*, in order; *title* where it has none of its own."""
+    """The passages of the document *identity*, in order; *title* where it has none of its own.
+
+    The rest as in ``DocumentFacts``.
+    """
     summary = read.summary
     found = []
     for chunk in read.chunks:
@@ -56,6 +68,9 @@ def passages(
             date=summary.date,
             url=url,
             filename=filename,
+            version=version,
+            sha256=sha256,
+            made_by=made_by,
         )
         payload = Payload(
             dataset=origin.dataset,

@@ -14,7 +14,7 @@ from pharos_embedder.document_points import Passage, points, terms_of
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check
 from pharos_embedder.stages import IndexIncomplete, Live
-from pharos_embedder.vectors import VectorStore
+from pharos_embedder.vectors import Payload, VectorStore
 
 
 class Placed(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +51,14 @@ def place_stage(
     store.retire(origin.dataset, gone, origin.generation)
     store.flush()
     return Placed(chunks=before - len(gone) + len(added), replaced=bool(alive))
+
+
+def payloads_of_document(identity: str, live: Live, origin: Origin, store: VectorStore) -> list[Payload]:
+    """The chunks of the document *identity* that readers see."""
+    if not live.generation:
+        return []
+    ids = store.live_ids(origin.dataset, live.generation, "chunk", path=identity)
+    return store.payloads(origin.dataset, sorted(ids))
 
 
 def seal_document(

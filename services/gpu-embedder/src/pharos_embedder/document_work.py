@@ -16,29 +16,31 @@ import anyio
 import msgspec
 
 from pharos_contracts.identity import documents_dataset
-from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, Notice, Stage
+from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, JobKind, Notice, Stage, WorkItem
 from pharos_contracts.streams import OBJ_UPLOADS
+from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import CHUNKER, Passage, passages
-from pharos_embedder.document_stages import Placed, place_stage, seal_document
+from pharos_embedder.document_stages import Placed, payloads_of_document, place_stage, seal_document
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
-from pharos_embedder.ports import Check, Held
-from pharos_embedder.published_work import PublishedWork
+from pharos_embedder.ports import Check, Held, NothingToDo
+from pharos_embedder.published_work import PublishedWork, StageSeconds, in_workspace
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import encode_stage
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vector_cache import VectorCache
-from pharos_embedder.vectors import VectorStore
+from pharos_embedder.vectors import DatasetKey, VectorStore
 from pharos_service.bus import Bus
-from pharos_service.objects import download
+from pharos_service.objects import download, remove
 from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.web_address import parse_web_address
 
 FILE: Final = "document"
+NOT_THERE: Final = "There is no such document"
 
 
 class DocumentConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -88,11 +90,25 @@ class DocumentWork(PublishedWork):
     async def run(self, held: Held) -> IndexResult:
         seconds = self._config.job_seconds
         work = partial(self._add, held)
-        return await self._attempt(self._config.workspaces, held.job.job_id, seconds, work)
+        return await in_workspace(self._config.workspaces, held.job.job_id, seconds, work)
+
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
+        job = item.job
+        if job.kind is JobKind.DELETE:
+            # At once, and not with the next generation: its owner was told that it is gone.
+            key = DatasetKey(job.tenant, job.project, result.dataset)
+            await anyio.to_thread.run_sync(self._store.collect, key, result.generation)
+        await super().tidy(item, result)
+        # Not of a job that failed: its owner may have it tried again.
+        document = job.document
+        if document is not None and document.object_name is not None:
+            await remove(self._tools.bus, OBJ_UPLOADS, document.object_name)
 
     async def _add(self, held: Held, workspace: Path) -> IndexResult:
-        job, source, seconds = held.job, held.job.document, _Seconds()
+        job, source, seconds = held.job, held.job.document, StageSeconds()
         assert source is not None, "only documents are read here"
+        if job.kind is JobKind.DELETE:
+            return await self._remove(held, source)
         held.report(Stage.FETCH, 0, 0)
         await anyio.Path(workspace).mkdir(parents=True)
         obtained = await self._obtain(source, workspace / FILE)
@@ -102,23 +118,13 @@ class DocumentWork(PublishedWork):
         seconds.end(Stage.PARSE)
         name = job.dataset or documents_dataset(source.label)
         target = await self._publisher.target(job, name)
-        origin = Origin(
-            dataset=target.dataset,
-            # Seconds, so that a number is never used again for other content after a dataset was deleted.
-            generation=max(target.live.generation + 1, int(time.time())),
-            scope=job.scope,
-            repository="",
-            encoder=self._tools.encoder.version,
-            chunker=CHUNKER,
-            job=job.job_id,
-            attempt=held.attempt,
-        )
+        origin = self._origin(held, target)
         found = passages(
             read,
             source.identity,
             origin,
             title=source.title,
-            url=source.url or "",  # not where it led: a redirect may carry a secret
+            url=source.url or source.link or "",  # not where it led: a redirect may carry a secret
             filename=source.filename or obtained.name,
         )
         held.report(Stage.STORE, 0, len(found))
@@ -133,6 +139,52 @@ class DocumentWork(PublishedWork):
         result = _result(name, origin, target, read, placed)
         return msgspec.structs.replace(
             result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=seconds.by_stage
+        )
+
+    def _origin(self, held: Held, target: Target) -> Origin:
+        return Origin(
+            dataset=target.dataset,
+            # Seconds, so that a number is never used again for other content after an index was withdrawn.
+            generation=max(target.live.follows + 1, int(time.time())),
+            scope=held.job.scope,
+            repository="",
+            encoder=self._tools.encoder.version,
+            chunker=CHUNKER,
+            job=held.job.job_id,
+            attempt=held.attempt,
+        )
+
+    async def _remove(self, held: Held, source: DocumentSource) -> IndexResult:
+        """A generation without the document. NothingToDo where it is not there."""
+        job, store, seconds = held.job, self._tools.store, StageSeconds()
+        name = job.dataset or documents_dataset(source.label)
+        target = await self._publisher.target(job, name)
+        origin = self._origin(held, target)
+        held.report(Stage.STORE, 0, 1)
+        look = partial(payloads_of_document, source.identity, target.live, origin, store)
+        gone = await anyio.to_thread.run_sync(look)
+        if not gone:
+            raise NothingToDo(NOT_THERE)
+        # First: a crash behind this costs an encoding, not a vector that stays.
+        await anyio.to_thread.run_sync(forget, self._tools.cache, self._tools.encoder.version, gone)
+        place = partial(place_stage, [], source.identity, target.live, origin, store)
+        placed = await in_thread(place, held.check)
+        seconds.end(Stage.STORE)
+        await in_thread(partial(seal_document, [], source.identity, placed, origin, store), held.check)
+        seconds.end(Stage.PUBLISH)
+        chunks = "chunk" if len(gone) == 1 else "chunks"
+        return IndexResult(
+            dataset=name,
+            generation=origin.generation,
+            built_on=target.live.follows,
+            commit="",
+            files_processed=0,
+            embeddings_generated=0,
+            chunks=0,
+            summary=f"Removed a document of {len(gone)} {chunks}.",
+            dataset_files=target.live.files - 1,
+            dataset_chunks=placed.chunks,
+            stage_seconds=seconds.by_stage,
         )
 
     async def _obtain(self, source: DocumentSource, into: Path) -> Obtained:
@@ -172,26 +224,13 @@ class DocumentWork(PublishedWork):
         )
 
 
-class _Seconds:
-    """How long each stage took, one after the other."""
-
-    def __init__(self) -> None:
-        self.by_stage: dict[str, float] = {}
-        self._began = time.perf_counter()
-
-    def end(self, stage: Stage) -> None:
-        now = time.perf_counter()
-        self.by_stage[stage] = round(now - self._began, 3)
-        self._began = now
-
-
 def _result(name: str, origin: Origin, target: Target, read: ReadDocument, placed: Placed) -> IndexResult:
     summary = read.summary
     chunks = "chunk" if summary.chunks == 1 else "chunks"
     return IndexResult(
         dataset=name,
         generation=origin.generation,
-        built_on=target.live.generation,
+        built_on=target.live.follows,
         commit="",
         files_processed=1,
         embeddings_generated=summary.chunks,

@@ -255,12 +255,16 @@ class EncoderService:
             midway=midway,
         )
 
-    def encode_query(self, text: str) -> NDArray[np.float32]:
-        """(D,) unit vector of a search query. Raises EncoderBusy when no turn comes in time."""
-        ids = self._encoder.tokenize([self._encoder.query_prompt + text])
-        with self._turnstile.turn(Priority.QUERY, self._query_wait_seconds):
-            vector: NDArray[np.float32] = self._encoder.forward(ids)[0]
-        return vector
+    def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
+        """(N, D) unit vectors of search queries, in their order. Raises EncoderBusy when no turn comes in
+        time. Each batch takes a turn.
+        """
+        ids = self._encoder.tokenize([self._encoder.query_prompt + text for text in texts])
+        vectors = np.empty((len(ids), self.dimensions), dtype=np.float32)
+        for batch in batches([len(one) for one in ids], self.token_budget):
+            with self._turnstile.turn(Priority.QUERY, self._query_wait_seconds):
+                vectors[batch] = self._encoder.forward([ids[index] for index in batch])
+        return vectors
 
     def waiting(self, priority: Priority) -> int:
         """How many callers of *priority* wait now, for health and metrics."""

@@ -11,6 +11,13 @@ import numpy as np
 
 from pharos_embedder.bm25 import EMPTY_LEXICON, Lexicon, SparseVector
 from pharos_embedder.ports import Check
+from pharos_embedder.stored_graph import (
+    GraphPiecesMissing,
+    GraphTooLarge,
+    StoredGraph,
+    from_pieces,
+    to_pieces,
+)
 from pharos_embedder.vectors import (
     ALIVE,
     HITS_MAX,
@@ -18,7 +25,9 @@ from pharos_embedder.vectors import (
     AllOf,
     Condition,
     DatasetKey,
+    Dropped,
     Floats,
+    Forget,
     Generation,
     Hit,
     Ids,
@@ -29,6 +38,7 @@ from pharos_embedder.vectors import (
     Point,
     Range,
     Selection,
+    StoreError,
     VectorName,
     of_dataset,
     point_id,
@@ -42,6 +52,7 @@ WRITE_BATCH: Final = (
 PAGE: Final = 1_000  # ids a scroll or delete
 LEXICON_SHARD_TERMS: Final = 50_000  # 8 bytes a term, 530 kB of base64 a point
 LEXICON_SHARDS_MAX: Final = 64
+GRAPH_PIECES_MAX: Final = 256  # above what GRAPH_BYTES_MAX can come to
 
 T = TypeVar("T")
 
@@ -142,35 +153,52 @@ class GenerationStore:
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         return self._delete(AllOf((of_dataset(dataset), Range(field="until", at_most=oldest_kept))))
 
-    def drop(self, dataset: DatasetKey) -> int:
-        chunks = self._delete(AllOf((of_dataset(dataset), Match("kind", ("chunk",)))))
-        self._delete(of_dataset(dataset))
-        return chunks
+    def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
+        born = AllOf((of_dataset(dataset), Range(field="from", at_most=generation)))
+        some = AllOf((*born.conditions, Match("kind", ("chunk",))))
+        chunks = 0
+        while chunks < most and (page := self._engine.ids(some, after=None, limit=WRITE_BATCH)[0]):
+            forget(self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(page)))), limit=WRITE_BATCH))
+            self._engine.delete(page)
+            chunks += len(page)
+        others = 0
+        while chunks + others < most and (page := self._engine.ids(born, after=None, limit=WRITE_BATCH)[0]):
+            self._engine.delete(page)
+            others += len(page)
+        return Dropped(chunks, left=bool(self._engine.ids(born, after=None, limit=1)[0]))
 
     def put_lexicon(
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
     ) -> None:
-        earlier = AllOf(
-            (
-                of_dataset(dataset),
-                Match("kind", ("lexicon",)),
-                Range(field="from", at_most=generation - 1),
-                Range(field="until", above=generation),
-            )
-        )
-        # Lexicon points of this very generation are from an earlier try of the same run: the new ones win.
-        self._delete(
-            AllOf(
-                (
-                    of_dataset(dataset),
-                    Match("kind", ("lexicon",)),
-                    Range(field="from", above=generation - 1, at_most=generation),
-                )
-            )
-        )
-        for shard in _lexicon_points(dataset, generation, lexicon, job, attempt):
-            self._engine.put([shard])
-        found, _ = self._engine.ids(earlier, after=None, limit=PAGE)
+        self._replace(dataset, generation, "lexicon", _lexicon_texts(lexicon), job, attempt)
+
+    def put_graph(
+        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+    ) -> None:
+        try:
+            pieces = to_pieces(graph)
+        except GraphTooLarge:
+            self._replace(dataset, generation, "graph", (), job, attempt)
+            raise
+        self._replace(dataset, generation, "graph", pieces, job, attempt)
+
+    def _replace(
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        kind: Kind,
+        texts: Iterable[str],
+        job: str,
+        attempt: int,
+    ) -> None:
+        """Store *texts*, a point each, as what *generation* has of *kind*; retire what it had before."""
+        own = (of_dataset(dataset), Match("kind", (kind,)))
+        # Points of this very generation are from an earlier try of the same run: the new ones win.
+        self._delete(AllOf((*own, Range(field="from", above=generation - 1, at_most=generation))))
+        for number, text in enumerate(texts):
+            self._engine.put([_part(dataset, generation, kind, number, text, job, attempt)])
+        earlier = (Range(field="from", at_most=generation - 1), Range(field="until", above=generation))
+        found, _ = self._engine.ids(AllOf((*own, *earlier)), after=None, limit=PAGE)
         self._set_until(found, generation)
 
     # Reading
@@ -196,6 +224,13 @@ class GenerationStore:
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
         return self._engine.count(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)))))
 
+    def size(self, dataset: DatasetKey) -> int:
+        return self._engine.count(of_dataset(dataset))
+
+    def of_repository(self, repository: str) -> set[DatasetKey]:
+        found = self._engine.counts("key", Match("repository", (repository,)))
+        return {DatasetKey.of(str(key)) for key in found}
+
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
         return {
             DatasetKey.of(str(key)): frozenset(
@@ -217,11 +252,22 @@ class GenerationStore:
         return sorted(found)
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
-        shards = self._engine.payloads(
-            AllOf((*visible(dataset, generation).conditions, Match("kind", ("lexicon",)))),
-            limit=LEXICON_SHARDS_MAX,
-        )
-        return _lexicon_of(shards)
+        return _lexicon_of(self._parts(dataset, generation, "lexicon", LEXICON_SHARDS_MAX))
+
+    def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
+        pieces = self._parts(dataset, generation, "graph", GRAPH_PIECES_MAX)
+        if not pieces:
+            return None
+        try:
+            return from_pieces(pieces)
+        except GraphPiecesMissing as error:
+            raise StoreError(f"The graph of generation {generation} is being taken away") from error
+
+    def _parts(self, dataset: DatasetKey, generation: int, kind: Kind, limit: int) -> list[str]:
+        """The texts of *kind* that *generation* has, in order."""
+        condition = AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,))))
+        found = self._engine.payloads(condition, limit=limit)
+        return [payload.text for payload in sorted(found, key=lambda payload: payload.path)]
 
     def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         self._check_vector("text", vector, self._dimensions)
@@ -376,10 +422,8 @@ class _Shard(msgspec.Struct, frozen=True, kw_only=True):
     counts: str
 
 
-def _lexicon_points(
-    dataset: DatasetKey, generation: int, lexicon: Lexicon, job: str, attempt: int
-) -> Iterator[Point]:
-    for number, start in enumerate(range(0, max(1, len(lexicon.terms)), LEXICON_SHARD_TERMS)):
+def _lexicon_texts(lexicon: Lexicon) -> Iterator[str]:
+    for start in range(0, max(1, len(lexicon.terms)), LEXICON_SHARD_TERMS):
         part = slice(start, start + LEXICON_SHARD_TERMS)
         shard = _Shard(
             documents=lexicon.documents,
@@ -387,31 +431,29 @@ def _lexicon_points(
             terms=_packed(lexicon.terms[part]),
             counts=_packed(lexicon.counts[part]),
         )
-        path = f"{number:04d}"
-        name = point_id(
-            dataset, kind="lexicon", path=path, start_line=0, end_line=0, content_hash=str(generation),
-            chunker_version="", encoder_version="",
-        )  # fmt: skip
-        text = msgspec.json.encode(shard).decode()
-        yield Point(
-            id=name,
-            payload=Payload(
-                dataset=dataset,
-                kind="lexicon",
-                generation=generation,
-                path=path,
-                text=text,
-                job=job,
-                attempt=attempt,
-            ),
-        )
+        yield msgspec.json.encode(shard).decode()
 
 
-def _lexicon_of(shards: Iterable[Payload]) -> Lexicon:
+def _part(
+    dataset: DatasetKey, generation: int, kind: Kind, number: int, text: str, job: str, attempt: int
+) -> Point:
+    """Part *number* of something that a generation has one of."""
+    path = f"{number:04d}"
+    name = point_id(
+        dataset, kind=kind, path=path, start_line=0, end_line=0, content_hash=str(generation),
+        chunker_version="", encoder_version="",
+    )  # fmt: skip
+    payload = Payload(
+        dataset=dataset, kind=kind, generation=generation, path=path, text=text, job=job, attempt=attempt
+    )
+    return Point(id=name, payload=payload)
+
+
+def _lexicon_of(shards: Iterable[str]) -> Lexicon:
     terms, counts = array("I"), array("I")
     shard = None
-    for payload in sorted(shards, key=lambda payload: payload.path):
-        shard = msgspec.json.decode(payload.text, type=_Shard)
+    for text in shards:
+        shard = msgspec.json.decode(text, type=_Shard)
         terms.extend(_unpacked(shard.terms))
         counts.extend(_unpacked(shard.counts))
     if shard is None:

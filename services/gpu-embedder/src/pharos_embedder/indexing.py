@@ -17,7 +17,7 @@ from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_embedder.items import last_fact
 from pharos_embedder.pipeline import Target, Unchanged, index
 from pharos_embedder.ports import Held, NothingToDo
-from pharos_embedder.published_work import PublishedWork
+from pharos_embedder.published_work import PublishedWork, in_workspace
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.vector_cache import VectorCache, parse_label
@@ -56,7 +56,7 @@ class Indexing(PublishedWork):
                 raise NothingToDo(str(unchanged)) from unchanged
 
         seconds = self._config.limits.job_seconds
-        return await self._attempt(self._config.workspaces, held.job.job_id, seconds, work)
+        return await in_workspace(self._config.workspaces, held.job.job_id, seconds, work)
 
     async def _index(self, held: Held, workspace: Path) -> IndexResult:
         job = held.job
@@ -87,9 +87,10 @@ class Indexing(PublishedWork):
 async def forget_cancelled(bus: Bus, cache: VectorCache) -> None:
     """Remove what *cache* holds for jobs that were cancelled while no worker lived on this machine."""
     for label in await anyio.to_thread.run_sync(cache.jobs):
-        job_id, tenant = parse_label(label)
+        name, tenant = parse_label(label)
+        job_id, _, item_id = name.partition(".")
         try:
-            last = await last_fact(bus, tenant, job_id, ITEM_REPOSITORY)
+            last = await last_fact(bus, tenant, job_id, item_id or ITEM_REPOSITORY)
         except TROUBLE as error:
             log.debug("cancelled_jobs_unknown", reason=repr(error))  # the next start asks again
             return

@@ -107,8 +107,8 @@ async def index(
 
     origin = Origin(
         dataset=target.dataset,
-        # Seconds, so that a number is never used again for other content after a dataset was deleted.
-        generation=max(target.live.generation + 1, int(time.time())),
+        # Seconds, so that a number is never used again for other content after an index was withdrawn.
+        generation=max(target.live.follows + 1, int(time.time())),
         scope=job.scope,
         repository=job.source.identity,
         encoder=tools.encoder.version,

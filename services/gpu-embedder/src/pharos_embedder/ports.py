@@ -11,7 +11,7 @@ from typing import Protocol
 
 import msgspec
 
-from pharos_contracts.jobs.v1 import IndexResult, Job, Stage
+from pharos_contracts.jobs.v1 import IndexResult, Job, Stage, WorkItem
 
 Check = Callable[[], None]
 """Raises Stopped where whoever calls it must do nothing more. Cheap; may be called from any thread."""
@@ -72,6 +72,9 @@ class Held(Protocol):
     """An item in hand, as whoever works on it sees it."""
 
     @property
+    def item(self) -> WorkItem: ...
+
+    @property
     def job(self) -> Job: ...
 
     @property
@@ -101,14 +104,18 @@ class Work(Protocol):
     async def run(self, held: Held) -> IndexResult:
         """Do everything but the publishing."""
 
-    async def finish(self, job: Job, result: IndexResult) -> None:
-        """Publish what ``run`` made, perhaps in a worker that died since. Repeatable; never cancelled."""
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
+        """Publish what ``run`` made, perhaps in a worker that died since; *result* as it was published.
 
-    async def tidy(self, job: Job, result: IndexResult) -> None:
+        Repeatable; never cancelled.
+        """
+
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
         """Throw away what nobody needs any more after ``finish``. May fail: nothing depends on it."""
 
-    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
-        """Remove what the first *attempts* attempts at *job* wrote and did not publish. Repeatable.
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
+        """Remove what the first *attempts* attempts at *item* wrote and did not publish. Repeatable.
 
-        *forget*: also what only saves work when the job is tried again.
+        With the purpose to clear, it stands for all items of its job. *forget*: also what only saves work
+        when the item is tried again.
         """

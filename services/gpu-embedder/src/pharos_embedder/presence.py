@@ -13,9 +13,9 @@ import structlog
 from msgspec.structs import replace
 
 from pharos_contracts import streams
-from pharos_contracts.jobs.v1 import Job, Progress, Stage
+from pharos_contracts.jobs.v1 import Job, Progress, Stage, WorkItem
 from pharos_contracts.message import UnreadableMessage, decode, encode
-from pharos_contracts.subjects import ITEM_REPOSITORY, progress_subject
+from pharos_contracts.subjects import held_name, progress_subject
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_embedder.progress import Gauge
 from pharos_service.buckets import Bucket
@@ -67,22 +67,23 @@ class Presence:
 
     @property
     def working(self) -> bool:
-        """Whether any slot has a job."""
+        """Whether any slot has an item."""
         return bool(self._worker.job_ids)
 
-    def busy(self, job: Job) -> None:
+    def busy(self, item: WorkItem) -> None:
         self._set(
             state=WorkerState.BUSY,
-            job_ids=(*self._worker.job_ids, job.job_id),
-            tenant=job.tenant,
-            repository=_shown(job),
+            job_ids=(*self._worker.job_ids, held_name(item.job, item.item_id)),
+            tenant=item.job.tenant,
+            repository=_shown(item.job),
             error=None,
             since=self._now(),
         )
 
-    def done(self, job: Job, error: str | None) -> None:
-        """The job ended; an *error* stays visible until the next one begins."""
-        left = tuple(each for each in self._worker.job_ids if each != job.job_id)
+    def done(self, item: WorkItem, error: str | None) -> None:
+        """The item ended; an *error* stays visible until the next one begins."""
+        job, name = item.job, held_name(item.job, item.item_id)
+        left = tuple(each for each in self._worker.job_ids if each != name)
         state = WorkerState.BUSY if left else WorkerState.ERROR if error else WorkerState.IDLE
         self._set(
             state=state,
@@ -152,10 +153,10 @@ class ProgressFeed:
     """The progress of one attempt: reported from any thread, sent four times a second at most."""
 
     def __init__(
-        self, bus: Bus, job: Job, attempt: int, presence: Presence, now: Callable[[], datetime]
+        self, bus: Bus, item: WorkItem, attempt: int, presence: Presence, now: Callable[[], datetime]
     ) -> None:
         self._bus = bus
-        self._job = job
+        self._item = item
         self._attempt = attempt
         self._presence = presence
         self._now = now
@@ -193,9 +194,9 @@ class ProgressFeed:
             stage, done, total, at=time.monotonic(), current_file=current_file, detail=detail
         )
         self._latest = Progress(
-            tenant=self._job.tenant,
-            job_id=self._job.job_id,
-            item_id=ITEM_REPOSITORY,
+            tenant=self._item.job.tenant,
+            job_id=self._item.job.job_id,
+            item_id=self._item.item_id,
             attempt=self._attempt,
             at=self._now(),
             stage=at.stage,

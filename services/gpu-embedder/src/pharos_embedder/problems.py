@@ -16,7 +16,7 @@ from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory, is_out_of
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.pipeline import OUT_OF_MEMORY
 from pharos_embedder.ports import Problem
-from pharos_embedder.publishing import PublishConflict
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict
 from pharos_embedder.stages import IndexIncomplete, StageTimedOut
 from pharos_embedder.vectors import (
     DimensionMismatch,
@@ -34,6 +34,14 @@ from pharos_sources.git_errors import (
     RepositoryTooLarge,
 )
 from pharos_sources.repository_url import InvalidRepositoryUrl
+from pharos_sources.source import (
+    EntryNotFound,
+    EntryRefused,
+    EntryTooLarge,
+    SourceError,
+    SourceUnavailable,
+    SourceUnreadable,
+)
 from pharos_sources.web_address import InvalidWebAddress
 from pharos_sources.web_errors import WebError
 
@@ -71,6 +79,7 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     ObjectGone: Row("upload_gone", False, "What was uploaded is no longer kept; send the document again"),
     ObjectDamaged: Row("upload_damaged", False, "What was uploaded is damaged; send the document again"),
     PublishConflict: Row("publish_conflict", True),
+    DeletedMeanwhile: Row("dataset_deleted", False),
     IndexIncomplete: Row("publish_conflict", True),
     EncoderBusy: Row("encoder_busy", True),
     EncodingOutOfMemory: MEMORY,
@@ -82,7 +91,13 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     StoreError: Row("store_failed", False),
     ParsePoolBroken: Row("parsing_failed", True),
     # A slow network may be faster next time; a stage that computes takes as long again.
-    StageTimedOut: Row("timed_out", lambda error: error.stage is Stage.FETCH),
+    StageTimedOut: Row("timed_out", lambda error: error.stage in (Stage.ACCESS, Stage.FETCH)),
+    EntryNotFound: Row("file_not_found", False),
+    EntryRefused: Row("file_refused", False),
+    EntryTooLarge: Row("file_too_large", False),
+    SourceUnavailable: Row("source_unavailable", True),
+    SourceUnreadable: Row("source_unreadable", False),
+    SourceError: Row("source_refused", lambda error: error.transient),
 }
 NO_SPACE: Final = frozenset({errno.ENOSPC, errno.EDQUOT})
 

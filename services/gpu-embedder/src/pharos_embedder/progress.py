@@ -14,9 +14,11 @@ import msgspec
 from pharos_contracts.jobs.v1 import Stage
 
 SHARES: Final[dict[Stage, tuple[float, float]]] = {
-    Stage.FETCH: (0.0, 6.0),
+    Stage.ACCESS: (0.0, 1.0),
+    Stage.FETCH: (1.0, 6.0),
     Stage.DISCOVER: (6.0, 7.0),
-    Stage.PARSE: (7.0, 14.0),
+    Stage.PARSE: (7.0, 13.0),
+    Stage.CHUNK: (13.0, 14.0),
     Stage.LINK: (14.0, 15.0),
     Stage.TRAIN: (15.0, 20.0),
     Stage.STORE: (20.0, 24.0),

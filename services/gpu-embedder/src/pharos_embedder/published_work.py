@@ -6,19 +6,20 @@ A try has a folder of its own and a time; then the result is published and tidie
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_thread
 import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
-from pharos_embedder.publishing import PublishConflict, Publisher
+from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
 from pharos_embedder.stages import StageTimedOut
 from pharos_embedder.vector_cache import VectorCache, label_of
 from pharos_embedder.vectors import DatasetKey, VectorStore
@@ -28,8 +29,41 @@ from pharos_sources.removal import remove_tree
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
+
 # What the worker knows how to treat: trouble with the bus, an item that is another's, a wish to stop, an end.
 PASSED_ON: Final = (BusError, Superseded, Stopped, NothingToDo)
+
+
+class StageSeconds:
+    """How long each stage took, one after the other."""
+
+    def __init__(self) -> None:
+        self.by_stage: dict[str, float] = {}
+        self._began = time.perf_counter()
+
+    def end(self, stage: Stage) -> None:
+        now = time.perf_counter()
+        self.by_stage[stage] = round(now - self._began, 3)
+        self._began = now
+
+
+async def in_workspace(
+    workspaces: Path, name: str, seconds: float, work: Callable[[Path], Awaitable[T]]
+) -> T:
+    """What *work* makes, given a folder that is not there yet and will be removed. Raises Failed."""
+    workspace = workspaces / f"{name}-{secrets.token_hex(4)}"
+    try:
+        with anyio.move_on_after(seconds):
+            return await work(workspace)
+        raise StageTimedOut(None, seconds)
+    except PASSED_ON:
+        raise
+    except Exception as error:
+        raise Failed(told(error)) from error
+    finally:
+        with anyio.CancelScope(shield=True):
+            await anyio.to_thread.run_sync(_remove, workspace)
 
 
 class PublishedWork:
@@ -40,40 +74,22 @@ class PublishedWork:
         self._cache = cache
         self._publisher = publisher
 
-    async def _attempt(
-        self,
-        workspaces: Path,
-        name: str,
-        seconds: float,
-        work: Callable[[Path], Awaitable[IndexResult]],
-    ) -> IndexResult:
-        """What *work* makes, given a folder that is not there yet and will be removed. Raises Failed."""
-        workspace = workspaces / f"{name}-{secrets.token_hex(4)}"
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
         try:
-            with anyio.move_on_after(seconds):
-                return await work(workspace)
-            raise StageTimedOut(None, seconds)
-        except PASSED_ON:
-            raise
-        except Exception as error:
-            raise Failed(_problem(error)) from error
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(_remove, workspace)
+            await self._publisher.publish(item.job, result, IndexStage.FULL)
+        except (PublishConflict, DeletedMeanwhile) as error:
+            raise Failed(told(error)) from error
+        return result
 
-    async def finish(self, job: Job, result: IndexResult) -> None:
-        try:
-            await self._publisher.publish(job, result, IndexStage.FULL)
-        except PublishConflict as error:
-            raise Failed(_problem(error)) from error
-
-    async def tidy(self, job: Job, result: IndexResult) -> None:
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
+        job = item.job
         key = DatasetKey(job.tenant, job.project, result.dataset)
         # Readers that began before the publishing still see the generation before: it is kept until the next.
         await anyio.to_thread.run_sync(self._store.collect, key, result.built_on)
         await anyio.to_thread.run_sync(self._cache.keep, label_of(job.job_id, job.tenant))
 
-    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
+        job = item.job
         left = await anyio.to_thread.run_sync(self._store.left_by, job.job_id, attempts)
         for dataset, generations in left.items():
             # What is shown before its vectors are in goes first: nobody is to find what is being removed.
@@ -85,7 +101,8 @@ class PublishedWork:
             await anyio.to_thread.run_sync(self._cache.forget, label_of(job.job_id, job.tenant))
 
 
-def _problem(error: Exception) -> Problem:
+def told(error: Exception) -> Problem:
+    """The problem that *error* stands for; the log has the rest of one that no job is expected to have."""
     problem = problem_of(error)
     if problem is None:
         log.error("work_failed_unexpectedly", exc_info=error)

@@ -11,10 +11,11 @@ from typing import Final, TypeVar
 import structlog
 
 from pharos_contracts import streams
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind
 from pharos_embedder.pipeline import Target
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.stages import Live
 from pharos_embedder.vectors import DatasetKey
 from pharos_service.buckets import Bucket, Entry
@@ -48,20 +49,35 @@ class PublishConflict(Exception):
         super().__init__(f"The dataset {dataset} was published by another job meanwhile")
 
 
-def is_published(record: Dataset | None, job: Job, result: IndexResult, stage: IndexStage) -> bool:
-    """Whether *record* already says what publishing *result* would make it say, or more."""
-    return (
-        record is not None
-        and record.job_id == job.job_id
-        and record.generation >= result.generation
-        and (record.stage is stage or record.stage is IndexStage.FULL)
+class DeletedMeanwhile(Exception):
+    """The dataset was deleted since the job began; it would come back if this were published."""
+
+    def __init__(self, dataset: str) -> None:
+        super().__init__(
+            f"The dataset {dataset} was deleted while this job worked on it; submit it again to have it back"
+        )
+
+
+def is_published(record: DatasetRecord | None, job: Job, result: IndexResult, stage: IndexStage) -> bool:
+    """Whether *record* already says what publishing *result* would make it say, or more.
+
+    A batch publishes one generation after the other, and none of them stands for an earlier one.
+    """
+    if not isinstance(record, Dataset) or record.job_id != job.job_id:
+        return False
+    if job.kind is JobKind.BATCH:
+        return record.generation == result.generation
+    return record.generation >= result.generation and (
+        record.stage is stage or record.stage is IndexStage.FULL
     )
 
 
-def may_follow(record: Dataset | None, job: Job, result: IndexResult) -> bool:
-    """Whether *result* was built on what *record* says is live."""
+def may_follow(record: DatasetRecord | None, job: Job, result: IndexResult) -> bool:
+    """Whether *result* was built on what *record* says is live, or on what a deletion left behind."""
     if record is None:
         return result.built_on == 0
+    if isinstance(record, DeletedDataset):
+        return record.generation == result.built_on
     if record.generation == result.generation:
         return record.job_id == job.job_id and record.stage is IndexStage.LEXICAL
     return record.generation == result.built_on
@@ -88,7 +104,7 @@ class Publisher:
         Who searches in the same process must not wait for the bus to tell it what it has just told the bus:
         a client that saw its job complete finds what it made.
         """
-        self._bucket = Bucket(bus, streams.KV_DATASETS, Dataset)
+        self._bucket = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
         self._encoder = encoder
         self._chunker = chunker
         self._now = now
@@ -98,28 +114,39 @@ class Publisher:
         """Where an index of *job* under the dataset's *name* goes, and what is live there."""
         entry = await patiently(lambda: self._entry(job, name))
         live = Live()
-        if entry is not None:
+        record = entry.value if entry is not None else None
+        if isinstance(record, DeletedDataset):
+            live = Live(deleted=record.generation)
+        elif record is not None:
             live = Live(
-                generation=entry.value.generation,
-                full=entry.value.stage is IndexStage.FULL,
-                files=entry.value.files,
-                commit=entry.value.commit,
-                encoder=entry.value.encoder,
-                chunker=entry.value.chunker,
+                generation=record.generation,
+                full=record.stage is IndexStage.FULL,
+                files=record.files,
+                commit=record.commit,
+                encoder=record.encoder,
+                chunker=record.chunker,
             )
         return Target(dataset=DatasetKey(job.tenant, job.project, name), live=live)
 
-    async def publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
-        """Make *result* what readers see; PublishConflict when another job got there first. Repeatable."""
-        await patiently(lambda: self._publish(job, result, stage))
+    async def publish(
+        self, job: Job, result: IndexResult, stage: IndexStage, *, check: Check = unchecked
+    ) -> None:
+        """Make *result* what readers see. Repeatable.
 
-    async def _publish(self, job: Job, result: IndexResult, stage: IndexStage) -> None:
+        PublishConflict when another job got there first, DeletedMeanwhile when its dataset was deleted.
+        *check* is called before anything is written; what it raises ends this.
+        """
+        await patiently(lambda: self._publish(job, result, stage, check))
+
+    async def _publish(self, job: Job, result: IndexResult, stage: IndexStage, check: Check) -> None:
         key = dataset_key(job.tenant, job.project, result.dataset)
         entry = await self._entry(job, result.dataset)
         current = entry.value if entry else None
         if is_published(current, job, result, stage):
             return
         if not may_follow(current, job, result):
+            if isinstance(current, DeletedDataset):
+                raise DeletedMeanwhile(result.dataset)
             raise PublishConflict(result.dataset)
         record = Dataset(
             tenant=job.tenant,
@@ -139,6 +166,7 @@ class Publisher:
             chunker=self._chunker,
             published_at=self._now(),
         )
+        check()
         if entry is None:
             written = await self._bucket.create(key, record)
         else:
@@ -160,6 +188,8 @@ class Publisher:
         if entry is None:
             return 0
         record = entry.value
+        if isinstance(record, DeletedDataset):
+            return 0
         shown = record.job_id == job.job_id and record.stage is IndexStage.LEXICAL
         if not shown or record.generation not in generations:
             return record.generation
@@ -168,5 +198,5 @@ class Publisher:
         self._on_change(entry.key, None)
         return 0
 
-    async def _entry(self, job: Job, name: str) -> Entry[Dataset] | None:
+    async def _entry(self, job: Job, name: str) -> Entry[DatasetRecord] | None:
         return await self._bucket.get(dataset_key(job.tenant, job.project, name))

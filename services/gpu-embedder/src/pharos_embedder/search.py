@@ -3,9 +3,8 @@
 Nothing here writes, and nothing knows which generations are live: the selection says so.
 """
 
-import threading
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final, Literal
 
 import msgspec
@@ -14,9 +13,13 @@ import numpy as np
 from pharos_contracts.search.v1 import LineSpan
 from pharos_embedder.bm25 import Lexicon, SparseVector, matched_words, query_vector
 from pharos_embedder.fusion import Channel, FoundFile, Reason, fuse
+from pharos_embedder.generation_cache import GenerationCache
+from pharos_embedder.relating import RelatedFile, relate
+from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.vectors import (
     HITS_MAX,
     DatasetKey,
+    DocumentFacts,
     Floats,
     Hit,
     Searched,
@@ -31,6 +34,10 @@ CANDIDATES_PER_RESULT: Final = 10
 OTHER_CHUNKS_MAX: Final = 2
 LEXICONS_MAX: Final = 512
 LEXICON_CACHE_TERMS: Final = 8_000_000  # 64 MB
+GRAPHS_MAX: Final = 64
+GRAPH_CACHE_BYTES: Final = 128 << 20
+DEFINING_SHOWN_MAX: Final = 5
+SHOWN_CHARACTERS: Final = 200  # of what was asked, in an error
 
 Mode = Literal["hybrid", "dense", "lexical"]
 
@@ -40,7 +47,17 @@ class InvalidQuery(ValueError):
 
 
 class UnknownFile(LookupError):
-    """The file is not in the dataset, or has no structural vector."""
+    """The file, or one that defines the symbol, is not in the dataset."""
+
+
+class NoGraph(LookupError):
+    """The generation was stored without its graph."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            "This index has no graph: an earlier release made it, or the graph is too large to be kept. "
+            "Index the repository again, with force"
+        )
 
 
 class SearchQuery(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,7 +87,7 @@ class Scores(msgspec.Struct, frozen=True, kw_only=True):
     """`dense` and `structural` are cosines, `sparse` a BM25 sum; None where that channel did not find it.
 
     `final` is in (0, 1]: 1 for a file that is first in every ranking. It orders results of one answer and is
-    not to be compared between answers. Of `related` it is the cosine.
+    not to be compared between answers.
     """
 
     dense: float | None = None
@@ -96,6 +113,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     highlights: tuple[str, ...] = ()  # the words of the query that the chunk holds, as typed
     other_chunks: tuple[LineSpan, ...] = ()  # at most OTHER_CHUNKS_MAX more of this file
     reasons: tuple[Reason, ...] = ()
+    document: DocumentFacts | None = None
 
 
 class SearchMetadata(msgspec.Struct, frozen=True, kw_only=True):
@@ -115,72 +133,47 @@ class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
     metadata: SearchMetadata
 
 
-class RelatedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file near another one in the graph of references and imports."""
-
-    dataset: DatasetKey
-    path: str
-    language: str
-    repository: str
-    scores: Scores
-
-
-class LexiconCache:
-    """The lexicons used last. A published generation's lexicon never changes, so nothing is invalidated."""
-
-    def __init__(
-        self, store: VectorReader, *, lexicons_max: int = LEXICONS_MAX, terms_max: int = LEXICON_CACHE_TERMS
-    ) -> None:
-        self._store = store
-        self._lexicons_max = lexicons_max
-        self._terms_max = terms_max
-        self._kept: OrderedDict[tuple[DatasetKey, int], Lexicon] = OrderedDict()
-        self._terms = 0
-        self._lock = threading.Lock()
-
-    def of(self, dataset: DatasetKey, generation: int) -> Lexicon:
-        key = (dataset, generation)
-        with self._lock:
-            if key in self._kept:
-                self._kept.move_to_end(key)
-                return self._kept[key]
-        lexicon = self._store.lexicon(dataset, generation)  # unlocked: two threads may read it twice, no harm
-        if lexicon.documents:  # an empty one may be a dataset whose words are still being stored
-            self._keep(key, lexicon)
-        return lexicon
-
-    def _keep(self, key: tuple[DatasetKey, int], lexicon: Lexicon) -> None:
-        with self._lock:
-            if key in self._kept:
-                return
-            self._kept[key] = lexicon
-            self._terms += len(lexicon.terms)
-            while len(self._kept) > 1 and (
-                len(self._kept) > self._lexicons_max or self._terms > self._terms_max
-            ):
-                _, oldest = self._kept.popitem(last=False)
-                self._terms -= len(oldest.terms)
-
-    def __len__(self) -> int:
-        return len(self._kept)
+def lexicon_cache(
+    store: VectorReader, *, number_max: int = LEXICONS_MAX, terms_max: int = LEXICON_CACHE_TERMS
+) -> GenerationCache[Lexicon]:
+    """The lexicons used last."""
+    return GenerationCache(
+        store.lexicon, lambda lexicon: len(lexicon.terms), number_max=number_max, size_max=terms_max
+    )
 
 
 class SearchEngine:
-    """Search and related files. Blocking and thread-safe, as far as *encode_query* is."""
+    """Search and related files. Blocking and thread-safe, as far as *encode_queries* is."""
 
     def __init__(
         self,
         store: VectorReader,
-        encode_query: Callable[[str], Floats],
+        encode_queries: Callable[[Sequence[str]], Floats],
         *,
-        lexicons: LexiconCache | None = None,
+        lexicons: GenerationCache[Lexicon] | None = None,
     ) -> None:
-        """*encode_query* gives the vector (D,) of a text; what it raises, `search` raises."""
+        """*encode_queries* gives the vectors (N, D) of texts; what it raises, `search` raises."""
         self._store = store
-        self._encode_query = encode_query
-        self._lexicons = lexicons or LexiconCache(store)
+        self._encode_queries = encode_queries
+        self._lexicons = lexicons or lexicon_cache(store)
+        self._graphs = GenerationCache[StoredGraph | None](
+            store.graph,
+            lambda graph: 0 if graph is None else graph.size,
+            number_max=GRAPHS_MAX,
+            size_max=GRAPH_CACHE_BYTES,
+        )
 
     def search(self, query: SearchQuery) -> SearchAnswer:
+        return self.search_all([query])[0]
+
+    def search_all(self, queries: Sequence[SearchQuery]) -> list[SearchAnswer]:
+        """The answers in the order of *queries*, whose texts are encoded together."""
+        meant = {cleaned(query.text)[:QUERY_CHARACTERS_MAX]: None for query in queries if _is_meant(query)}
+        vectors = np.asarray(self._encode_queries(list(meant)), dtype=np.float32) if meant else ()
+        vector_of = dict(zip(meant, vectors, strict=True))
+        return [self._search(query, vector_of) for query in queries]
+
+    def _search(self, query: SearchQuery, vector_of: Mapping[str, Floats]) -> SearchAnswer:
         text = cleaned(query.text)
         cut, text = len(text) > QUERY_CHARACTERS_MAX, text[:QUERY_CHARACTERS_MAX]
         candidates = min(HITS_MAX, max(CANDIDATES_MIN, CANDIDATES_PER_RESULT * query.k))
@@ -191,8 +184,7 @@ class SearchEngine:
         if words:
             channels["sparse"] = self._store.sparse(words, by_words, candidates)
         if by_meaning.datasets:
-            vector = np.asarray(self._encode_query(text), dtype=np.float32)
-            channels["dense"] = self._store.dense(vector, by_meaning, candidates)
+            channels["dense"] = self._store.dense(vector_of[text], by_meaning, candidates)
 
         files = [file for file in fuse(channels)[: query.k] if file.score >= query.threshold]
         return SearchAnswer(
@@ -212,30 +204,84 @@ class SearchEngine:
         lexicons = [self._lexicons.of(d.dataset, d.generation) for d in selection.datasets]
         return query_vector(text, lexicons)
 
-    def related(self, dataset: Searched, path: str, k: int = 10) -> tuple[RelatedFile, ...]:
-        """The *k* files of the dataset nearest to *path* in the graph, without itself; raises UnknownFile."""
+    def graph(self, dataset: Searched) -> StoredGraph:
+        """The file graph; raises NoGraph."""
+        found = self._graphs.of(dataset.dataset, dataset.generation)
+        if found is None:
+            raise NoGraph
+        return found
+
+    def related(
+        self, dataset: Searched, path: str | None, symbol: str | None, k: int = 10
+    ) -> tuple[str, tuple[RelatedFile, ...]]:
+        """(the file that was meant, the *k* that have most to do with it).
+
+        Meant is the file at *path*, or the one that defines *symbol*; both together must agree. Of a symbol
+        the files that mention it count too. Raises InvalidQuery, UnknownFile, NoGraph.
+        """
         if not 1 <= k <= RESULTS_MAX:
             raise InvalidQuery(f"k must be from 1 to {RESULTS_MAX}, not {k}")
-        vector = self._store.file_vector(dataset.dataset, dataset.generation, path)
-        if vector is None:
-            raise UnknownFile(f"{path!r} has no place in the graph of this dataset")
-        hits = self._store.structure(vector, Selection(datasets=(dataset,)), k + 1)
-        others = [hit for hit in hits if hit.payload.path != path]
-        return tuple(
-            RelatedFile(
-                dataset=hit.payload.dataset,
-                path=hit.payload.path,
-                language=hit.payload.language,
-                repository=hit.payload.repository,
-                scores=Scores(structural=hit.score, final=max(0.0, min(1.0, hit.score))),
-            )
-            for hit in others[:k]
+        graph = self.graph(dataset)
+        file = _meant(graph, path, symbol)
+        limit = max(CANDIDATES_MIN, CANDIDATES_PER_RESULT * k)
+        here = Selection(datasets=(dataset,))
+        vector = self._store.file_vector(dataset.dataset, dataset.generation, graph.paths[file])
+        near = [] if vector is None else self._store.structure(vector, here, limit)
+        name = "" if symbol is None else symbol.rpartition(".")[2]
+        return graph.paths[file], relate(
+            graph,
+            file,
+            near={hit.payload.path: hit.score for hit in near},
+            mentions=self._mentions(name, here, limit) if name else {},
+            symbol=name,
+            k=k,
         )
+
+    def _mentions(self, name: str, here: Selection, limit: int) -> dict[str, float]:
+        """By path, the BM25 sum of the best chunk that has *name* in it as it is written."""
+        words = self._words(name, here)
+        whole = re.compile(rf"(?<!\w){re.escape(name)}(?!\w)")
+        found: dict[str, float] = {}
+        for hit in self._store.sparse(words, here, limit) if words else ():
+            if whole.search(hit.payload.text):
+                found.setdefault(hit.payload.path, hit.score)  # best first
+        return found
+
+
+def _meant(graph: StoredGraph, path: str | None, symbol: str | None) -> int:
+    """The place of the file that *path*, *symbol* or both name."""
+    if not path and not symbol:
+        raise InvalidQuery("say which file, with path, or which symbol")
+    defining = graph.defining(symbol) if symbol else []
+    if path:
+        file = graph.number(path)
+        if file is None:
+            raise UnknownFile(f"There is no file {path[:SHOWN_CHARACTERS]!r} in this index")
+        if symbol and file not in defining:
+            raise UnknownFile(f"The file does not define {symbol[:SHOWN_CHARACTERS]!r}")
+        return file
+    assert symbol
+    if not defining:
+        raise UnknownFile(f"No file in this index defines {symbol[:SHOWN_CHARACTERS]!r}")
+    if len(defining) > 1:
+        shown = ", ".join(graph.paths[each] for each in defining[:DEFINING_SHOWN_MAX])
+        more = len(defining) - DEFINING_SHOWN_MAX
+        raise InvalidQuery(
+            f"{len(defining)} files define {symbol[:SHOWN_CHARACTERS]!r}; say which one with path: {shown}"
+            + (f" and {more} more" if more > 0 else "")
+        )
+    return defining[0]
 
 
 def cleaned(text: str) -> str:
     """*text* with control characters as spaces and without space around it."""
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()
+
+
+def _is_meant(query: SearchQuery) -> bool:
+    """Whether the meaning of its text is asked for, and not its words alone."""
+    by_meaning, _ = channels_of(query)
+    return bool(by_meaning.datasets)
 
 
 def channels_of(query: SearchQuery) -> tuple[Selection, Selection]:
@@ -270,6 +316,7 @@ def _result(file: FoundFile, query: str) -> SearchResult:
         highlights=matched_words(query, payload.text),
         other_chunks=_spans([chunk.hit for chunk in file.chunks[1 : 1 + OTHER_CHUNKS_MAX]]),
         reasons=file.reasons,
+        document=payload.document,
     )
 
 

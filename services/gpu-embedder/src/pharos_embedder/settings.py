@@ -51,18 +51,34 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     ] = Secret("")
     worker_name: Annotated[
         str,
-        Meta(description="What the worker is called; empty: the GPU's or the host's name.", max_length=64),
+        Meta(
+            description="What the worker is called, each differently; empty: the GPU's or the host's name.",
+            max_length=64,
+        ),
     ] = ""
     worker_slots: Annotated[
         int, Meta(description="Jobs that one worker runs at once; 0: search only, no worker.", ge=0, le=16)
     ] = 1
+    max_concurrent_processing: Annotated[
+        int,
+        Meta(
+            description="Documents and files of batches that one worker reads at once, beside its jobs for "
+            "repositories. Each takes a process of its own while it is read.",
+            ge=1,
+            le=64,
+        ),
+    ] = 3
     encoder: Annotated[
         str,
         Meta(description="Any Hugging Face encoder by name, or a local path; empty: the packaged MiniLM."),
     ] = ""
     device: Annotated[str, Meta(description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")] = "auto"
     store: Annotated[
-        str, Meta(description="`edge`: the embedded engine; `qdrant`: the server at PHAROS_QDRANT_URL.")
+        str,
+        Meta(
+            description="`edge`: the embedded engine, which the process that searches opens and a "
+            "`--role worker` asks it for; `qdrant`: the server at PHAROS_QDRANT_URL."
+        ),
     ] = ""
     qdrant_url: Annotated[
         str, Meta(description="Where Qdrant is; setting it chooses the server as the store.")
@@ -98,7 +114,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         Meta(
             description="After SIGTERM a worker takes no more jobs and has this many seconds to finish the "
             "one that it runs; then, or at a second SIGTERM, it hands the job back. What ends the process "
-            "must wait for a few seconds more.",
+            "must wait for a few seconds more. Under `make run` it is 2, whatever is set: everything is to "
+            "be gone within 15 s.",
             ge=0,
             le=3600,
         ),

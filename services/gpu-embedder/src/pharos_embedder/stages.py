@@ -27,6 +27,7 @@ from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseFailure, ParseOptions
 from pharos_embedder.training import Training, train
 from pharos_embedder.vector_cache import VectorCache, as_stored, label_of, vector_key
@@ -106,14 +107,23 @@ class EncodingTools(Protocol):
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
-    """What readers of the dataset see now; generation 0 is nothing. ``full`` says that vectors are in."""
+    """What readers of the dataset see now; generation 0 is nothing. ``full`` says that vectors are in.
+
+    ``deleted`` is the number that a deletion left behind, 0 for none: see ``DeletedDataset``.
+    """
 
     generation: int = 0
+    deleted: int = 0
     full: bool = False
     files: int = 0
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
+
+    @property
+    def follows(self) -> int:
+        """What the next generation has to be above, and has to be published on."""
+        return self.generation or self.deleted
 
 
 class StageTimedOut(Exception):
@@ -210,9 +220,21 @@ def store_stage(
     store.upsert(point for identifier, point in points.items() if identifier not in alive_files)
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    _store_graph(files, graph, structure, origin, store)
     store.retire(origin.dataset, (alive - chunks.keys()) | (alive_files - points.keys()), origin.generation)
     store.flush()
     return chunks
+
+
+def _store_graph(
+    files: Sequence[ParsedFile], graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore
+) -> None:
+    """Store the graph for whoever asks of the structure; a search does without one that is too large."""
+    kept = StoredGraph.of(graph, files, structure)
+    try:
+        store.put_graph(origin.dataset, origin.generation, kept, job=origin.job, attempt=origin.attempt)
+    except GraphTooLarge as error:
+        log.warning("graph_not_stored", dataset=origin.dataset.dataset, reason=str(error))
 
 
 def encode_stage(
@@ -334,7 +356,7 @@ def result_of(
     return IndexResult(
         dataset=name,
         generation=origin.generation,
-        built_on=live.generation,
+        built_on=live.follows,
         commit=checkout.commit,
         branch=checkout.branch,
         files_processed=len(files),

@@ -62,15 +62,15 @@ def vector_key(*, tenant: str, content: str, chunker: str, encoder: str) -> byte
     return digest.digest()
 
 
-def label_of(job_id: str, tenant: str) -> str:
-    """What the cache calls a job; labels are in the order in which jobs were made."""
-    return f"{job_id}.{tenant}"
+def label_of(name: str, tenant: str) -> str:
+    """What the cache calls the item that is held by *name*; labels are in the order of their jobs."""
+    return f"{name}.{tenant}"
 
 
 def parse_label(label: str) -> tuple[str, str]:
-    """(job id, tenant), from what ``label_of`` made."""
-    job_id, _, tenant = label.partition(".")
-    return job_id, tenant
+    """(name, tenant), from what ``label_of`` made. The part of the name before a dot is its job's id."""
+    name, _, tenant = label.rpartition(".")
+    return name, tenant
 
 
 def as_stored(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -150,6 +150,12 @@ class VectorCache:
         """Removes what was stored for *job*, though others may use it as well; how many entries."""
         with self._lock:
             return self._guarded("write", lambda: self._let_go(job, remove=True)) or 0
+
+    def remove(self, keys: Sequence[bytes]) -> None:
+        """Removes these, though others may use them as well."""
+        with self._lock:
+            for part in _parts(keys, _READ_KEYS):
+                self._guarded("write", partial(self._remove, part))
 
     def jobs(self) -> list[str]:
         """For whom something is stored that is neither kept nor forgotten."""
@@ -308,6 +314,12 @@ class VectorCache:
         with self._environment.begin() as transaction, transaction.cursor(db=self._segments[3]) as cursor:
             records = cursor.iternext(keys=True, values=False)
             return list(dict.fromkeys(record.partition(b"\0")[0].decode() for record in records))
+
+    def _remove(self, keys: Sequence[bytes]) -> None:
+        with self._environment.begin(write=True) as transaction:
+            for key in keys:
+                for segment in self._segments[:2]:
+                    transaction.delete(key, db=segment)
 
     def _let_go(self, job: str, *, remove: bool) -> int:
         """Remember no more what was stored for *job*, and *remove* it; how many entries were removed.

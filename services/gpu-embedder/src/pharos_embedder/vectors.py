@@ -6,7 +6,7 @@ and whoever keeps the record of live generations publishes it with one compare-a
 which generation is live unless it is told.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID, uuid5
 
@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from pharos_embedder.bm25 import Lexicon, SparseVector
 from pharos_embedder.ports import Check
+from pharos_embedder.stored_graph import StoredGraph
 
 Floats = npt.NDArray[np.float32]
-Kind = Literal["chunk", "file", "lexicon"]
+Kind = Literal["chunk", "file", "lexicon", "graph"]
 VectorName = Literal["text", "structure", "code_bm25"]
 
 ALIVE: Final = (
@@ -102,6 +103,8 @@ class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     ``ordinal`` counts the document's chunks from 0. ``url`` is where a page was fetched. ``kind`` is the
     format, such as ``pdf``; ``natural_language`` is ISO 639-1 and ``date`` ISO 8601, empty where unknown.
+    Of a file of a source, ``version`` is what the source called it, and ``made_by`` what decided beside its
+    bytes, whose hexadecimal ``sha256`` is there, what is stored of it.
     """
 
     ordinal: int
@@ -114,6 +117,9 @@ class DocumentFacts(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     date: str = ""
     url: str = ""
     filename: str = ""
+    version: str = ""
+    sha256: str = ""
+    made_by: str = ""
 
 
 class Payload(msgspec.Struct, frozen=True, kw_only=True):
@@ -209,6 +215,17 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, datasets=tuple(d for d in self.datasets if d.has_dense))
 
 
+class Dropped(msgspec.Struct, frozen=True):
+    """How many chunks one step of deleting a dataset deleted, and whether anything of it is left."""
+
+    chunks: int
+    left: bool
+
+
+Forget = Callable[[Sequence[Payload]], None]
+"""Hears of chunks that are about to be deleted."""
+
+
 class VectorReader(Protocol):
     """What search asks of a store. Methods block and may be called from any thread."""
 
@@ -223,6 +240,12 @@ class VectorReader(Protocol):
 
     def structure(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         """The files nearest to *vector* (64,), nearest first."""
+
+    def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
+        """The file graph of *generation*; None where none was stored.
+
+        StoreError while it is being taken away.
+        """
 
     def file_vector(self, dataset: DatasetKey, generation: int, path: str) -> Floats | None:
         """The structural vector (64,) of a file; None where it has none or is unknown."""
@@ -284,8 +307,18 @@ class VectorStore(VectorReader, Protocol):
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         """Delete the points that no generation from *oldest_kept* on can see; how many there were."""
 
-    def drop(self, dataset: DatasetKey) -> int:
-        """Delete everything of the dataset; how many chunks there were."""
+    def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
+        """Delete what came with *generation* or an earlier one, whether it was retired or not.
+
+        About *most* points at once: it is called until nothing is left. *forget* hears of chunks before they
+        go, so that a crash in between leaves them to the next call.
+        """
+
+    def size(self, dataset: DatasetKey) -> int:
+        """How many points there are, of whatever generation and kind."""
+
+    def of_repository(self, repository: str) -> set[DatasetKey]:
+        """The datasets that have points of *repository*, of whatever generation."""
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int: ...
 
@@ -293,6 +326,14 @@ class VectorStore(VectorReader, Protocol):
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
     ) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
+
+    def put_graph(
+        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+    ) -> None:
+        """Store the dataset's file graph for *generation* and retire those of the ones before.
+
+        Raises GraphTooLarge, and then has done nothing but retire.
+        """
 
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
         """Where points are that the first *attempts* attempts at *job* wrote: the generations by dataset."""
@@ -369,17 +410,18 @@ def from_stored(stored: dict[str, object]) -> Payload:
     )
 
 
-# Filters, in the few forms that both engines share. Each adapter translates them in one function.
+# Filters, in the few forms that all engines share. Each adapter translates them in one function; the tags are
+# for the one that hands them on.
 
 
-class Match(msgspec.Struct, frozen=True):
+class Match(msgspec.Struct, frozen=True, tag=True):
     """The field has one of the values."""
 
     field: str
     values: tuple[str, ...]
 
 
-class Range(msgspec.Struct, frozen=True, kw_only=True):
+class Range(msgspec.Struct, frozen=True, kw_only=True, tag=True):
     """The integer field is above, at most, or both."""
 
     field: str
@@ -387,23 +429,23 @@ class Range(msgspec.Struct, frozen=True, kw_only=True):
     at_most: int | None = None
 
 
-class Ids(msgspec.Struct, frozen=True):
+class Ids(msgspec.Struct, frozen=True, tag=True):
     """The point is one of these."""
 
     ids: tuple[str, ...]
 
 
-class Lacks(msgspec.Struct, frozen=True):
+class Lacks(msgspec.Struct, frozen=True, tag=True):
     """The point has no vector of that name."""
 
     vector: VectorName
 
 
-class AllOf(msgspec.Struct, frozen=True):
+class AllOf(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Condition", ...]
 
 
-class AnyOf(msgspec.Struct, frozen=True):
+class AnyOf(msgspec.Struct, frozen=True, tag=True):
     conditions: tuple["Condition", ...]
 
 

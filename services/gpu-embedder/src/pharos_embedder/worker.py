@@ -35,14 +35,13 @@ from pharos_contracts.jobs.v1 import (
     ItemPaused,
     ItemSkipped,
     ItemStarted,
-    Job,
     Purpose,
     Stage,
     WorkItem,
 )
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_contracts.subjects import dead_letter_subject, work_message_id, work_subject
+from pharos_contracts.subjects import dead_letter_subject, held_name, work_message_id, work_subject
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_embedder.control import Control
 from pharos_embedder.draining import Drain
@@ -159,7 +158,7 @@ class Worker:
         except UnreadableMessage as error:
             await self._bury(message, error.reason)
             return
-        with structlog.contextvars.bound_contextvars(job_id=item.job.job_id):
+        with structlog.contextvars.bound_contextvars(job_id=item.job.job_id, item_id=item.item_id):
             try:
                 if item.purpose is Purpose.CLEAR:
                     await self._clear(item, message)
@@ -195,7 +194,7 @@ class Worker:
             return
         take = decide(item, last, died=False, now=self._now())
         if isinstance(take, Start) and last is not None:
-            if not await self._wait_for_its_turn(job, message):
+            if not await self._wait_for_its_turn(item, message):
                 await _give_back(message)
                 return
             # Only now: who was there when this one came may have been dying.
@@ -242,10 +241,10 @@ class Worker:
             case Expire():
                 await items.say(ItemSkipped, reason=EXPIRED)
             case Poisoned():
-                await self._fail(item.job, POISON, take.attempt, items)
+                await self._fail(item, POISON, take.attempt, items)
             case Finish():
                 await self._trying(
-                    item.job, items, take.attempt, partial(self._publish, item.job, take.result, items)
+                    item, items, take.attempt, partial(self._publish, item, take.result, items)
                 )
             case Start():
                 with self._control.watching(item, hold) as watched:
@@ -255,15 +254,15 @@ class Worker:
                         return Ending.BEATEN
                     watched.began(items.sequence)
                     return await self._trying(
-                        item.job, items, take.attempt, partial(self._run, item.job, take, items, hold)
+                        item, items, take.attempt, partial(self._run, item, take, items, hold)
                     )
         return None
 
     async def _trying(
-        self, job: Job, items: ItemLog, attempt: int, work: Callable[[], Awaitable[T]]
+        self, item: WorkItem, items: ItemLog, attempt: int, work: Callable[[], Awaitable[T]]
     ) -> T | None:
         """What *work* returns; where it fails, that is said. What is wrong with the bus is raised."""
-        self._presence.busy(job)
+        self._presence.busy(item)
         error: str | None = None
         try:
             return await work()
@@ -273,26 +272,26 @@ class Worker:
             await items.say(ItemSkipped, reason=str(nothing))
         except Failed as failed:
             error = failed.problem.sentence
-            await self._fail(job, failed.problem, attempt, items)
+            await self._fail(item, failed.problem, attempt, items)
         except TROUBLE:
             raise
         except Exception as bug:
             log.exception("item_failed_unexpectedly")
             problem = unexpected(bug)
             error = problem.sentence
-            await self._fail(job, problem, attempt, items)
+            await self._fail(item, problem, attempt, items)
         finally:
-            self._presence.done(job, error)
+            self._presence.done(item, error)
         return None
 
-    async def _run(self, job: Job, take: Start, items: ItemLog, hold: Hold) -> Ending | None:
-        feed = ProgressFeed(self._bus, job, take.attempt, self._presence, self._now)
+    async def _run(self, item: WorkItem, take: Start, items: ItemLog, hold: Hold) -> Ending | None:
+        feed = ProgressFeed(self._bus, item, take.attempt, self._presence, self._now)
         if take.again:
             await feed.take_up()
         sending = asyncio.create_task(feed.send())
         try:
             try:
-                held = _InHand(job, take.attempt, feed.report, items, hold)
+                held = _InHand(item, take.attempt, feed.report, items, hold)
                 result = await self._until_ended(hold, partial(self._work.run, held))
                 if result is not None:
                     await items.say(ItemCommitting, result=result)
@@ -304,10 +303,10 @@ class Worker:
                 assert hold.ending is not None, "work that returns nothing was ended"
                 log.info("item_let_go", reason=hold.ending)
                 if hold.ending is Ending.CANCELLED:
-                    await self._remove(job, take.attempt, forget=True)
+                    await self._remove(item, take.attempt, forget=True)
                 return hold.ending
             feed.report(Stage.PUBLISH, 0, 1)
-            await self._publish(job, result, items)
+            await self._publish(item, result, items)
             feed.report(Stage.PUBLISH, 1, 1)
             return None
         finally:
@@ -357,23 +356,23 @@ class Worker:
             raise errors[0]
         return None
 
-    async def _publish(self, job: Job, result: IndexResult, items: ItemLog) -> None:
+    async def _publish(self, item: WorkItem, result: IndexResult, items: ItemLog) -> None:
         """Publish what is stored; also when an earlier worker died on the way."""
         try:
-            await self._work.finish(job, result)
+            published = await self._work.finish(item, result)
         except Failed as failed:
             # From here no way leads back to another attempt.
             raise Failed(replace(failed.problem, transient=False)) from failed
-        await items.say(ItemCompleted, result=result)
+        await items.say(ItemCompleted, result=published)
         try:
-            await self._work.tidy(job, result)
+            await self._work.tidy(item, published)
         except Exception:
             log.exception("not_tidied")
 
-    async def _fail(self, job: Job, problem: Problem, attempt: int, items: ItemLog) -> None:
+    async def _fail(self, item: WorkItem, problem: Problem, attempt: int, items: ItemLog) -> None:
         log.warning("item_failed", code=problem.code, error=problem.sentence, diagnostic=problem.diagnostic)
-        for_good = not problem.transient or attempt >= job.max_attempts
-        cleared = for_good and await self._remove(job, attempt, forget=False)
+        for_good = not problem.transient or attempt >= item.job.max_attempts
+        cleared = for_good and await self._remove(item, attempt, forget=False)
         await items.say(
             ItemFailed,
             error=problem.sentence,
@@ -382,10 +381,10 @@ class Worker:
             cleared=cleared,
         )
 
-    async def _remove(self, job: Job, attempt: int, *, forget: bool) -> bool:
-        """Whether nothing is left of the job; else the scheduler has it cleared away later."""
+    async def _remove(self, item: WorkItem, attempt: int, *, forget: bool) -> bool:
+        """Whether nothing is left of the item; else the scheduler has it cleared away later."""
         try:
-            await self._work.clear(job, attempt, forget=forget)
+            await self._work.clear(item, attempt, forget=forget)
         except Exception:
             log.exception("not_cleared")
             return False
@@ -397,8 +396,8 @@ class Worker:
         """No attempt at the job: nothing is said of it, and it comes again until it is done."""
         keeping = asyncio.create_task(self._renew(message))
         try:
-            await self._until_nobody_has(item.job, HOLDERS_SECONDS_MAX)
-            await self._work.clear(item.job, item.attempt, forget=item.job.state is not JobState.FAILED)
+            await self._until_nobody_has(item, HOLDERS_SECONDS_MAX)
+            await self._work.clear(item, item.attempt, forget=item.job.state is not JobState.FAILED)
         except Exception:
             log.exception("clearing_put_off")
             if message.metadata.num_delivered < streams.WORK_DELIVERIES_MAX - 1:
@@ -411,10 +410,10 @@ class Worker:
         log.info("job_cleared")
         await _settle(message)
 
-    async def _wait_for_its_turn(self, job: Job, message: Msg) -> bool:
-        """Whether nobody has *job* now; False when this worker is to take nothing more.
+    async def _wait_for_its_turn(self, item: WorkItem, message: Msg) -> bool:
+        """Whether nobody has *item* now; False when this worker is to take nothing more.
 
-        Nobody starts a job that a live worker says it has. It may not have heard yet that it lost it; or
+        Nobody starts an item that a live worker says it has. It may not have heard yet that it lost it; or
         the bus has forgotten, in a crash, that the item was delivered, and the work is well under way.
         """
         keeping = asyncio.create_task(self._renew(message))
@@ -426,21 +425,21 @@ class Worker:
                     tasks.cancel_scope.cancel()
 
                 tasks.start_soon(leave)
-                await self._until_nobody_has(job, TURN_SECONDS_MAX)
+                await self._until_nobody_has(item, TURN_SECONDS_MAX)
                 tasks.cancel_scope.cancel()
         finally:
             keeping.cancel()
         return not self._drain.begun.is_set()
 
-    async def _until_nobody_has(self, job: Job, seconds_max: float) -> None:
-        """Wait for who is alive and says that it has *job*: it may be writing still."""
+    async def _until_nobody_has(self, item: WorkItem, seconds_max: float) -> None:
+        """Wait for who is alive and says that it has *item*: it may be writing still."""
         busy: set[str] = set()
         caught_up = False
         with anyio.move_on_after(seconds_max):
             async with aclosing(self._workers.watch()) as changes:
                 async for change in changes:
                     match change:
-                        case Entry(value=worker) if job.job_id in worker.job_ids:
+                        case Entry(value=worker) if _has(worker, item):
                             busy.add(change.key)
                         case Entry() | Gone():
                             busy.discard(change.key)
@@ -546,8 +545,9 @@ class Worker:
 class _InHand:
     """The ``ports.Held`` of one try."""
 
-    def __init__(self, job: Job, attempt: int, report: Report, items: ItemLog, hold: Hold) -> None:
-        self.job: Final = job
+    def __init__(self, item: WorkItem, attempt: int, report: Report, items: ItemLog, hold: Hold) -> None:
+        self.item: Final = item
+        self.job: Final = item.job
         self.attempt: Final = attempt
         self.report: Final = report
         self.check: Final = hold.check
@@ -556,6 +556,13 @@ class _InHand:
 
     async def lexical_ready(self, dataset: str, files: int, chunks: int) -> None:
         await self._items.say(ItemLexicalReady, dataset=dataset, files=files, chunks=chunks)
+
+
+def _has(worker: WorkerView, item: WorkItem) -> bool:
+    """Whether *worker* says that it has *item*; what clears a job waits for all items of it."""
+    if item.purpose is Purpose.CLEAR:
+        return any(name.partition(".")[0] == item.job.job_id for name in worker.job_ids)
+    return held_name(item.job, item.item_id) in worker.job_ids
 
 
 def _ending(event: object) -> Ending:

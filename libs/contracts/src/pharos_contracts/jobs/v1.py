@@ -23,8 +23,8 @@ class JobKind(StrEnum):
     DELETE = "delete"
 
 
-DOCUMENT_KINDS: Final = frozenset({JobKind.TEXT, JobKind.URL, JobKind.FILE, JobKind.RESOURCE})
-"""Jobs of one document each. They wait in DOCS."""
+DOCUMENT_KINDS: Final = frozenset({JobKind.TEXT, JobKind.URL, JobKind.FILE, JobKind.RESOURCE, JobKind.DELETE})
+"""Jobs of one document each; ``delete`` removes it. They wait in DOCS."""
 
 
 class Priority(StrEnum):
@@ -70,7 +70,9 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     ``<label>/<filename>`` of a file, and of a text ``<label>/text-`` and the fingerprint of the
     Idempotency-Key that it came with, or else of itself. A page is fetched from ``url``, which is as it was
     written; anything else lies in ``uploads`` as ``object_name``, ``size`` bytes with the hexadecimal
-    ``sha256``. ``media_type`` is what its sender called it, and may be empty.
+    ``sha256``. One that is to be deleted has neither. ``media_type`` is what its sender called it, and may be
+    empty. ``link`` is an address that is shown and not fetched: that of a resource, whose identity is
+    ``<label>/`` and a fingerprint of its user and its link, or else of what is in it.
     """
 
     label: str
@@ -79,12 +81,13 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     filename: str | None = None
     media_type: str = ""
     title: str = ""
+    link: str | None = None
     object_name: str | None = None
     size: int | None = None
     sha256: str | None = None
 
     def __post_init__(self) -> None:
-        if (self.url is None) == (self.object_name is None):
+        if self.url is not None and self.object_name is not None:
             raise ValueError("a document is at an address or in the object store")
 
 
@@ -140,10 +143,12 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     """What an indexing made. Times are seconds; ``stage_seconds`` maps a stage to its share.
 
-    ``built_on`` is the generation that was live when it began, 0 for none: only that one may it replace.
+    ``built_on`` is the generation that was live when it began, or the one that a deletion of the dataset
+    left behind, 0 for none: only that one may it replace.
     ``dataset_files`` and ``dataset_chunks`` are what the dataset then has, where the job made only a part of
     it, such as one document; ``title``, ``natural_language`` (ISO 639-1) and ``quality`` (0 to 1) are that
-    document's, as far as they are known. A document has no commit.
+    document's, as far as they are known, and ``sha256`` is that of a file of a batch, in hexadecimal. A
+    document has no commit.
     """
 
     dataset: str
@@ -170,6 +175,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     title: str = ""
     natural_language: str = ""
     quality: float | None = None
+    sha256: str = ""
 
 
 NO_NUMBER: Final = 0
@@ -239,6 +245,11 @@ def _check_source(asked: SubmitJob | Job) -> None:
         raise ValueError("a job is about a repository, a document or a batch, and about one of them only")
     if (asked.document is not None) != (asked.kind in DOCUMENT_KINDS):
         raise ValueError(f"a job of the kind {asked.kind} is not about that")
+    document = asked.document
+    if document is not None:
+        nowhere = document.url is None and document.object_name is None
+        if nowhere != (asked.kind is JobKind.DELETE):
+            raise ValueError("a document is at an address or in the object store, unless it is to be deleted")
     if (asked.batch is not None) != (asked.kind is JobKind.BATCH):
         raise ValueError(f"a job of the kind {asked.kind} is not about that")
 

@@ -7,6 +7,7 @@ from enum import StrEnum
 import msgspec
 
 from pharos_contracts.message import Message
+from pharos_contracts.rpc import Refused
 
 
 class SearchMode(StrEnum):
@@ -53,8 +54,29 @@ class LineSpan(msgspec.Struct, frozen=True, kw_only=True):
     end: int
 
 
+class FoundDocument(msgspec.Struct, frozen=True, kw_only=True):
+    """Where in a document a chunk is, and what is known of the document; None and empty where it is not.
+
+    ``kind`` is the format, such as ``pdf``, ``language`` the natural one (ISO 639-1). ``headings`` are those
+    above the chunk, the outermost first; ``page`` and ``page_end`` count from 1, both ends included.
+    """
+
+    kind: str
+    title: str | None = None
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    page_end: int | None = None
+    language: str | None = None
+    filename: str | None = None
+    date: str | None = None
+
+
 class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
-    """A file and its best chunk. ``also`` are further places in the same file."""
+    """A file and its best chunk. ``also`` are further places in the same file.
+
+    Of a document, which is of no repository and has no commit, ``file`` is what makes it the same document
+    when it comes again, and ``url`` where it was fetched.
+    """
 
     id: str
     chunk: str
@@ -72,6 +94,7 @@ class SearchResult(msgspec.Struct, frozen=True, kw_only=True):
     reasons: tuple[str, ...] = ()
     highlights: tuple[str, ...] = ()
     also: tuple[LineSpan, ...] = ()
+    document: FoundDocument | None = None
 
 
 class SearchAnswer(Message, frozen=True, kw_only=True, tag="search.view.v1.answer"):
@@ -79,4 +102,17 @@ class SearchAnswer(Message, frozen=True, kw_only=True, tag="search.view.v1.answe
 
     results: tuple[SearchResult, ...]
     metadata: dict[str, str | int | float | bool | list[str]]
+    latency_ms: float
+
+
+class SearchBatch(Message, frozen=True, kw_only=True, tag="search.query.v1.batch"):
+    """Several searches of one tenant, which are encoded together."""
+
+    queries: tuple[Search, ...]
+
+
+class SearchBatchAnswer(Message, frozen=True, kw_only=True, tag="search.view.v1.batch_answer"):
+    """What came of each query, in their order: a refusal concerns that one alone."""
+
+    answers: tuple[SearchAnswer | Refused, ...]
     latency_ms: float

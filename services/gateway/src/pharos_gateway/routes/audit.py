@@ -36,12 +36,11 @@ def routes(access: Access, bus: Bus) -> Router:
     async def list_audit(
         request: Request[Any, Any, Any],
         action: Annotated[
-            str | None, QueryParameter(description="Only this, as in `action` of an event.")
+            str | None,
+            QueryParameter(schema_extra=openapi.NAME, description="Only this, as in `action` of an event."),
         ] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
-        before: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        before: openapi.Cursor = None,
     ) -> AuditPage:
         await reach(bus)
         try:

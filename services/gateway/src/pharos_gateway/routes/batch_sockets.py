@@ -17,17 +17,17 @@ from pharos_contracts.jobs.v1 import Job
 from pharos_gateway.access import Access
 from pharos_gateway.acting import Acting, acting
 from pharos_gateway.authentication import Caller, Unauthenticated, address_of
-from pharos_gateway.batch_watches import BatchWatch
-from pharos_gateway.batch_watching import BatchWatching
+from pharos_gateway.batch_feeds import BatchFeed
 from pharos_gateway.batches import UserId, shown_user
 from pharos_gateway.batching import Batching
+from pharos_gateway.boards import Boards
+from pharos_gateway.feeds import FeedClosed
 from pharos_gateway.finding import HistoryUnavailable
 from pharos_gateway.live import Live
 from pharos_gateway.problems import Problem, body_of, invalid, not_found, problem_of, unavailable
 from pharos_gateway.reachability import reach
 from pharos_gateway.routes.sockets import AUTH_SECONDS, CLOSE_CODE
 from pharos_gateway.streams import SEND_SECONDS_MAX, Streams
-from pharos_gateway.watches import WatchClosed
 from pharos_service.bus import Bus
 
 log = structlog.get_logger()
@@ -51,7 +51,7 @@ def routes(
     live: Live,
     streams: Streams,
     batching: Batching,
-    watching: BatchWatching,
+    boards: Boards,
     now: Callable[[], datetime],
 ) -> Router:
     """The WebSocket of this family."""
@@ -87,11 +87,11 @@ def routes(
             except Problem as problem:  # a mistake in one message; the socket goes on
                 await send(socket, "error", **body_of(problem))
 
-    async def tell(socket: Socket, watch: BatchWatch) -> None:
+    async def tell(socket: Socket, feed: BatchFeed) -> None:
         while True:
             try:
                 async with asyncio.timeout(PING_SECONDS):
-                    message = await watch.next()
+                    message = await feed.next()
             except TimeoutError:
                 await send(socket, "ping")
                 continue
@@ -113,20 +113,20 @@ def routes(
         try:
             job = await followed(whom, job_id)
             tenant = caller.tenant if job is None else job.tenant
-            watch = BatchWatch(whom.within(tenant), None if job is None else job.job_id)
+            feed = BatchFeed(whom.within(tenant), None if job is None else job.job_id)
             with streams.opened(caller.credential) as ending:
                 await send(
-                    socket, "connection_established", user_id=shown_user(whom.owner), job_id=watch.job_id
+                    socket, "connection_established", user_id=shown_user(whom.owner), job_id=feed.job_id
                 )
-                async with watching.watched(watch, whom.owner, job):
-                    await attend(socket, caller, watch, ending)
+                async with boards.feeding(feed, whom.owner, job):
+                    await attend(socket, caller, feed, ending)
         except HistoryUnavailable as error:
             raise unavailable("History", str(error)) from error
 
-    async def attend(socket: Socket, caller: Caller, watch: BatchWatch, ending: asyncio.Event) -> None:
+    async def attend(socket: Socket, caller: Caller, feed: BatchFeed, ending: asyncio.Event) -> None:
         tasks = (
             asyncio.create_task(listen(socket, caller)),
-            asyncio.create_task(tell(socket, watch)),
+            asyncio.create_task(tell(socket, feed)),
             asyncio.create_task(_set(ending)),
         )
         try:
@@ -156,7 +156,7 @@ def routes(
             return
         except TimeoutError:
             log.info("socket_abandoned", reason="the client takes nothing")
-        except WatchClosed as closed:
+        except FeedClosed as closed:
             await socket.close(closed.code, closed.reason)
         except Exception as error:
             problem = problem_of(error)

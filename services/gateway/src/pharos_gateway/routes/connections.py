@@ -145,7 +145,7 @@ def routes(
         except InvalidName as error:
             raise invalid(str(error), field="project" if error.name == project else "id") from error
         note_target(request, place.connection_id)
-        kept.check_archive(place)
+        await kept.check_archive(caller.tenant)
         upload_id = new_id()
         try:
             async with uploads.received(

@@ -10,14 +10,14 @@ from litestar import Request, Router, get, post
 from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, RequestBody, Schema
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from pharos_contracts.identity import PROJECT_DEFAULT
+from pharos_contracts.jobs.v1 import JobKind
 from pharos_gateway import documents, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
-from pharos_gateway.authentication import Caller, OtherProject, caller_of
+from pharos_gateway.authentication import caller_of
 from pharos_gateway.disk import Disk
 from pharos_gateway.document_ingest import DocumentIngest, check_kind
-from pharos_gateway.documents import DocumentJob, DocumentQueued, FileFields, TextRequest, UrlRequest
+from pharos_gateway.documents import DocumentJob, DocumentQueued, DocumentRequest, TextRequest, UrlRequest
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.reachability import Unreachable, reach
@@ -27,7 +27,7 @@ from pharos_service.bus import Bus, BusError
 from pharos_sources.document_kinds import SUPPORTED
 
 FILE: Final = "file"
-FIELDS: Final = frozenset(FileFields.__struct_fields__)
+FIELDS: Final = frozenset(DocumentRequest.__struct_fields__)
 
 _Key = Annotated[
     str | None,
@@ -90,8 +90,10 @@ def routes(
     async def ingest_text(
         request: Request[Any, Any, Any], data: JSONBody[TextRequest], idempotency_key: _Key = None
     ) -> DocumentQueued:
-        caller = _submitter(request, data.source)
-        return await ingesting.text(data, caller, idempotency_key)
+        caller = caller_of(request)
+        note_target(request, data.source)
+        submitted = await ingesting.text(data, caller, idempotency_key)
+        return documents.queued(submitted, kind=JobKind.TEXT, tenant=caller.tenant, source=data.source)
 
     @post(
         "/knowledge/ingest-url-async",
@@ -107,8 +109,12 @@ def routes(
     async def ingest_url(
         request: Request[Any, Any, Any], data: JSONBody[UrlRequest], idempotency_key: _Key = None
     ) -> DocumentQueued:
-        caller = _submitter(request, data.source)
-        return await ingesting.url(data, caller, idempotency_key)
+        caller = caller_of(request)
+        note_target(request, data.source)  # its address may hold a secret
+        submitted = await ingesting.url(data, caller, idempotency_key)
+        return documents.queued(
+            submitted, kind=JobKind.URL, tenant=caller.tenant, source=data.source, url=data.url
+        )
 
     @post(
         "/knowledge/ingest-file-async",
@@ -126,20 +132,28 @@ def routes(
     async def ingest_file(
         request: Request[Any, Any, Any],
         source: Annotated[str | None, QueryParameter(description="Where it comes from.")] = None,
+        project: Annotated[str | None, QueryParameter(description="Default: `default`.")] = None,
         priority: Annotated[str | None, QueryParameter(description="Its class in the queue.")] = None,
         callback_url: Annotated[
             str | None, QueryParameter(description="Where to POST when the job has ended.")
         ] = None,
         idempotency_key: _Key = None,
     ) -> DocumentQueued:
-        query = {"source": source, "priority": priority, "callback_url": callback_url}
+        query = {"source": source, "project": project, "priority": priority, "callback_url": callback_url}
         given = {name: value for name, value in query.items() if value is not None}
-        caller = _submitter(request, "")
+        caller = caller_of(request)
         try:
             async with uploads.received(request, file=FILE, fields=FIELDS, check=check_kind) as upload:
                 fields = _fields({**given, **upload.fields})
                 note_target(request, f"{fields.source}/{upload.filename}")
-                return await ingesting.file(fields, upload, caller, idempotency_key)
+                submitted = await ingesting.file(fields, upload, caller, idempotency_key)
+                return documents.queued(
+                    submitted,
+                    kind=JobKind.FILE,
+                    tenant=caller.tenant,
+                    source=fields.source,
+                    filename=upload.filename,
+                )
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
 
@@ -172,17 +186,8 @@ def routes(
     )
 
 
-def _submitter(request: Request[Any, Any, Any], source: str) -> Caller:
-    """Whoever submits, if documents may be theirs. OtherProject."""
-    caller = caller_of(request)
-    note_target(request, source)
-    if not caller.sight.project(PROJECT_DEFAULT):
-        raise OtherProject(PROJECT_DEFAULT)
-    return caller
-
-
-def _fields(given: dict[str, str]) -> FileFields:
+def _fields(given: dict[str, str]) -> DocumentRequest:
     try:
-        return msgspec.convert(given, FileFields)
+        return msgspec.convert(given, DocumentRequest)
     except msgspec.ValidationError as error:
         raise invalid(f"Invalid request: {error}") from error

@@ -32,7 +32,13 @@ ABOUT: Final = (
     "with a snapshot. Progress and worker status carry no id and are sent live only. A comment every 15 s. "
     "`?ticket=` lets clients in that cannot send headers."
 )
-_ID = Annotated[str | None, QueryParameter(description="As the header `Last-Event-ID`, which wins over it.")]
+_ID = Annotated[
+    str | None,
+    QueryParameter(
+        schema_extra={"pattern": "^[0-9]{0,19}$"},
+        description="As the header `Last-Event-ID`, which wins over it.",
+    ),
+]
 
 
 def routes(
@@ -41,7 +47,7 @@ def routes(
     """The routes of this family."""
     responses: dict[int, ResponseSpec] = {
         200: ResponseSpec(
-            data_container=str,
+            data_container=Any,
             generate_examples=False,
             media_type=MEDIA_TYPE,
             description="Events, as they come",

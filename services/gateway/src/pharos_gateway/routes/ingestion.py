@@ -54,7 +54,8 @@ def routes(
         status_code=200,
         summary="Submit a repository",
         description="`repo_url` is the rest of the path, raw or percent-encoded, with or without `https://`, "
-        "`.git`, a trailing slash or `/tree/<branch>`. A second submit of the same repository and ref, while "
+        "`.git`, a trailing slash or `/tree/<branch>`, whose branch is all that follows, slashes included: a "
+        "folder cannot be named. A second submit of the same repository and ref, while "
         "the first is pending or running, returns the first job with `deduplicated: true`. With "
         f"`callback_url`, {openapi.CALLBACK}",
         security=list(openapi.SECURITY),

@@ -1,4 +1,4 @@
-"""``/api/v1/jobs``, ``/api/v1/workers`` and ``/api/v1/datasets``: the native read side."""
+"""``/api/v1/jobs``, ``/api/v1/workers`` and ``/api/v1/datasets``: jobs of any kind, and what can be read."""
 
 from __future__ import annotations
 
@@ -6,27 +6,36 @@ from datetime import datetime
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Router, get, post
-from litestar.params import FromPath, QueryParameter
+from litestar import Request, Response, Router, delete, get, post
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
+from msgspec import Meta
 
-from pharos_contracts.identity import InvalidName, token
+from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway import history, openapi, statuses
 from pharos_gateway.access import Access
+from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.controlling import Controlling, parse_action
 from pharos_gateway.datasets import DatasetList, Datasets
+from pharos_gateway.deleting import Deleted, Deleting, Wanted
+from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
+from pharos_gateway.job_requests import JobRequest, JobRequests
 from pharos_gateway.job_view import JobList, JobView
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.routes.deletions import delete_wanted
+from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.showing import Showing
 from pharos_gateway.snapshots import Snapshots
+from pharos_gateway.submitting import QueueUnavailable
 from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/api/v1"
+_STATE: Final = "|".join(JobState)
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -51,6 +60,13 @@ class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
     versions: dict[str, str]
 
 
+class DeleteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Which dataset."""
+
+    dataset: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)]
+    project: Annotated[str, Meta(max_length=64)] = PROJECT_DEFAULT
+
+
 class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
     """The live ones, by name."""
 
@@ -59,6 +75,7 @@ class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
 
 def routes(
     access: Access,
+    disk: Disk,
     bus: Bus,
     live: Live,
     finder: Finder,
@@ -66,6 +83,8 @@ def routes(
     controlling: Controlling,
     snapshots: Snapshots,
     datasets: Datasets,
+    deleting: Deleting,
+    requests: JobRequests,
 ) -> Router:
     """The routes of this family."""
     common: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
@@ -84,12 +103,15 @@ def routes(
     async def list_jobs(
         request: Request[Any, Any, Any],
         named: Annotated[
-            str | None, QueryParameter(name="state", description="States, separated by commas.")
+            str | None,
+            QueryParameter(
+                name="state",
+                schema_extra={"pattern": f"^({_STATE})(,({_STATE}))*$"},
+                description="States, separated by commas.",
+            ),
         ] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
-        cursor: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        cursor: openapi.Cursor = None,
     ) -> JobList:
         sight = caller_of(request).sight
         states = _states(named)
@@ -104,6 +126,50 @@ def routes(
         known = [found.job for found in page.jobs]
         jobs = history.merged(known, waiting, limit + len(waiting))
         return JobList(jobs=tuple(showing.briefly(job) for job in jobs), cursor=page.cursor)
+
+    @post(
+        "/jobs",
+        status_code=202,
+        guards=[access.editor, disk.has_room],
+        security=list(openapi.SECURITY),
+        summary="Start a job",
+        description="`kind` says of what: `repository`, `text`, `url` or `resource`. A file comes as a form "
+        "(`/knowledge/ingest-file-async`), and batches and deletions have routes of their own: these kinds "
+        "are answered with the route to use. While a job for the same waits or runs it is answered with that "
+        f"(200). With `callback_url`, {openapi.CALLBACK}",
+        responses={
+            202: openapi.success(JobView, openapi.JOB, "Accepted"),
+            200: openapi.success(JobView, openapi.JOB, "An earlier job does the same"),
+            **openapi.errors(400, 401, 403, 413, 429, 503, 507, invalid=openapi.INVALID_URL),
+        },
+    )
+    async def start_job(
+        request: Request[Any, Any, Any],
+        data: JSONBody[JobRequest],
+        idempotency_key: Annotated[
+            str | None,
+            HeaderParameter(
+                name="Idempotency-Key",
+                min_length=1,
+                max_length=255,
+                description="The same key within 24 h returns the first answer.",
+            ),
+        ] = None,
+    ) -> Response[JobView]:
+        caller = caller_of(request)
+        submitted = await requests.submit(data, caller, idempotency_key)
+        note_target(request, submitted.id)
+        try:
+            job = await finder.known(caller.tenant, submitted.id)
+        except BusError as error:
+            raise QueueUnavailable(str(error), submitted.id) from error
+        if job is None:
+            raise QueueUnavailable("The job was accepted and cannot be read yet", submitted.id)
+        return Response(
+            await showing.whole(job),
+            status_code=200 if submitted.deduplicated else 202,
+            headers={"Location": f"/api/v1/jobs/{submitted.id}"},
+        )
 
     @get(
         "/jobs/{job_id:str}",
@@ -206,7 +272,10 @@ def routes(
     )
     async def list_datasets(
         request: Request[Any, Any, Any],
-        project: Annotated[str | None, QueryParameter(description="Only those of this project.")] = None,
+        project: Annotated[
+            str | None,
+            QueryParameter(schema_extra=openapi.NAME, description="Only those of this project."),
+        ] = None,
     ) -> DatasetList:
         try:
             named = None if project is None else token(project)
@@ -218,8 +287,39 @@ def routes(
         except (BusError, Unreachable) as error:
             raise unavailable("Datasets", str(error)) from error
 
+    @delete(
+        "/datasets",
+        status_code=200,
+        guards=[access.editor],
+        security=list(openapi.SECURITY),
+        summary="Delete a dataset",
+        description="Jobs that would write it again are cancelled first, those too of its repository that "
+        "named no branch. A deletion that failed half-way is finished by asking again.",
+        responses={
+            200: openapi.success(Deleted, openapi.DELETED, "It is gone"),
+            **openapi.errors(400, 401, 403, 404, 503),
+        },
+    )
+    async def delete_dataset(request: Request[Any, Any, Any], data: JSONBody[DeleteRequest]) -> Deleted:
+        try:
+            project = token(data.project)
+        except InvalidName as error:
+            raise invalid(str(error), field="project") from error
+        wanted = Wanted(tenant=caller_of(request).tenant, project=project, dataset=data.dataset)
+        return await delete_wanted(request, bus, deleting, wanted)
+
     return Router(
-        PATH, route_handlers=[list_jobs, one_job, control_job, list_workers, list_datasets], tags=["jobs"]
+        PATH,
+        route_handlers=[
+            list_jobs,
+            start_job,
+            one_job,
+            control_job,
+            list_workers,
+            list_datasets,
+            delete_dataset,
+        ],
+        tags=["jobs"],
     )
 
 
@@ -231,7 +331,7 @@ def _jobs_of(worker: Worker) -> tuple[str, ...]:
 def _states(text: str | None) -> tuple[str, ...]:
     if text is None:
         return ()
-    names = tuple(dict.fromkeys(name.strip() for name in text.split(",") if name.strip()))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if name not in frozenset(JobState):
             raise invalid(

@@ -78,9 +78,7 @@ def routes(
     async def list_dead_letters(
         request: Request[Any, Any, Any],
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
-        before: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        before: openapi.Cursor = None,
     ) -> DeadLetterList:
         await reach(bus)
         return await letters.page(caller_of(request).sees, limit=limit, before=before)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import Annotated, Any, Final, TypeVar
 
-from litestar import Request, Response, Router, get, post
+from litestar import Request, Response, Router, delete, get, post
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from pharos_contracts.identity import InvalidName
@@ -16,12 +16,15 @@ from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import Caller, OtherProject, caller_of
 from pharos_gateway.controlling import Controlling, parse_action
 from pharos_gateway.datasets import Datasets
+from pharos_gateway.deleting import Deleting, Wanted
 from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.project_ingest import ProjectIngest
 from pharos_gateway.projects import (
+    GithubDeleted,
+    GithubDeleteRequest,
     GithubIngested,
     GithubIngestRequest,
     IngestLog,
@@ -32,6 +35,7 @@ from pharos_gateway.projects import (
     ReservedProject,
 )
 from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.routes.deletions import delete_wanted
 from pharos_gateway.scheduling import Scheduling
 from pharos_gateway.sight import Sight
 from pharos_gateway.snapshots import JOBS_MAX, OPEN_STATES
@@ -54,6 +58,7 @@ def routes(
     controlling: Controlling,
     datasets: Datasets,
     scheduling: Scheduling,
+    deleting: Deleting,
 ) -> Router:
     """The routes of this family, but for the search."""
     viewer: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
@@ -116,6 +121,38 @@ def routes(
         )
         return Response(answer, status_code=202 if started else 200)
 
+    @delete(
+        "/ingest/github",
+        status_code=200,
+        summary="Delete a dataset, or every dataset of a repository",
+        description="By `dataset` or by `repo`. Jobs that would write it again are cancelled first, those of "
+        "its repository that named no branch too. Then everything of it is deleted: nothing finds it, counts "
+        "it or lists it any more, and indexing it again begins afresh. A deletion that failed half-way is "
+        "finished by asking again.",
+        responses={
+            200: openapi.success(GithubDeleted, openapi.GITHUB_DELETED, "It is gone"),
+            **openapi.errors(400, 401, 403, 404, 503),
+        },
+        **editor,
+    )
+    async def delete_github(
+        request: Request[Any, Any, Any], project: FromPath[str], data: JSONBody[GithubDeleteRequest]
+    ) -> GithubDeleted:
+        name = _one(project)
+        repository = None
+        if (data.dataset is None) == (data.repo is None):
+            raise invalid("Name either a dataset or a repo", field="dataset")
+        if data.repo is not None:
+            address = ingesting.address(data.repo)
+            if address.branch is not None:
+                raise invalid("Name the repository without a branch, or the dataset", field="repo")
+            repository = address.identity
+        wanted = Wanted(
+            tenant=caller_of(request).tenant, project=name, dataset=data.dataset, repository=repository
+        )
+        gone = await delete_wanted(request, bus, deleting, wanted)
+        return projects.deleted(wanted, gone)
+
     @get(
         "/ingest/history",
         summary="What became of recent submits",
@@ -174,9 +211,7 @@ def routes(
         project: FromPath[str],
         job_id: FromPath[str],
         limit: Annotated[int, QueryParameter(ge=1, le=LOG_MAX, description="How many, 1 to 500.")] = 200,
-        cursor: Annotated[
-            int | None, QueryParameter(ge=0, le=2**63 - 1, description="The `cursor` of the page before.")
-        ] = None,
+        cursor: openapi.Cursor = None,
     ) -> IngestLog:
         async def log() -> IngestLog:
             job = await job_of(request, project, job_id)
@@ -264,6 +299,7 @@ def routes(
         PATH,
         route_handlers=[
             ingest_github,
+            delete_github,
             ingest_history,
             ingest_job,
             ingest_logs,
@@ -290,10 +326,14 @@ def _sight(caller: Caller, project: str) -> Sight:
 
 def _for(caller: Caller, project: str) -> str:
     """The one project that *caller* puts something into. OtherProject."""
-    try:
-        name = projects.one_project(project)
-    except (InvalidName, ReservedProject) as error:
-        raise invalid(str(error), field="project") from error
+    name = _one(project)
     if not caller.sight.project(name):
         raise OtherProject(name)
     return name
+
+
+def _one(project: str) -> str:
+    try:
+        return projects.one_project(project)
+    except (InvalidName, ReservedProject) as error:
+        raise invalid(str(error), field="project") from error

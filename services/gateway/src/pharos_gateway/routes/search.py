@@ -3,32 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Any
 
 from litestar import Request, Router, post
 from litestar.params import FromPath, JSONBody
 
-from pharos_contracts import rpc
 from pharos_contracts.identity import InvalidName, token
-from pharos_contracts.search.v1 import SearchAnswer
+from pharos_contracts.search.v1 import SearchAnswer, SearchBatchAnswer
 from pharos_gateway import openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import READS
 from pharos_gateway.authentication import caller_of
-from pharos_gateway.problems import invalid, unavailable
+from pharos_gateway.problems import invalid
+from pharos_gateway.search_service import ask_search
 from pharos_gateway.searching import (
     AmbiguousSearch,
+    BatchSearchRequest,
     Found,
+    FoundBatch,
     ProjectSearchRequest,
     SearchRequest,
+    batch_of,
     found,
+    found_batch,
     question,
+    questions,
 )
 from pharos_gateway.sight import Sight
-from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
-from pharos_service.bus import Bus, BusError
-
-SEARCH_SECONDS: Final = 15.0
+from pharos_service.bus import Bus
 
 
 def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Router:
@@ -52,15 +54,12 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
             raise invalid(str(error), field="project") from error
         except AmbiguousSearch as error:
             raise invalid(error.detail, field=error.field) from error
-        try:
-            answer = await ask(bus, rpc.SEARCH, asked, SearchAnswer, timeout=SEARCH_SECONDS)
-        except (NobodyAnswers, BusError) as error:
-            raise unavailable("Search", str(error)) from error
-        except QuestionRefused as error:
-            if error.refusal.status >= 500:
-                raise unavailable("Search", error.refusal.detail) from error
-            raise
+        answer = await ask_search(bus, asked, SearchAnswer)
         return found(answer, request_id=new_request_id())
+
+    answer_of_batch = {
+        200: openapi.success(FoundBatch, openapi.SEARCH_BATCH_ANSWER, "One answer for each query, in order")
+    }
 
     @post("/api/v1/search", summary="Search", **common)
     async def native_search(request: Request[Any, Any, Any], data: JSONBody[ProjectSearchRequest]) -> Found:
@@ -72,4 +71,28 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
     ) -> Found:
         return await search(data, caller_of(request).sight_in_tenant, project)
 
-    return Router("/", route_handlers=[native_search, project_query], tags=["search"])
+    @post(
+        "/api/v1/search/batch",
+        summary="Several searches at once",
+        description="1 to 20 queries, which ask for at most 200 results in all. What stands beside `queries` "
+        "holds for each query that does not say otherwise, as in "
+        '`{"queries": [{"query": "sign a value"}, {"query": "retry", "k": 3}], "lang": "python"}`. '
+        "There is one answer for each query, in their "
+        "order; a query that cannot be answered has an `error` in its place and does not disturb the others. "
+        "Each query counts as a request; more than may be made now are refused together.",
+        **{**common, "responses": {**common["responses"], **answer_of_batch}},
+    )
+    async def batch_search(request: Request[Any, Any, Any], data: JSONBody[BatchSearchRequest]) -> FoundBatch:
+        caller = caller_of(request)
+        await access.count(request, caller, len(data.queries) - 1)  # the guard has counted one
+        try:
+            asked = questions(data, sight=caller.sight_in_tenant)
+        except AmbiguousSearch as error:
+            raise invalid(error.detail, field=error.field) from error
+        batch = batch_of(asked)
+        answer = SearchBatchAnswer(answers=(), latency_ms=0)
+        if batch.queries:
+            answer = await ask_search(bus, batch, SearchBatchAnswer)
+        return found_batch(asked, answer, request_id=new_request_id())
+
+    return Router("/", route_handlers=[native_search, project_query, batch_search], tags=["search"])

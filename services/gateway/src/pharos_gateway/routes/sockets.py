@@ -16,11 +16,11 @@ from pharos_contracts.identity import InvalidName
 from pharos_gateway import projects
 from pharos_gateway.access import Access
 from pharos_gateway.authentication import Caller, Unauthenticated, address_of
+from pharos_gateway.feeds import TOPIC, Feed, FeedClosed, TooManyProjects
 from pharos_gateway.live import Live
 from pharos_gateway.problems import Problem, body_of, invalid, problem_of
 from pharos_gateway.reachability import reach
 from pharos_gateway.streams import SEND_SECONDS_MAX, Streams
-from pharos_gateway.watches import TOPIC, TooManyProjects, Watch, WatchClosed
 from pharos_service.bus import Bus
 
 log = structlog.get_logger()
@@ -61,7 +61,7 @@ def routes(access: Access, bus: Bus, live: Live, streams: Streams, now: Callable
             raise Unauthenticated
         return await access.introduced(socket, said.token)
 
-    async def obey(socket: Socket, watch: Watch, caller: Caller, said: Said) -> None:
+    async def obey(socket: Socket, feed: Feed, caller: Caller, said: Said) -> None:
         match said.action or said.type:
             case "ping":
                 await send(socket, "pong")
@@ -72,39 +72,39 @@ def routes(access: Access, bus: Bus, live: Live, streams: Streams, now: Callable
                 try:
                     name = projects.named_project(said.project)
                     sight = caller.sight if name is None else caller.sight_in_tenant.within(name)
-                    watch.subscribe(said.project, sight.repositories)
+                    feed.subscribe(said.project, sight.repositories)
                 except (InvalidName, TooManyProjects) as error:
                     raise invalid(str(error), field="project") from error
                 await send(socket, "subscribed", project=said.project, topics=[TOPIC])
             case "unsubscribe":
-                watch.unsubscribe(said.project)
+                feed.unsubscribe(said.project)
                 await send(socket, "unsubscribed", project=said.project)
             case _:
                 raise invalid("The actions are subscribe, unsubscribe and ping", field="action")
 
-    async def listen(socket: Socket, watch: Watch, caller: Caller) -> None:
+    async def listen(socket: Socket, feed: Feed, caller: Caller) -> None:
         while True:
             try:
                 said = await _heard(socket)
                 await access.count(socket, caller)
-                await obey(socket, watch, caller, said)
+                await obey(socket, feed, caller, said)
             except Problem as problem:  # a mistake in one message; the socket goes on
                 await send(socket, "error", **body_of(problem))
 
-    async def tell(socket: Socket, watch: Watch) -> None:
+    async def tell(socket: Socket, feed: Feed) -> None:
         while True:
-            message = await watch.next()
+            message = await feed.next()
             async with asyncio.timeout(SEND_SECONDS_MAX):
                 await socket.send_text(message.decode())
 
     async def converse(socket: Socket, caller: Caller) -> None:
         """Until one of the two has had enough."""
         await reach(bus, live.ready)  # or what happens next could be taken for the past
-        watch = Watch(now=now)
-        with streams.opened(caller.credential) as ending, live.watched(watch):
+        feed = Feed(now=now)
+        with streams.opened(caller.credential) as ending, live.heard_by(feed):
             tasks = (
-                asyncio.create_task(listen(socket, watch, caller)),
-                asyncio.create_task(tell(socket, watch)),
+                asyncio.create_task(listen(socket, feed, caller)),
+                asyncio.create_task(tell(socket, feed)),
                 asyncio.create_task(_set(ending)),
             )
             try:
@@ -134,7 +134,7 @@ def routes(access: Access, bus: Bus, live: Live, streams: Streams, now: Callable
             return
         except TimeoutError:
             log.info("socket_abandoned", reason="the client takes nothing")
-        except WatchClosed as closed:
+        except FeedClosed as closed:
             await socket.close(closed.code, closed.reason)
         except Exception as error:
             problem = problem_of(error)

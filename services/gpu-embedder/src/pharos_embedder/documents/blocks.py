@@ -101,8 +101,9 @@ class Assembly:
     Raises TextFull when there is no more room, so that no format has to count.
     """
 
-    def __init__(self, limits: DocumentLimits) -> None:
+    def __init__(self, limits: DocumentLimits, *, math: bool = True) -> None:
         self.limits = limits
+        self.math = math
         self.facts = Facts()
         self.page: int | None = None
         self._texts: list[str] = []

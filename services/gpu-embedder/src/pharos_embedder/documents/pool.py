@@ -20,6 +20,7 @@ from types import TracebackType
 from typing import Final, NamedTuple, Self
 
 import msgspec
+import structlog
 
 from pharos_embedder.confined import TIMER_STATUSES, ConfinedProcess, confined_environment
 from pharos_embedder.documents.limits import DocumentLimits
@@ -36,6 +37,8 @@ from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.documents.splitting import DocumentChunk
 from pharos_embedder.frames import FRAME_BYTES_MAX, FrameTooLarge
 from pharos_embedder.ports import Check, unchecked
+
+log = structlog.get_logger()
 
 TIMEOUT_SECONDS: Final = 60.0
 MEMORY_BYTES_MAX: Final = 2 * 1024**3
@@ -122,6 +125,15 @@ class DocumentPool:
         with self._lock:
             return tuple(process.process.pid for process in (*self._idle, *self._busy))
 
+    def warm(self) -> None:
+        """Have a process ready that has read a word, so that no document waits for that. Blocks."""
+        try:
+            self.read(b"Hello", "hello.md")
+        except DocumentPoolClosed:
+            pass  # whoever wanted it warm wants it no more
+        except DocumentPoolBroken as error:
+            log.warning("document_pool_broken", reason=str(error))  # the next document says so too
+
     def read(
         self,
         source: bytes | Path,
@@ -131,9 +143,13 @@ class DocumentPool:
         *,
         chunk_size: int = 1000,
         overlap: int = 100,
+        structure: bool = True,
+        math: bool = True,
         check: Check = unchecked,
     ) -> ReadDocument:
         """`read_document` and `split_document`, in a process. Blocks; waits while all processes are busy.
+
+        Without *structure* it is cut by size alone (`splitting.flat`), without *math* formulas are left out.
 
         *check* is called four times a second at least; what it raises ends the reading. Raises
         DocumentRefused, DocumentPoolClosed and DocumentPoolBroken, and ValueError for bytes that are too
@@ -153,6 +169,8 @@ class DocumentPool:
                 chunk_size=chunk_size,
                 overlap=overlap,
                 timeout_seconds=self._timeout_seconds,
+                structure=structure,
+                math=math,
             )
         )
         while not self._room.acquire(timeout=_TICK_SECONDS):

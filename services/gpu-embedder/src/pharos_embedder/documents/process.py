@@ -30,13 +30,13 @@ from pharos_embedder.documents.protocol import (
 from pharos_embedder.documents.quality import quality
 from pharos_embedder.documents.reading import read_document
 from pharos_embedder.documents.refusals import DocumentRefused
-from pharos_embedder.documents.splitting import split_document
+from pharos_embedder.documents.splitting import flat, split_document
 from pharos_embedder.frames import LENGTH_BYTES, frame_length
 
 _FILE_BYTES_MAX: Final = 256 * 1024 * 1024
 """Of a file that it writes: py3langid unpacks its model through one, and nothing is to fill the disk."""
 
-Read = Callable[[bytes | Path, str, str, DocumentLimits], Document]
+Read = Callable[[bytes | Path, str, str, DocumentLimits, bool], Document]
 
 
 def serve(requests: BinaryIO, answers: BinaryIO, *, read: Read = read_document) -> None:
@@ -56,8 +56,9 @@ def serve(requests: BinaryIO, answers: BinaryIO, *, read: Read = read_document) 
 def _answers(task: Task, read: Read) -> Iterator[Answer]:
     try:
         source = task.content or Path(task.path)
-        document = read(source, task.name, task.declared_type, task.limits)
-        chunks = split_document(document, task.chunk_size, task.overlap)
+        document = read(source, task.name, task.declared_type, task.limits, task.math)
+        cut = document if task.structure else flat(document)
+        chunks = split_document(cut, task.chunk_size, task.overlap)
         summary = Summary(
             name=document.name,
             kind=document.kind,

@@ -26,6 +26,8 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     chunk_size: int
     overlap: int
     timeout_seconds: float
+    structure: bool = True
+    math: bool = True
 
 
 class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):

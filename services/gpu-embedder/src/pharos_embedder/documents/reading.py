@@ -24,10 +24,15 @@ _NOTEBOOK_MARK: Final = b'"nbformat"'
 
 
 def read_document(
-    source: bytes | Path, name: str, declared_type: str = "", limits: DocumentLimits | None = None
+    source: bytes | Path,
+    name: str,
+    declared_type: str = "",
+    limits: DocumentLimits | None = None,
+    math: bool = True,
 ) -> Document:
     """The document *source*, whose file is called *name* and was declared as the media type *declared_type*
-    (both may be empty). Raises DocumentRefused with a sentence, and nothing else but MemoryError.
+    (both may be empty). Without *math* its formulas are left out, as far as they can be told apart: see
+    `formulas`. Raises DocumentRefused with a sentence, and nothing else but MemoryError.
     """
     limits = limits or DocumentLimits()
     data = _bytes_of(source, limits)
@@ -38,7 +43,7 @@ def read_document(
         from pharos_embedder.documents.formats.office import office_kind
 
         kind = office_kind(data, limits)
-    assembly = Assembly(limits)
+    assembly = Assembly(limits, math=math)
     try:
         kind = _read(data, kind, name, declared_type, assembly)
     except TextFull:

@@ -104,6 +104,21 @@ def split_document(document: Document, chunk_size: int = 1000, overlap: int = 10
     return naming.chunks
 
 
+def flat(document: Document) -> Document:
+    """*document* for cutting by size alone: no headings, no tables or code, and no title before each chunk.
+
+    Pages stay, since they say where a chunk is; only what is on one page is joined.
+    """
+    blocks: list[Block] = []
+    for block in document.blocks:
+        if blocks and blocks[-1].page == block.page:
+            blocks[-1] = msgspec.structs.replace(blocks[-1], end=block.end)
+        else:
+            blocks.append(Block(kind="prose", start=block.start, end=block.end, page=block.page))
+    kind = "text" if document.kind == "source" else document.kind
+    return msgspec.structs.replace(document, kind=kind, title="", blocks=tuple(blocks))
+
+
 # ---- taking apart
 
 

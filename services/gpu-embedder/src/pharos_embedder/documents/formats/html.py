@@ -9,6 +9,7 @@ from typing import Any, Final
 import trafilatura
 
 from pharos_embedder.documents.blocks import TITLE_CHARACTERS_MAX, Assembly, one_line
+from pharos_embedder.documents.formulas import with_formulas_as_text, without_formulas
 
 _DECLARATION: Final = re.compile(r"\A\s*<\?xml[^>]{0,200}\?>")
 _LANGUAGE: Final = re.compile(
@@ -31,13 +32,12 @@ def read(text: str, assembly: Assembly) -> None:
     head = text[:_HEAD_CHARACTERS]
     if (language := _LANGUAGE.search(head)) is not None:
         assembly.facts.language = language[1].lower()
-    page = trafilatura.bare_extraction(
-        _DECLARATION.sub("", text), favor_recall=True, include_comments=False, with_metadata=True
-    )
+    text = with_formulas_as_text(_DECLARATION.sub("", text), keep=assembly.math)
+    page = trafilatura.bare_extraction(text, favor_recall=True, include_comments=False, with_metadata=True)
     if page is None or isinstance(page, dict):
         if (title := _TITLE.search(head)) is not None:
             assembly.facts.title = one_line(title[1], TITLE_CHARACTERS_MAX)
-        assembly.prose(trafilatura.html2txt(_DECLARATION.sub("", text)))
+        assembly.prose(_shown(trafilatura.html2txt(text), assembly))
         return
     assembly.facts.title = one_line(page.title or "", TITLE_CHARACTERS_MAX)
     assembly.facts.date = (page.date or "")[:10]
@@ -53,7 +53,7 @@ def _read_element(element: Any, assembly: Assembly) -> None:
             level = int(rend[1:]) if re.fullmatch(r"h[1-6]", rend) else 2
             assembly.heading(level, _text_of(element))
         case "list":
-            assembly.prose("\n".join(_items(element, 0)))
+            assembly.prose(_shown("\n".join(_items(element, 0)), assembly))
         case "table":
             rows = [
                 (
@@ -67,12 +67,17 @@ def _read_element(element: Any, assembly: Assembly) -> None:
         case "code":
             assembly.code("".join(element.itertext()))
         case "body" | "div" | "main" | "article" | "section" | "quote" if len(element):
-            assembly.prose(element.text or "")
+            assembly.prose(_shown(element.text or "", assembly))
             for child in element:
                 _read_element(child, assembly)
-                assembly.prose(child.tail or "")
+                assembly.prose(_shown(child.tail or "", assembly))
         case tag if isinstance(tag, str):
-            assembly.prose(_text_of(element))
+            assembly.prose(_shown(_text_of(element), assembly))
+
+
+def _shown(text: str, assembly: Assembly) -> str:
+    """*text* without the formulas that are in it as LaTeX, where they are to be left out."""
+    return text if assembly.math else without_formulas(text)
 
 
 def _items(element: Any, depth: int) -> Iterator[str]:

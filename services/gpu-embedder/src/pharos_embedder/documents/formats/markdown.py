@@ -8,6 +8,7 @@ from typing import Final
 from markdown_it import MarkdownIt
 
 from pharos_embedder.documents.blocks import TITLE_CHARACTERS_MAX, Assembly, BlockKind, Part, clean, one_line
+from pharos_embedder.documents.formulas import without_formulas
 
 _FRONT_MATTER: Final = re.compile(r"\A---[ \t]*\n(.{0,20000}?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 _FIELD: Final = re.compile(r"^(title|date|lang|language)[ \t]*:[ \t]*(.+?)[ \t]*$", re.MULTILINE)
@@ -23,6 +24,8 @@ _KINDS: Final[dict[str, BlockKind]] = {"fence": "code", "code_block": "code", "t
 def read(text: str, assembly: Assembly) -> None:
     """*text* as it is; title, date and language from its front matter, else the title from a heading."""
     text = clean(text)
+    if not assembly.math:
+        text = without_math(text)
     parts: list[Part] = []
     front = _FRONT_MATTER.match(text)
     if front is not None:
@@ -39,6 +42,17 @@ def read(text: str, assembly: Assembly) -> None:
             (part.heading for part in parts if part.kind == "heading" and part.level == 1), ""
         )
     assembly.verbatim(text, parts)
+
+
+def without_math(text: str) -> str:
+    """The Markdown *text*, whose line ends are "\\n", without formulas; code stays as it is."""
+    pieces: list[str] = []
+    at = 0
+    for part in parts_of(text):
+        if part.kind == "code":
+            pieces += [without_formulas(text[at : part.start]), text[part.start : part.end]]
+            at = part.end
+    return "".join([*pieces, without_formulas(text[at:])])
 
 
 def parts_of(text: str, begin: int = 0) -> list[Part]:

@@ -7,7 +7,7 @@ from typing import Any, Final
 import msgspec
 
 from pharos_embedder.documents.blocks import TITLE_CHARACTERS_MAX, Assembly, clean, one_line
-from pharos_embedder.documents.formats.markdown import parts_of
+from pharos_embedder.documents.formats.markdown import parts_of, without_math
 from pharos_embedder.documents.refusals import DocumentRefused
 
 _CELLS_MAX: Final = 50_000
@@ -51,6 +51,8 @@ def read(text: str, assembly: Assembly) -> None:
         if cell.cell_type == "code":
             assembly.code(source, language)
         elif cell.cell_type == "markdown":
+            if not assembly.math:
+                source = without_math(source)
             parts = parts_of(source)
             if not assembly.facts.title:
                 headings = (part.heading for part in parts if part.kind == "heading")

@@ -6,13 +6,14 @@ import re
 from typing import Final
 
 from pharos_embedder.documents.blocks import Assembly, Part, clean
+from pharos_embedder.documents.formulas import without_formulas
 
 _BLANK: Final = re.compile(r"\n[^\S\n]*\n\s*")
 
 
 def read(text: str, assembly: Assembly) -> None:
     """*text* as it is, a block for each paragraph."""
-    text = clean(text)
+    text = clean(text if assembly.math else without_formulas(text))
     parts: list[Part] = []
     start = 0
     for blank in _BLANK.finditer(text):

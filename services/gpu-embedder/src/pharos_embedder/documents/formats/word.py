@@ -1,7 +1,7 @@
 """Word by python-docx: paragraphs, headings by their style, lists and tables, in the order of the body.
 
-Headers, footers, footnotes and text boxes are left out. Pages are those that Word counted when it saved the
-file last; files that were never laid out have none.
+Headers, footers, footnotes and text boxes are left out; formulas become LaTeX. Pages are those that Word
+counted when it saved the file last; files that were never laid out have none.
 """
 
 from __future__ import annotations
@@ -14,9 +14,12 @@ from typing import Any, Final
 import docx
 from docx.oxml.ns import qn
 from docx.table import Table
+from docx.text.hyperlink import Hyperlink
 from docx.text.paragraph import Paragraph
+from docx.text.run import Run
 
 from pharos_embedder.documents.blocks import TITLE_CHARACTERS_MAX, Assembly, one_line
+from pharos_embedder.documents.formulas import office_latex
 
 _HEADING: Final = re.compile(
     r"(?:heading|überschrift|titre|título|titolo|kop|rubrik)\s*([1-9])", re.IGNORECASE
@@ -26,6 +29,10 @@ _PAGE_BREAK: Final = qn("w:lastRenderedPageBreak")
 _OUTLINE_LEVEL: Final = qn("w:outlineLvl")
 _NUMBERED: Final = qn("w:numPr")
 _VALUE: Final = qn("w:val")
+_RUN: Final = qn("w:r")
+_LINK: Final = qn("w:hyperlink")
+_FORMULA: Final = qn("m:oMath")
+_FORMULAS: Final = qn("m:oMathPara")
 
 
 def read(data: bytes, assembly: Assembly) -> None:
@@ -44,14 +51,14 @@ def read(data: bytes, assembly: Assembly) -> None:
             _read_paragraph(block, items, assembly)
         else:
             _flush(items, assembly)
-            assembly.table(_rows(block))
+            assembly.table(_rows(block, assembly))
         page += sum(1 for _ in block._element.iter(_PAGE_BREAK)) if laid_out else 0
     _flush(items, assembly)
     assembly.facts.pages = page if laid_out else 0
 
 
 def _read_paragraph(paragraph: Paragraph, items: list[str], assembly: Assembly) -> None:
-    text = paragraph.text
+    text = _text_of(paragraph, assembly)
     if not text.strip():
         return
     style = _style_name(paragraph)
@@ -98,13 +105,29 @@ def _has(paragraph: Paragraph, tag: str) -> bool:
     return properties is not None and properties.find(tag) is not None
 
 
-def _rows(table: Table) -> Iterator[list[str]]:
+def _text_of(paragraph: Paragraph, assembly: Assembly) -> str:
+    """The text of *paragraph*, its formulas in their places if they are to be kept."""
+    if not assembly.math or not any(True for _ in paragraph._p.iter(_FORMULA)):
+        return paragraph.text
+    words = []
+    for child in paragraph._p:
+        match child.tag:
+            case tag if tag == _RUN:
+                words.append(Run(child, paragraph).text)
+            case tag if tag == _LINK:
+                words.append(Hyperlink(child, paragraph).text)
+            case tag if tag in (_FORMULA, _FORMULAS):
+                words.append(office_latex(child))
+    return "".join(words)
+
+
+def _rows(table: Table, assembly: Assembly) -> Iterator[list[str]]:
     """The texts of a table; a cell that is merged over several columns counts once."""
     for row in table.rows:
         cells: list[str] = []
         last: Any = None
         for cell in row.cells:
             if cell._tc is not last:
-                cells.append(cell.text)
+                cells.append("\n".join(_text_of(each, assembly) for each in cell.paragraphs))
             last = cell._tc
         yield cells

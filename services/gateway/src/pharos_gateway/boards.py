@@ -1,7 +1,7 @@
-"""Following batches for whoever watches them: what happens to their files costs nothing while nobody does.
+"""Following batches for whoever has a feed of them: while nobody has, what happens to their files costs nothing.
 
-A batch that is at work and watched has a board: its files, by what history knows of them and by what JOBS
-has told since, in order. It is shared by all who watch it, and gone with the last of them. A batch that waits
+A batch that is at work and followed has a board: its files, by what history knows of them and by what JOBS
+has told since, in order. It is shared by all who follow it, and gone with the last of them. A batch that waits
 has none: its tally, in the events of the job, says all there is.
 """
 
@@ -23,8 +23,8 @@ from pharos_contracts.message import UnreadableMessage, decode
 from pharos_contracts.streams import JOBS
 from pharos_contracts.subjects import batch_item_events, job_events
 from pharos_gateway import batches
+from pharos_gateway.batch_feeds import BatchFeed
 from pharos_gateway.batch_files import Files
-from pharos_gateway.batch_watches import BatchWatch
 from pharos_gateway.batching import Batching
 from pharos_gateway.finding import HistoryUnavailable
 from pharos_gateway.live import Live
@@ -47,13 +47,13 @@ class _Board:
 
     def __init__(self, job: Job, told_to: int, task: asyncio.Task[None]) -> None:
         self.job = job
-        self.told_to = told_to  # whoever watches knows of what happened up to here
+        self.told_to = told_to  # whoever follows it knows of what happened up to here
         self.task = task
         self.files: Files | None = None
 
 
-class BatchWatching:
-    """The boards, and whoever watches. One object serves every socket of a process."""
+class Boards:
+    """The boards, and the feeds that they fill. One object serves every socket of a process."""
 
     def __init__(
         self,
@@ -71,58 +71,56 @@ class BatchWatching:
         self._manifests = manifests
         self._now = now
         self._boards_max = boards_max
-        self._watches: set[BatchWatch] = set()
+        self._feeds: set[BatchFeed] = set()
         self._boards: dict[str, _Board] = {}
         self._ended: OrderedDict[str, int] = OrderedDict()  # by id, the last of it that was told
         self._following = ExitStack()
 
     @asynccontextmanager
-    async def watched(self, watch: BatchWatch, owner: str, job: Job | None) -> AsyncIterator[None]:
-        """*watch* is told of what is going on, and of what happens while the block lasts.
+    async def feeding(self, feed: BatchFeed, owner: str, job: Job | None) -> AsyncIterator[None]:
+        """*feed* is told of what is going on, and of what happens while the block lasts.
 
         It follows *job*, or all batches of *owner*. HistoryUnavailable, and errors of the bus.
         """
-        known = [job] if job is not None else await self._open_batches(watch, owner)
-        if not self._watches:
-            self._following.enter_context(self._live.watched(self))
-        self._watches.add(watch)
+        known = [job] if job is not None else await self._open_batches(feed, owner)
+        if not self._feeds:
+            self._following.enter_context(self._live.heard_by(self))
+        self._feeds.add(feed)
         try:
             for each in known:
-                self._greet(watch, self._live.recent(each.job_id) or each)
+                self._greet(feed, self._live.recent(each.job_id) or each)
             yield
         finally:
-            self._watches.discard(watch)
+            self._feeds.discard(feed)
             await self._leave()
 
-    async def _open_batches(self, watch: BatchWatch, owner: str) -> list[Job]:
-        page = await self._batching.page(watch.sight, owner, OPEN, limit=SNAPSHOTS_MAX)
+    async def _open_batches(self, feed: BatchFeed, owner: str) -> list[Job]:
+        page = await self._batching.page(feed.sight, owner, OPEN, limit=SNAPSHOTS_MAX)
         found = {view.job.job_id: view.job for view in page.jobs}
         # History may be a moment behind what this process has seen, and knows what that has forgotten.
         found.update((job.job_id, job) for job in self._live.recent_jobs())
-        return [job for job in found.values() if job.state not in TERMINAL and watch.wants(job)]
+        return [job for job in found.values() if job.state not in TERMINAL and feed.wants(job)]
 
-    def _greet(self, watch: BatchWatch, job: Job) -> None:
-        """Tell *watch* where *job* is, and follow it from there."""
+    def _greet(self, feed: BatchFeed, job: Job) -> None:
+        """Tell *feed* where *job* is, and follow it from there."""
         board = self._boards.get(job.job_id)
         if board is None and job.state in AT_WORK:
             board = self._follow(job)
         if board is None:
-            watch.tell_job(job.job_id, self._job_message(job, None))
+            feed.tell_job(job.job_id, self._job_message(job, None))
         elif board.files is not None:
-            watch.tell_job(job.job_id, self._job_message(board.files.job, board.files))
+            feed.tell_job(job.job_id, self._job_message(board.files.job, board.files))
         # Else it is told as soon as the files are known.
 
     async def _leave(self) -> None:
-        """Follow what is still watched, and nothing else."""
+        """Go on with the boards that somebody still follows, and with no others."""
         gone = [
-            board
-            for board in self._boards.values()
-            if not any(watch.wants(board.job) for watch in self._watches)
+            board for board in self._boards.values() if not any(feed.wants(board.job) for feed in self._feeds)
         ]
         for board in gone:
             self._drop(board)
             board.task.cancel()
-        if not self._watches:
+        if not self._feeds:
             self._following.close()
             self._following = ExitStack()
         await asyncio.gather(*(board.task for board in gone), return_exceptions=True)
@@ -151,8 +149,8 @@ class BatchWatching:
                 self._tell_file(board.files, item)
 
     def close(self) -> None:
-        for watch in self._watches:
-            watch.close()
+        for feed in self._feeds:
+            feed.close()
 
     # Boards
 
@@ -166,7 +164,7 @@ class BatchWatching:
         return board
 
     async def _run(self, job: Job) -> None:
-        """Follow *job* until it ends, or until nobody watches it."""
+        """Follow *job* until it ends, or until nobody has a feed of it."""
         await asyncio.sleep(0)  # until the board is there
         board = self._boards[job.job_id]
         try:
@@ -243,22 +241,22 @@ class BatchWatching:
 
     # Telling
 
-    def _interested(self, job: Job) -> list[BatchWatch]:
-        return [watch for watch in self._watches if watch.wants(job)]
+    def _interested(self, job: Job) -> list[BatchFeed]:
+        return [feed for feed in self._feeds if feed.wants(job)]
 
     def _tell_job(self, job: Job, files: Files | None) -> None:
         interested = self._interested(job)
         if interested:
             message = self._job_message(job, files)
-            for watch in interested:
-                watch.tell_job(job.job_id, message)
+            for feed in interested:
+                feed.tell_job(job.job_id, message)
 
     def _tell_file(self, files: Files, item: int) -> None:
         interested = self._interested(files.job)
         if interested:
             message = self._file_message(files, item)
-            for watch in interested:
-                watch.tell_file(files.job.job_id, item, message)
+            for feed in interested:
+                feed.tell_file(files.job.job_id, item, message)
 
     def _job_message(self, job: Job, files: Files | None) -> bytes:
         counts = None if files is None else files.counts()

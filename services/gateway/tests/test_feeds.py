@@ -11,8 +11,8 @@ from msgspec.structs import replace
 
 from pharos_contracts.jobs.v1 import Job, Progress, Stage
 from pharos_contracts.lifecycle import JobState
+from pharos_gateway.feeds import PROJECTS_MAX, Feed, FeedClosed, TooManyProjects
 from pharos_gateway.sight import Sight
-from pharos_gateway.watches import PROJECTS_MAX, TooManyProjects, Watch, WatchClosed
 from tests.support.gateway import job
 
 pytestmark = pytest.mark.anyio
@@ -27,8 +27,8 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def watch(**others: Any) -> Watch:
-    made = Watch(now=lambda: AT, **others)
+def feed(**others: Any) -> Feed:
+    made = Feed(now=lambda: AT, **others)
     made.subscribe("default", HERE)
     return made
 
@@ -48,13 +48,13 @@ def progress(percent: float, of: Job = RUNNING, attempt: int = 1) -> Progress:
     )
 
 
-async def read(found: Watch) -> dict[str, Any]:
+async def read(found: Feed) -> dict[str, Any]:
     message: dict[str, Any] = json.loads(await found.next())
     return message
 
 
 async def test_a_message_is_as_the_contract_shows_it() -> None:
-    found = watch()
+    found = feed()
     found.progressed(progress(75), RUNNING)
     assert await read(found) == {
         "type": "github:progress",
@@ -72,7 +72,7 @@ async def test_a_message_is_as_the_contract_shows_it() -> None:
 
 
 async def test_of_what_was_not_read_only_the_latest_of_each_job_is_kept() -> None:
-    found, other = watch(unsent_max=2), job(2, JobState.RUNNING, started_at=AT, attempt=1)
+    found, other = feed(unsent_max=2), job(2, JobState.RUNNING, started_at=AT, attempt=1)
     for percent in range(100):
         found.progressed(progress(percent), RUNNING)
         found.progressed(progress(percent, other), other)
@@ -85,16 +85,16 @@ async def test_of_what_was_not_read_only_the_latest_of_each_job_is_kept() -> Non
 
 
 async def test_who_leaves_too_much_unread_is_sent_away() -> None:
-    found = watch(unsent_max=2)
+    found = feed(unsent_max=2)
     for number in range(1, 4):
         found.happened(job(number, JobState.RUNNING))
-    with pytest.raises(WatchClosed) as closed:
+    with pytest.raises(FeedClosed) as closed:
         await found.next()
     assert closed.value.code == 1013
 
 
 async def test_progress_never_falls_within_an_attempt() -> None:
-    found, told = watch(), []
+    found, told = feed(), []
     second = replace(RUNNING, attempt=2)
     for step in (
         lambda: found.progressed(progress(60), RUNNING),
@@ -110,7 +110,7 @@ async def test_progress_never_falls_within_an_attempt() -> None:
 
 
 async def test_nothing_is_told_of_what_is_not_asked_for_or_not_shown() -> None:
-    found = watch()
+    found = feed()
     found.happened(job(2, project="other"))
     found.happened(job(3, tenant="other"))
     found.progressed(progress(10), None)
@@ -123,7 +123,7 @@ async def test_nothing_is_told_of_what_is_not_asked_for_or_not_shown() -> None:
 
 
 def test_one_socket_follows_so_many_projects_and_no_more() -> None:
-    found = watch()
+    found = feed()
     for number in range(PROJECTS_MAX - 1):
         found.subscribe(f"p{number}", HERE)
     with pytest.raises(TooManyProjects):

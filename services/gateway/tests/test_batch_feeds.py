@@ -3,9 +3,9 @@ from __future__ import annotations
 import anyio
 import pytest
 
-from pharos_gateway.batch_watches import BatchWatch
+from pharos_gateway.batch_feeds import BatchFeed
+from pharos_gateway.feeds import TOO_SLOW, FeedClosed
 from pharos_gateway.sight import Sight
-from pharos_gateway.watches import TOO_SLOW, WatchClosed
 
 pytestmark = pytest.mark.anyio
 
@@ -15,11 +15,11 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-def watch(unsent_max: int = 100) -> BatchWatch:
-    return BatchWatch(Sight(tenant="t"), None, unsent_max=unsent_max)
+def feed(unsent_max: int = 100) -> BatchFeed:
+    return BatchFeed(Sight(tenant="t"), None, unsent_max=unsent_max)
 
 
-async def everything(of: BatchWatch) -> list[bytes]:
+async def everything(of: BatchFeed) -> list[bytes]:
     """What is unread."""
     read: list[bytes] = []
     with anyio.move_on_after(0.02):
@@ -29,7 +29,7 @@ async def everything(of: BatchWatch) -> list[bytes]:
 
 
 async def test_of_each_file_a_slow_reader_is_sent_the_latest() -> None:
-    unread = watch()
+    unread = feed()
     for step in (b"a1", b"a2", b"a3"):
         unread.tell_file("j", 0, step)
     unread.tell_file("j", 1, b"b1")
@@ -38,7 +38,7 @@ async def test_of_each_file_a_slow_reader_is_sent_the_latest() -> None:
 
 async def test_what_is_told_of_a_batch_counts_the_files_before_it_and_no_others() -> None:
     """It is not changed while it waits; what came after it follows once it was sent, at the end."""
-    unread = watch()
+    unread = feed()
     unread.tell_file("j", 0, b"file 0")
     unread.tell_job("j", b"one file")
     unread.tell_file("j", 1, b"file 1")
@@ -49,10 +49,10 @@ async def test_what_is_told_of_a_batch_counts_the_files_before_it_and_no_others(
 
 
 async def test_a_reader_that_leaves_too_much_unread_is_sent_away() -> None:
-    unread = watch(unsent_max=3)
+    unread = feed(unsent_max=3)
     for item in range(4):
         unread.tell_file("j", item, b"x")
     unread.tell_job("j", b"y")
-    with pytest.raises(WatchClosed) as closed:
+    with pytest.raises(FeedClosed) as closed:
         await unread.next()
     assert (closed.value.code, closed.value.reason) == TOO_SLOW

@@ -56,7 +56,7 @@ class JobMessage(msgspec.Struct, frozen=True, kw_only=True):
     data: JobData
 
 
-class WatchClosed(Exception):
+class FeedClosed(Exception):
     """Nothing more will come; ``code`` and ``reason`` are for the closing frame."""
 
     def __init__(self, code: int, reason: str) -> None:
@@ -72,7 +72,7 @@ class TooManyProjects(Exception):
         super().__init__(f"One socket may follow {PROJECTS_MAX} projects")
 
 
-class Watch:
+class Feed:
     """The subscriptions of one socket, and its unread messages."""
 
     def __init__(self, *, now: Callable[[], datetime], unsent_max: int = UNSENT_MAX) -> None:
@@ -112,12 +112,12 @@ class Watch:
         self._something.set()
 
     async def next(self) -> bytes:
-        """The next message; WatchClosed when there is none any more."""
+        """The next message; FeedClosed when there is none any more."""
         while True:
             if self._unsent:
                 return self._unsent.popitem(last=False)[1]
             if self._farewell is not None:
-                raise WatchClosed(*self._farewell)
+                raise FeedClosed(*self._farewell)
             self._something.clear()
             await self._something.wait()
 

@@ -12,13 +12,13 @@ from collections import OrderedDict
 from typing import Final
 
 from pharos_contracts.jobs.v1 import Job, JobKind
+from pharos_gateway.feeds import STOPPING, TOO_SLOW, FeedClosed
 from pharos_gateway.sight import Sight
-from pharos_gateway.watches import STOPPING, TOO_SLOW, WatchClosed
 
 UNSENT_MAX: Final = 5_000
 
 
-class BatchWatch:
+class BatchFeed:
     """The unread messages of one socket, which follows what *sight* shows; of one batch, where it says so."""
 
     def __init__(self, sight: Sight, job_id: str | None, *, unsent_max: int = UNSENT_MAX) -> None:
@@ -62,7 +62,7 @@ class BatchWatch:
         self._something.set()
 
     async def next(self) -> bytes:
-        """The next message; WatchClosed when there is none any more."""
+        """The next message; FeedClosed when there is none any more."""
         while True:
             if self._unsent:
                 (job_id, item), message = self._unsent.popitem(last=False)
@@ -70,6 +70,6 @@ class BatchWatch:
                     self._unsent[job_id, None] = self._later.pop(job_id)
                 return message
             if self._farewell is not None:
-                raise WatchClosed(*self._farewell)
+                raise FeedClosed(*self._farewell)
             self._something.clear()
             await self._something.wait()
