@@ -1,8 +1,8 @@
-"""Following batches for whoever has a feed of them: while nobody has, what happens to their files costs nothing.
+"""Following batches for whoever has a feed of them: while nobody has, it costs nothing.
 
 A batch that is at work and followed has a board: its files, by what history knows of them and by what JOBS
-has told since, in order. It is shared by all who follow it, and gone with the last of them. A batch that waits
-has none: its tally, in the events of the job, says all there is.
+has told since, in order. It is shared by all who follow it, and gone with the last of them. A batch that
+waits has none: its tally, in the events of the job, says all there is.
 """
 
 from __future__ import annotations
