@@ -160,7 +160,7 @@ async def test_counters_begin_again_when_a_batch_is_tried_again(world: World) ->
         last = await told.become(JobState.COMPLETED, ended_at=told.job.submitted_at)
         await until(socket, status="completed", completed_files=1, failed_files=1)
         told.forget_failures()
-        await told.become(JobState.RETRYING, facts_after=last, ended_at=None)
+        await told.become(JobState.RETRYING, facts_after=last, attempt=2, ended_at=None)
         await until(socket, status="retrying", completed_files=1, failed_files=0)
         await told.become(JobState.RUNNING)
         await told.start(1, attempt=2)

@@ -289,7 +289,7 @@ async def test_a_batch_is_tried_again_from_where_it_counts(world: World) -> None
     ended = await world.get(job_id)
     assert (ended["status"], ended["progress_percentage"], ended["failed_files"]) == ("completed", 100.0, 1)
     told.forget_failures()
-    await told.become(JobState.RETRYING, facts_after=last, ended_at=None)
+    await told.become(JobState.RETRYING, facts_after=last, attempt=2, ended_at=None)
     await told.become(JobState.RUNNING)
     again = await world.get(job_id)
     assert [again[name] for name in ("status", "completed_files", "failed_files")] == ["running", 1, 0]

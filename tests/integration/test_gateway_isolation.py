@@ -63,7 +63,7 @@ from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_SCHEDULES, 
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
-from pharos_gateway.routes.sockets import CLOSE_CODE
+from pharos_gateway.routes.conversing import CLOSE_CODE
 from pharos_gateway.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus

@@ -174,7 +174,7 @@ def test_another_try_of_what_failed_lets_the_rest_stand() -> None:
     found.take(1, event(ItemCompleted, "0", result=RESULT))
     found.take(2, failed(item="1"))
     tally = Tally(parts=(PartTally(completed=1), PartTally()))
-    again = batch(JobState.RETRYING, tries=1, facts_after=2, tally=tally)
+    again = batch(JobState.RETRYING, tries=1, facts_after=2, tally=tally, attempt=2)
     assert found.become(again) == [1]
     assert [word(found, item)[0] for item in range(3)] == ["completed", "pending", "pending"]
     assert found.all_counts() == Counts(1, 0, 0)
@@ -182,7 +182,7 @@ def test_another_try_of_what_failed_lets_the_rest_stand() -> None:
     found.take(3, event(ItemStarted, "1", attempt=2))
     found.take(4, failed(2, transient=True, item="1"))  # the one try that there is of it
     assert word(found, 1) == ("failed", 0)
-    assert found.status(1).retries == 1
+    assert found.status(1).retries == 0
 
 
 def test_another_try_of_everything_lets_nothing_stand() -> None:
@@ -194,9 +194,9 @@ def test_another_try_of_everything_lets_nothing_stand() -> None:
     assert found.all_counts() == Counts()
 
 
-def test_tries_before_the_owner_asked_again_do_not_count_to_the_last_one() -> None:
-    """Also where history told of them."""
-    found = files(batch(facts_after=10))
+def test_each_time_that_it_is_asked_for_has_its_own_tries() -> None:
+    """From the number of an attempt alone it is known how many are left, also where history told of it."""
+    found = files(batch(facts_after=10, attempt=2))
     view = ItemView(
         item_id="0",
         state=JobState.FAILED,
@@ -214,9 +214,10 @@ def test_tries_before_the_owner_asked_again_do_not_count_to_the_last_one() -> No
     found.take(12, failed(4, transient=True))
     assert word(found) == ("pending", 0)
     assert found.status(0).step == "Waiting for another try"
-    known = files(batch(facts_after=10))
-    known.recall(replace(view, attempt=6, tried=3, sequence=15))
+    known = files(batch(facts_after=10, attempt=2))
+    known.recall(replace(view, attempt=6, sequence=15))
     assert word(known) == ("failed", 0)
+    assert known.status(0).retries == 2
 
 
 def test_what_was_in_hand_when_a_batch_was_cancelled_is_not_begun() -> None:

@@ -102,6 +102,7 @@ from pharos_gateway.routes import (
     webhooks,
 )
 from pharos_gateway.routes import tickets as tickets_routes
+from pharos_gateway.routes.conversing import Conversing
 from pharos_gateway.scheduling import Scheduling
 from pharos_gateway.scratch import Scratch
 from pharos_gateway.selecting import Selecting
@@ -305,6 +306,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         now=utc_now,
         new_id=new_id,
     )
+    conversing = Conversing(access, streams, utc_now)
     boards = Boards(bus, live, batching, manifests, now=utc_now)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
@@ -366,9 +368,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             ),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
-            sockets.routes(access, bus, live, streams, utc_now),
+            sockets.routes(conversing, bus, live, streams, utc_now),
             batches.routes(access, disk, bus, batching, controlling),
-            batch_sockets.routes(access, bus, live, streams, batching, boards, utc_now),
+            batch_sockets.routes(conversing, bus, live, streams, batching, boards),
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),

@@ -80,7 +80,6 @@ class _Known(msgspec.Struct, frozen=True, kw_only=True):
 
     state: JobState | None = None
     attempt: int = 0
-    tried: int = 0
     sequence: int = 0
     transient: bool = False
     text: str | None = None
@@ -123,7 +122,6 @@ class Files:
                 _Known(
                     state=view.state,
                     attempt=view.attempt,
-                    tried=view.tried,
                     sequence=view.sequence,
                     transient=view.transient,
                     text=view.error or view.reason,
@@ -147,7 +145,6 @@ class Files:
             _Known(
                 state=_state(event, before.state),
                 attempt=event.attempt,
-                tried=before.attempt if self._is_past(before) else before.tried,
                 sequence=sequence,
                 transient=isinstance(event, ItemFailed) and event.transient,
                 text=_text(event),
@@ -191,7 +188,7 @@ class Files:
             if known.state is None:
                 continue
             before = self._words[item]
-            past = _Known(attempt=known.attempt, tried=known.attempt, sequence=known.sequence)
+            past = _Known(attempt=known.attempt, sequence=known.sequence)
             self._set(item, past if self._is_past(known) else known)
             if self._words[item] != before:
                 changed.append(item)
@@ -227,7 +224,7 @@ class Files:
             progress=progress,
             step=step,
             error=known.text if failed else None,
-            retries=max(0, known.attempt - 1),
+            retries=max(0, known.attempt - 1) % self._tries,
         )
 
     def _said(self, known: _Known) -> tuple[str, int, str]:
@@ -268,8 +265,8 @@ class Files:
         )
 
     def _is_last(self, known: _Known) -> bool:
-        """Whether the try that failed was the last one."""
-        if not known.transient or known.attempt >= known.tried + self._tries:
+        """Whether the try that failed was the last one, of those that there are each time it is asked for."""
+        if not known.transient or known.attempt >= max(1, self._job.attempt) * self._tries:
             return True
         return self._job.state in (JobState.COMPLETED, JobState.FAILED)
 
