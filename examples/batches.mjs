@@ -1,9 +1,9 @@
-// A client of the batches family in JavaScript, for Node 22 or later, or any browser.
+// A client of the batches family in JavaScript, for Node.js 22 or later.
 //
 //   node examples/batches.mjs http://127.0.0.1:8000 /path/below/a/root file1.md file2.md
 //
 // It sends no credential: the installation sets PHAROS_ANONYMOUS=default:editor, and admits the directory
-// with PHAROS_LOCAL_ROOTS. Where there is no WebSocket (Node before 22) it asks once a second instead.
+// with PHAROS_LOCAL_ROOTS.
 
 const USER = "user123";
 const ENDED = ["completed", "failed", "cancelled"];
@@ -57,10 +57,6 @@ function show(job) {
 }
 
 async function watched(client, jobId) {
-  if (typeof WebSocket === "undefined") {
-    while (!show(await client.getJob(jobId, USER))) await new Promise((done) => setTimeout(done, 1000));
-    return;
-  }
   await new Promise((done) => {
     client.connectWebSocket(USER, (data) => {
       if (data.type === "job_update" && data.job.job_id === jobId && show(data.job)) done();
