@@ -117,8 +117,10 @@ class ProcessingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
         Meta(
             ge=0,
             le=1,
-            description="A file whose text has less quality than this is skipped, and its step says why. "
-            "Quality is the share of readable words in the text; 0 takes everything.",
+            description="A file of less quality than this is skipped, and its step says why. Quality is the "
+            "share of a document that is there as readable text: pages that are pictures without text, "
+            "broken characters and broken words lower it. Clean text has more than 0.95, a scan that was "
+            "recognised badly 0.3 to 0.8. 0 takes everything. It says nothing of what the text is worth.",
         ),
     ] = 0.0
     retry_failed_files: Annotated[
@@ -137,12 +139,16 @@ class ProcessingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     preserve_structure: Annotated[
         bool,
         Meta(
-            description="Cut along headings, pages and tables, and keep them with each chunk; otherwise "
-            "along the running text alone."
+            description="Cut along headings, pages, tables and definitions, and keep the headings with each "
+            "chunk; otherwise by size alone, at the ends of sentences and lines."
         ),
     ] = True
     extract_math: Annotated[
-        bool, Meta(description="Keep formulas as LaTeX where the format has them; otherwise leave them out.")
+        bool,
+        Meta(
+            description="Keep formulas, as LaTeX; otherwise leave them out of text, Markdown, notebooks, web "
+            "pages and Word files. Other formats do not say what is a formula."
+        ),
     ] = True
     parallel_processing: Annotated[
         bool, Meta(description="Work on several files at once; otherwise on one after the other.")
