@@ -122,28 +122,6 @@ def test_a_page_of_items_fits_into_a_message_and_goes_on(store: ViewStore) -> No
     assert pages == 3
 
 
-def test_attempts_before_a_retry_of_the_owner_are_told_apart(store: ViewStore) -> None:
-    """Of what was said before it, only successes count, unless everything is tried again."""
-    running = batch(3, 0, tally=tally((0, 0, 0), (0, 0, 0)))
-    fold(
-        store,
-        make_event(1, JobState.RUNNING, **running),
-        item(ItemFailed, 1, 0, error="e", code="c", attempt=4),
-        item(ItemCompleted, 1, 1, result=RESULT, attempt=2),
-    )
-    again = {**running, "facts_after": 3}
-    fold(store, make_event(1, JobState.RETRYING, **again), item(ItemStarted, 1, 0, 9, attempt=5))
-    fold(
-        store,
-        item(ItemStarted, 1, 1, 9, attempt=3),
-        item(ItemFailed, 1, 0, 10, error="e", code="c", attempt=5),
-    )
-    assert {each: view.tried for each, view in items(store, 1).items()} == {0: 4, 1: 0}
-    everything = {**running, "tally": tally((0, 0, 0), (0, 0, 0), since=7), "facts_after": 7}
-    fold(store, make_event(1, JobState.QUEUED, **everything), item(ItemStarted, 1, 1, 20, attempt=4))
-    assert {each: view.tried for each, view in items(store, 1).items()} == {0: 4, 1: 3}
-
-
 def test_batches_are_listed_by_user_state_and_project_and_counted(store: ViewStore) -> None:
     for number in range(1, 8):
         owner = "ann" if number < 7 else "bob"

@@ -110,3 +110,15 @@ def test_the_client_of_resources_submits_keeps_and_deletes(git: GitServer, insta
     assert '"status":"dispatched"' in said
     assert '"title":"pharos README"' in said
     assert said.endswith("Deleted.\n")
+
+
+def test_the_clients_of_batches_index_a_directory(tmp_path: Path) -> None:
+    names = ("harbour.md", "tides.txt")
+    for name in names:
+        (tmp_path / name).write_text(f"# {name}\n\nShips wait for the tide in the old harbour.\n")
+    with Stack(PHAROS_ANONYMOUS="default:editor", PHAROS_LOCAL_ROOTS=str(tmp_path)) as stack:
+        for client in (python("batches"), node("batches.mjs")):
+            said = output_of(client, stack, str(tmp_path), *names)
+            assert "Job progress: completed 100" in said
+            for name in names:
+                assert f"File: {name} completed" in said

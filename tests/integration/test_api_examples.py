@@ -7,7 +7,9 @@ here is what clients read.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping
+import io
+import zipfile
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
@@ -20,6 +22,8 @@ from faststream.nats import NatsBroker
 from msgspec.structs import replace
 
 from pharos_contracts import rpc
+from pharos_contracts.batches.v1 import BatchPart, BatchSource, PartTally, Tally
+from pharos_contracts.connections.v1 import SourceType
 from pharos_contracts.control.v1 import AnyCommand, PutSchedule, Scheduled
 from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
 from pharos_contracts.graphs.v1 import (
@@ -36,7 +40,24 @@ from pharos_contracts.graphs.v1 import (
     RelatedFile,
     RelatedFiles,
 )
-from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
+from pharos_contracts.history.v1 import (
+    BatchPage,
+    BatchSummary,
+    FindJob,
+    ItemPage,
+    JobLog,
+    JobPage,
+    JobView,
+    ListBatches,
+    ListItems,
+    ListJobs,
+    LogEntry,
+    MeasureSources,
+    ReadLog,
+    SourceRates,
+    SourceSummary,
+    SummarizeBatches,
+)
 from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Progress, RepositorySource, Scope, Stage
 from pharos_contracts.lifecycle import JobState
@@ -58,6 +79,8 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
 from pharos_service.settings import Secret
+from tests.support import drive_server
+from tests.support.drive_server import DriveServer
 from tests.support.gateway import (
     BEARER,
     TOKEN,
@@ -205,6 +228,121 @@ ENDED_ROW = {
     "phase": None,
     "currentFile": None,
 }
+
+
+def _archive() -> bytes:
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        for name in ("paper1.pdf", "paper2.pdf", "paper3.pdf"):
+            archive.writestr(name, b"%PDF-1.7")
+    return content.getvalue()
+
+
+PAPERS = _archive()
+DRIVE_FILES = ("1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms", "1mGVIS7_2Dpkqf-9njVHoecgWQjiGHy7dnpgZg0jgHDU")
+
+
+def selection(connection: str, *files: str, source_type: str = "local_zip") -> dict[str, Any]:
+    return {"connection_id": connection, "source_type": source_type, "file_ids": list(files)}
+
+
+BATCH = {
+    "user_id": "user123",
+    "name": "Research Papers Batch",
+    "description": "Batch ingestion of ML research papers from multiple sources",
+    "priority": "normal",
+    "file_selections": [
+        selection("gdrive_conn_1", *DRIVE_FILES, source_type="google_drive"),
+        selection("local_zip_conn_1", "paper1.pdf", "paper2.pdf", "paper3.pdf"),
+    ],
+    "processing_options": {
+        "use_llm_parsing": False,
+        "embedding_model_preference": "text-embedding-3-large",
+        "chunk_size": 1000,
+        "chunk_overlap": 200,
+        "quality_threshold": 0.7,
+        "retry_failed_files": True,
+        "max_retries": 3,
+        "skip_existing": True,
+        "preserve_structure": True,
+        "extract_math": True,
+        "parallel_processing": True,
+        "max_workers": 4,
+        "timeout_seconds": 300,
+        "source_specific_options": {},
+    },
+}
+NOTHING_YET = {"completed_files": 0, "failed_files": 0, "skipped_files": 0, "progress_percentage": 0.0}
+
+
+def waiting(file_id: str, name: str, source_type: str) -> dict[str, Any]:
+    return {
+        "file_id": file_id,
+        "status": "pending",
+        "progress": 0,
+        "current_step": SENTENCE,
+        "error": None,
+        "retry_count": 0,
+        "file_metadata": {"name": name, "size": COUNT, "source_type": source_type},
+    }
+
+
+CREATED = {
+    "job_id": uuid("batch"),
+    "user_id": "user123",
+    "name": "Research Papers Batch",
+    "description": "Batch ingestion of ML research papers from multiple sources",
+    "status": "pending",
+    "priority": "normal",
+    "created_at": TIME,
+    "started_at": None,
+    "completed_at": None,
+    "total_files": 5,
+    **NOTHING_YET,
+    "estimated_duration_ms": COUNT,
+    "warnings": [SENTENCE],
+    "source_progress": [
+        {
+            "source_type": "google_drive",
+            "connection_id": "gdrive_conn_1",
+            "total_files": 2,
+            **NOTHING_YET,
+            "files": [
+                waiting(file_id, f"paper {place}.pdf", "google_drive")
+                for place, file_id in enumerate(DRIVE_FILES)
+            ],
+        },
+        {
+            "source_type": "local_zip",
+            "connection_id": "local_zip_conn_1",
+            "total_files": 3,
+            **NOTHING_YET,
+            "files": [waiting(f"paper{place}.pdf", f"paper{place}.pdf", "local_zip") for place in (1, 2, 3)],
+        },
+    ],
+}
+LISTED = job(
+    506,
+    kind=JobKind.BATCH,
+    source=None,
+    batch=BatchSource(
+        name="Research Papers Batch",
+        manifest="m",
+        parts=(BatchPart(connection_id="c", source_type=SourceType.GOOGLE_DRIVE, files=5),),
+    ),
+    tally=Tally(parts=(PartTally(completed=3),)),
+    started_at=MORNING,
+)
+COUNTED = BatchSummary(
+    by_state={"completed": 10, "running": 2, "failed": 2, "cancelled": 1},
+    by_priority={"normal": 12, "high": 2, "urgent": 1},
+    by_source={
+        "google_drive": SourceSummary(completed=70, failed=10),
+        "local_zip": SourceSummary(completed=40, skipped=4, failed=1),
+        "local_directory": SourceSummary(completed=25),
+    },
+    seconds_per_file=45.0,
+)
 HIT = {
     "id": "r1",
     "chunk": "class Context:",
@@ -794,19 +932,138 @@ CASES = (
         body={
             "id": "gdrive_conn_1",
             "source_type": "google_drive",
-            "config": {"client_id": "c", "client_secret": "s", "refresh_token": "r"},
+            "config": {
+                "client_id": drive_server.CLIENT_ID,
+                "client_secret": drive_server.CLIENT_SECRET,
+                "refresh_token": drive_server.REFRESH_TOKEN,
+                "endpoint": "{drive}",
+                "token_endpoint": "{drive}/token",
+            },
         },
         status=201,
         answer=DRIVE,
     ),
     Case(send="GET /connections", status=200, answer={"connections": [DRIVE]}),
+    Case(
+        send="POST /connections/upload?id=local_zip_conn_1",
+        form={"file": ("papers.zip", PAPERS, "application/zip")},
+        status=201,
+        answer={"id": "local_zip_conn_1", "source_type": "local_zip"},
+    ),
     Case(send="GET /api/v1/connections/gdrive_conn_1", status=200, answer=DRIVE),
     Case(
         send="GET /connections/never/files",
         status=404,
         answer={"detail": "There is no such connection", "code": "not_found"},
     ),
+    # Batches
+    Case(send="POST /batch/jobs", body=BATCH, status=200, answer=CREATED),
+    Case(
+        send="POST /batch/jobs",
+        body={
+            "user_id": "user123",
+            "name": "Test Batch Job",
+            "file_selections": [
+                {
+                    "connection_id": "local_zip_conn_1",
+                    "source_type": "local_zip",
+                    "file_ids": ["paper1.pdf", "paper2.pdf"],
+                }
+            ],
+        },
+        status=200,
+        answer={"name": "Test Batch Job", "status": "pending", "total_files": 2, "priority": "normal"},
+    ),
+    Case(send="GET /batch/jobs/{batch}?user_id=user123", status=200, answer=CREATED),
+    Case(send="GET /batch/jobs/{batch}?user_id=user124", status=404, answer=NO_JOB),
+    Case(
+        send="POST /batch/jobs/{batch}/control",
+        body={"user_id": "user123", "action": "start", "retry_failed_only": True},
+        status=200,
+        answer={"success": True, "message": "Job start successful"},
+    ),
+    Case(
+        send="POST /batch/jobs/{batch}/control",
+        body={"user_id": "user123", "action": "cancel"},
+        status=200,
+        answer={"success": True, "message": "Job cancel successful"},
+    ),
+    Case(
+        send="POST /batch/jobs/{batch}/control",
+        body={"user_id": "user123", "action": "pause"},
+        status=409,
+        answer={
+            "detail": "Cannot pause a cancelled job",
+            "code": "invalid_transition",
+            "status": "cancelled",
+        },
+    ),
+    Case(
+        send="POST /batch/jobs/{batch}/control",
+        body={"user_id": "user123", "action": "dance"},
+        status=400,
+        answer={"detail": SENTENCE, "code": "unknown_action"},
+    ),
+    Case(
+        send="POST /batch/jobs/list",
+        body={"user_id": "user123", "status_filter": ["running", "completed"], "limit": 10, "offset": 0},
+        status=200,
+        answer={
+            "jobs": [
+                {
+                    "job_id": uuid(),
+                    "name": "Research Papers Batch",
+                    "status": "running",
+                    "progress_percentage": 60.0,
+                    "created_at": TIME,
+                    "total_files": 5,
+                    "completed_files": 3,
+                }
+            ],
+            "total_jobs": 1,
+            "has_more": False,
+        },
+    ),
+    Case(
+        send="GET /batch/statistics?user_id=user123",
+        status=200,
+        answer={
+            "total_jobs": 15,
+            "active_jobs": 2,
+            "completed_jobs": 10,
+            "failed_jobs": 2,
+            "cancelled_jobs": 1,
+            "total_files_processed": 150,
+            "average_processing_time_ms": 45000,
+            "success_rate": 92.7,
+            "by_source_type": {"google_drive": 80, "local_zip": 45, "local_directory": 25},
+            "by_priority": {"normal": 12, "high": 2, "urgent": 1},
+            "by_status": {"completed": 10, "running": 2, "failed": 2, "cancelled": 1},
+        },
+    ),
+    *(
+        Case(
+            send="POST /batch/jobs",
+            body={**BATCH, **changes},
+            status=400,
+            answer={"detail": SENTENCE, "code": code},
+        )
+        for changes, code in (
+            ({"file_selections": []}, "invalid_request"),
+            ({"processing_options": {"unknown": 1}}, "invalid_request"),
+            ({"processing_options": {"quality_threshold": 1.7}}, "invalid_request"),
+            ({"file_selections": [selection("local_zip_conn_1", "paper9.pdf")]}, "unknown_file"),
+            ({"file_selections": [selection("nowhere", "paper1.pdf")]}, "unknown_connection"),
+            (
+                {"file_selections": [selection("gdrive_conn_1", "paper1.pdf")]},
+                "wrong_source_type",
+            ),
+        )
+    ),
 )
+
+
+Question = ListJobs | FindJob | ReadLog | ListBatches | ListItems | SummarizeBatches | MeasureSources
 
 
 class World:
@@ -819,7 +1076,17 @@ class World:
         self.shelf.put("indexed", 2210, repository="github.com/o/indexed")
         self.shelf.put("atlas-core", 12, repository=f"github.com/{SLUG}")
 
-    async def history(self, question: ListJobs | FindJob | ReadLog) -> Message:
+    async def history(self, question: Question) -> Message:
+        match question:
+            case MeasureSources():
+                return SourceRates(seconds_per_file={"google_drive": 30.0})
+            case SummarizeBatches():
+                return COUNTED
+            case ListBatches():
+                listed = JobView(job=replace(LISTED, state=JobState.RUNNING), sequence=1, changed_at=now())
+                return BatchPage(jobs=(listed,), total=1, sequence=10**6)
+            case ListItems():
+                return ItemPage(items=())
         if isinstance(question, ReadLog):
             line = LogEntry(sequence=1, event="jobs.event.v1.queued", at=now(), text="Queued")
             return JobLog(entries=(line,))
@@ -889,7 +1156,7 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     """The other services, the jobs and the dataset that the cases are about."""
     world = World()
     broker = NatsBroker(nats_url)
-    answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
+    answer(broker, rpc.HISTORY, Question, world.history)
     answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
     answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)
@@ -968,7 +1235,28 @@ def mistake(case: Case, response: httpx.Response, names: dict[str, Any]) -> str 
     return None if None in wrongs else f"not among the answers: {wrongs}"
 
 
-async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: NatsServer) -> None:
+def filled(sent: Any, names: Mapping[str, Any]) -> Any:
+    """*sent*, with what an earlier answer gave a name, or a server its address, in place of ``{name}``."""
+    match sent:
+        case str():
+            for name, value in names.items():
+                sent = sent.replace(f"{{{name}}}", str(value))
+            return sent
+        case dict():
+            return {key: filled(value, names) for key, value in sent.items()}
+        case _:
+            return sent
+
+
+@pytest.fixture
+def drive() -> Iterator[DriveServer]:
+    with DriveServer() as server:
+        yield server
+
+
+async def test_every_example_is_answered_to_the_letter(
+    bus: Bus, nats_server: NatsServer, drive: DriveServer
+) -> None:
     def decide(command: AnyCommand, _: int) -> Message | None:
         assert isinstance(command, PutSchedule)
         return Scheduled(schedule=command.schedule)
@@ -976,11 +1264,13 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
     chosen = settings(
         nats_server.url,
         git_allowed_hosts="http://github.com",
+        web_allowed_hosts=f"*,http://example.com,{drive.url}",
         anonymous="default:editor",
         secret_key=Secret("k" * 32),
-        web_allowed_hosts="*,http://example.com",
     )
-    names: dict[str, Any] = {}
+    names: dict[str, Any] = {"drive": drive.url}
+    for place, file_id in enumerate(DRIVE_FILES):
+        drive.add(file_id, f"paper {place}.pdf", content=b"%PDF-1.7", mime_type="application/pdf")
     wrong = []
     async with (
         furnished(bus, nats_server.url),
@@ -990,12 +1280,13 @@ async def test_every_example_is_answered_to_the_letter(bus: Bus, nats_server: Na
     ):
         await until_ready(http)
         for case in CASES:
-            method, _, path = case.send.partition(" ")
+            method, _, path = filled(case.send, names).partition(" ")
+            body = filled(case.body, names)
             scheduler.decide = decide if path.endswith("/schedules") else None
             deadline = asyncio.get_running_loop().time() + 3
             while True:
                 response = await http.request(
-                    method, path, json=case.body, files=case.form, headers=dict(case.headers)
+                    method, path, json=body, files=case.form, headers=dict(case.headers)
                 )
                 found = mistake(case, response, names)
                 # What is read may take a moment to be known; what is sent is sent once.

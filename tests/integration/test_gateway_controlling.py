@@ -148,7 +148,7 @@ async def test_another_tenants_job_cannot_be_controlled_and_is_as_unknown_as_any
     assert (await http.post(path(7, "cancel"), headers={"x-role": "editor"})).status_code == 200
 
 
-async def test_a_viewer_may_not_control_and_an_unknown_action_names_the_four(
+async def test_a_viewer_may_not_control_and_an_unknown_action_names_those_there_are(
     bus: Bus, http: httpx.AsyncClient, scheduler: Scheduler
 ) -> None:
     await History(bus).tell(job(7), JobState.QUEUED)
@@ -156,7 +156,7 @@ async def test_a_viewer_may_not_control_and_an_unknown_action_names_the_four(
     refused = await http.post(path(7, "stop"))
     assert refused.status_code == 400
     assert refused.json() == {
-        "detail": "Unknown action 'stop'; the actions are pause, resume, cancel, retry",
+        "detail": "Unknown action 'stop'; the actions are start, pause, resume, cancel, retry",
         "code": "unknown_action",
     }
     assert scheduler.commands == []

@@ -35,7 +35,23 @@ from pharos_contracts.graphs.v1 import (
     ReadMap,
     RelatedFiles,
 )
-from pharos_contracts.history.v1 import FindJob, JobLog, JobPage, JobView, ListJobs, LogEntry, ReadLog
+from pharos_contracts.history.v1 import (
+    BatchPage,
+    BatchSummary,
+    FindJob,
+    ItemPage,
+    JobLog,
+    JobPage,
+    JobView,
+    ListBatches,
+    ListItems,
+    ListJobs,
+    LogEntry,
+    MeasureSources,
+    ReadLog,
+    SourceRates,
+    SummarizeBatches,
+)
 from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
@@ -48,7 +64,7 @@ from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_RESOURCES, 
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
-from pharos_gateway.routes.sockets import CLOSE_CODE
+from pharos_gateway.routes.conversing import CLOSE_CODE
 from pharos_gateway.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -98,6 +114,9 @@ BATCH = job(
 )
 
 
+Question = ListJobs | FindJob | ReadLog | ListBatches | ListItems | SummarizeBatches | MeasureSources
+
+
 class Open(Enum):
     """Whom a route lets in."""
 
@@ -110,9 +129,9 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, one of a user, all of them, something new in a project
-# that is not ``elsewhere``, or none of these.
-ONE, OWN, ALL, PUT, NONE = "one", "own", "all", "put", "none"
+# Whether a route is about one thing of the tenant, one of a user, all of them, something new in a
+# project that is not ``elsewhere``, whatever is of the user whom the address names, or none of these.
+ONE, OWN, ALL, PUT, USER, NONE = "one", "own", "all", "put", "user", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
@@ -187,6 +206,12 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("POST", "/knowledge/ingest-file-async"): (Open.EDITOR, PUT),
     ("GET", "/ops/jobs/{job_id}"): (Open.EDITOR, ONE),
     ("WS", "/ws"): (Open.VIEWER, ALL),
+    ("POST", "/batch/jobs"): (Open.EDITOR, NONE),
+    ("GET", "/batch/jobs/{job_id}"): (Open.VIEWER, OWN),
+    ("POST", "/batch/jobs/{job_id}/control"): (Open.EDITOR, OWN),
+    ("POST", "/batch/jobs/list"): (Open.VIEWER, ALL),
+    ("GET", "/batch/statistics"): (Open.VIEWER, ALL),
+    ("WS", "/batch/ws/{user_id}"): (Open.VIEWER, USER),
     ("GET", "/ops/queue"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters"): (Open.TENANT_EDITOR, ALL),
     ("GET", "/ops/dead-letters/{letter_id}"): (Open.TENANT_EDITOR, ONE),
@@ -210,6 +235,12 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/api/v1/search"): {"query": "x"},
     ("POST", "/api/v1/search/batch"): {"queries": [{"query": "x"}]},
     ("POST", "/projects/{project}/query"): {"query": "x"},
+    ("POST", "/batch/jobs"): {
+        "name": "x",
+        "file_selections": [{"connection_id": "never", "source_type": "s3", "file_ids": ["x"]}],
+    },
+    ("POST", "/batch/jobs/{job_id}/control"): {"action": "pause"},
+    ("POST", "/batch/jobs/list"): {},
     ("POST", "/api/v1/schedules"): {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
     ("POST", "/api/v1/webhooks"): {"repo_url": "http://git.test:9418/o/r"},
     ("POST", "/webhooks/github"): {"repository": {"clone_url": SOURCE.clone_url}},
@@ -372,7 +403,7 @@ class World:
             with contextlib.suppress(ConnectionClosed):  # it may be sent away before it says anything
                 await socket.send('{"action":"subscribe","project":"atlas"}')
             said = str(await socket.recv())
-            if json.loads(said)["type"] == "subscribed":
+            if json.loads(said)["type"] in ("subscribed", "connection_established"):
                 return 200, said
             await socket.wait_closed()
             return (socket.close_code or 0) - CLOSE_CODE, said
@@ -381,7 +412,8 @@ class World:
         """(status, body); of a stream the status alone."""
         url = path.replace("{repo_url}", "http://git.test:9418/o/r")
         for name, value in {
-            "job_id": JOB.job_id,
+            "job_id": (BATCH if path.startswith("/batch/") else JOB).job_id,
+            "user_id": "ada",
             "action": "pause",
             "schedule_id": "nightly",
             "letter_id": "letter",
@@ -437,7 +469,23 @@ async def world(bus: Bus, nats_server: NatsServer) -> AsyncIterator[World]:
         found = World(http, bus)
 
         async def history(message: Msg) -> None:
-            question = decode(message.data, ListJobs | FindJob | ReadLog)
+            question = decode(message.data, Question)
+            if isinstance(question, MeasureSources):
+                await message.respond(encode(SourceRates(seconds_per_file={})))
+                return
+            if isinstance(question, SummarizeBatches):
+                await message.respond(encode(BatchSummary(by_state={}, by_priority={}, by_source={})))
+                return
+            if isinstance(question, ListItems):
+                await message.respond(encode(ItemPage(items=())))
+                return
+            if isinstance(question, ListBatches):
+                mine = (question.tenant, question.owner) == ("acme", "ada")
+                mine = mine and (question.projects is None or "atlas" in question.projects)
+                view = JobView(job=replace(BATCH, state=JobState.RUNNING), sequence=1, changed_at=now())
+                page = BatchPage(jobs=(view,) if mine else (), total=int(mine), sequence=10**6)
+                await message.respond(encode(page))
+                return
             if isinstance(question, ReadLog):
                 line = LogEntry(sequence=1, event="jobs.event.v1.queued", at=now(), text=MARKER)
                 await message.respond(encode(JobLog(entries=(line,))))
@@ -509,8 +557,8 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
         return ({404} if things in (ONE, OWN) else None), False
-    if who == "colleague" and things == OWN:
-        return {404}, False
+    if things in (OWN, USER) and who == "colleague":
+        return {404 if things == OWN else 403}, False
     return None, None
 
 
@@ -567,6 +615,31 @@ async def test_a_repository_is_its_tenants_and_a_batch_is_its_users(world: World
         assert (JOB.job_id in listed, BATCH.job_id in listed) == (True, status == 200), who
     stopped = await world.http.post(f"{path(BATCH)}/cancel", headers=world.credentials["colleague"])
     assert stopped.status_code == 404
+
+
+async def test_a_list_of_batches_shows_those_of_its_user_alone(world: World) -> None:
+    for who, body, shown in (
+        ("owner", {}, True),
+        ("viewer", {"user_id": "ada"}, True),
+        ("colleague", {}, False),
+        ("elsewhere", {}, False),
+        ("stranger", {}, False),
+        ("admin", {"user_id": "ada"}, True),
+        ("admin", {}, False),
+        ("strange admin", {"user_id": "ada"}, False),
+    ):
+        answer = await world.http.post("/batch/jobs/list", json=body, headers=world.credentials[who])
+        assert (answer.status_code, MARKER in answer.text) == (200, shown), (who, body)
+    named = {"user_id": "ada"}
+    for path, method in (("/batch/jobs/list", "POST"), ("/batch/statistics", "GET")):
+        answer = await world.http.request(
+            method,
+            path,
+            params=named if method == "GET" else None,
+            json=named if method == "POST" else None,
+            headers=world.credentials["colleague"],
+        )
+        assert (answer.status_code, answer.json()["code"]) == (403, "other_user")
 
 
 async def test_a_resource_is_its_users(world: World) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,6 +28,7 @@ from pharos_contracts.jobs.v1 import (
 from pharos_contracts.message import decode, encode
 from pharos_scheduler.app import utc_now
 from pharos_service.bus import Bus
+from pharos_service.journal import Superseded
 from tests.support.scheduling import RESULT, ask, command, say
 
 
@@ -113,7 +115,9 @@ class Hands:
                 self.cleared.append(item.job.job_id)
                 await message.ack_sync()
                 continue
-            await self._take(item)
+            with contextlib.suppress(Superseded):  # it was taken away
+                await self._take(item)
+            self.in_hand.discard((item.job.job_id, item.item_id))
             await message.ack_sync()
 
     async def _take(self, item: WorkItem) -> None:
@@ -130,7 +134,6 @@ class Hands:
             await say(self._bus, item, ItemCommitting, result=RESULT)
             self.done[name] += 1
             await say(self._bus, item, ItemCompleted, result=RESULT)
-        self.in_hand.discard(name)
 
 
 async def _no_hold() -> None:

@@ -17,7 +17,15 @@ from msgspec.structs import replace
 from nats.aio.msg import Msg
 
 from pharos_contracts import rpc, subjects
-from pharos_contracts.control.v1 import AnyCommand, AskPlace, ControlJob, Controlled, Place
+from pharos_contracts.control.v1 import (
+    Action,
+    AnyCommand,
+    AskPlace,
+    ControlJob,
+    Controlled,
+    CreateBatch,
+    Place,
+)
 from pharos_contracts.datasets.v1 import DatasetDeleted, DeleteDataset, FindDatasets, FoundDatasets
 from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import (
@@ -29,6 +37,7 @@ from pharos_contracts.jobs.v1 import (
     JobEvent,
     JobKind,
     RepositorySource,
+    job_of,
 )
 from pharos_contracts.lifecycle import IllegalTransition, JobState, Signal, advance
 from pharos_contracts.message import Message, decode, encode
@@ -202,6 +211,10 @@ class Scheduler:
     async def carry_out(self, command: AnyCommand, sequence: int) -> Message | None:
         if self.decide is not None:
             return self.decide(command, sequence)
+        if isinstance(command, CreateBatch):
+            created = replace(job_of(command.job, NO_NUMBER), state=JobState.PENDING, control=sequence)
+            await History(self._bus).tell(created, JobState.PENDING)
+            return Controlled(job=created)
         assert isinstance(command, ControlJob), "say what to answer to this"
         known = await self._bus.last(JOBS, f"events.job.{command.tenant or '*'}.{command.job_id}.*")
         if known is None:
@@ -210,7 +223,8 @@ class Scheduler:
         assert happening is not None and isinstance(happening.event, JobEvent)
         found = happening.event.job
         try:
-            state = advance(found.state, Signal(command.action))
+            signal = Signal.ENQUEUE if command.action is Action.START else Signal(command.action)
+            state = advance(found.state, signal, batch=found.batch is not None)
         except IllegalTransition as error:
             detail = f"Cannot {command.action} a {error.state} job"
             return Refused(code="invalid_transition", detail=detail, status=409)

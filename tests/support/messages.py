@@ -420,7 +420,6 @@ def examples() -> list[Message]:
                     worker="w1",
                     changed_at=AT,
                     started_at=AT,
-                    tried=1,
                     chunks=12,
                     seconds=1.5,
                     sequence=7,

@@ -10,7 +10,15 @@ from pharos_local import checks
 from pharos_local.checks import (
     checks as examine,
 )
-from pharos_local.checks import disk_of, gpu_with_build, packages, processor_of, secrecy, unknown_variables
+from pharos_local.checks import (
+    disk_of,
+    gpu_with_build,
+    packages,
+    processor_of,
+    secrecy,
+    unknown_keys,
+    unknown_variables,
+)
 from pharos_local.home import Home
 
 
@@ -27,6 +35,20 @@ def test_a_variable_that_nothing_reads_is_named_with_the_nearest_one(name: str, 
     (check,) = unknown_variables({name: "x", "HOME": "/", "PHAROS_HOME": "y"})
     assert check.level == "wrong"
     assert name in check.found and advice in check.advice
+
+
+def test_a_key_of_the_configuration_file_that_nothing_reads_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(
+        "queue_max: 9\nPHAROS_PORT: 1\ngithub_token: x\nque_max: 9\nprocessing: {chunk_size: 900}\n"
+    )
+    (check,) = unknown_keys({"PHAROS_CONFIG": str(file)})
+    assert (check.level, "que_max" in check.found, check.advice) == (
+        "wrong",
+        True,
+        "Did you mean PHAROS_QUEUE_MAX?",
+    )
+    assert unknown_keys({}) == unknown_keys({"PHAROS_CONFIG": "/no/such/file"}) == []
 
 
 def test_every_documented_variable_is_known() -> None:

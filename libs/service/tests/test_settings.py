@@ -89,3 +89,53 @@ def test_the_table_documents_every_field_and_no_secret() -> None:
     assert rows["PHAROS_SLOTS"].default == "1"
     assert rows["GITHUB_TOKEN"].secret
     assert all(row.description for row in rows.values())
+
+
+SECTIONS = """
+processing:
+  use_marker_llm: false
+  chunk_size: 1200
+  chunk_overlap: 200
+  max_file_size_mb: 100
+embeddings:
+  openai_model: "text-embedding-3-large"
+  batch_size: 32
+  use_gpu: false
+max_concurrent_jobs: 4
+max_concurrent_processing: 3
+"""
+
+
+class Sectioned(ServiceSettings, frozen=True, kw_only=True):
+    chunk_size: int = 1000
+    max_concurrent_jobs: int = 1
+    embedding_batch_tokens: str = "auto"
+    device: str = "auto"
+
+
+def test_sections_of_older_files_are_settings_and_the_environment_wins(tmp_path: Path) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(SECTIONS)
+    read = load(Sectioned, {"PHAROS_CONFIG": str(file), "PHAROS_DEVICE": "cuda:1"})
+    assert (read.chunk_size, read.max_concurrent_jobs) == (1200, 4)
+    assert (read.embedding_batch_tokens, read.device) == ("8192", "cuda:1")
+    assert load(Sectioned, {"PHAROS_CONFIG": str(file)}).device == "cpu"
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("processing: {speed: 9}", "'speed' in its section processing"),
+        ("processing: 9", "section processing that is not a mapping"),
+        ("processing: {use_marker_llm: true}", "no language model"),
+        ("embeddings: {use_gpu: 1}", "use_gpu must be true or false"),
+        ("embeddings: {batch_size: 0}", "batch_size must be a number"),
+        ("chunk_size: 9\nprocessing: {chunk_size: 10}", "twice what chunk_size is"),
+        ("processing: {chunk_size: many}", "PHAROS_CHUNK_SIZE is not valid"),
+    ],
+)
+def test_a_mistake_in_a_section_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
+    file = tmp_path / "config.yaml"
+    file.write_text(text)
+    with pytest.raises(InvalidSettings, match=sentence):
+        load(Sectioned, {"PHAROS_CONFIG": str(file)})

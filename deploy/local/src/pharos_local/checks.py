@@ -11,7 +11,7 @@ import re
 import shutil
 import stat
 import subprocess
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Final
 
@@ -23,7 +23,9 @@ from pharos_local import ports, programs
 from pharos_local.home import Home
 from pharos_local.settings import LocalSettings
 from pharos_local.supervisor import recorded
+from pharos_service import config_file
 from pharos_service.bus_admin import BusSettings
+from pharos_service.config_file import InvalidConfigFile
 from pharos_service.settings import InvalidSettings, load, table
 
 PACKAGES: Final = (
@@ -51,7 +53,14 @@ OTHER_VARIABLES: Final = frozenset({"PHAROS_URL", "PHAROS_CONFIG"})
 
 def checks(environ: Mapping[str, str]) -> tuple[Check, ...]:
     """Everything that can be said without asking the gateway."""
-    found = [packages(_installed), torch_build(), processor(), gpu(), *unknown_variables(environ)]
+    found = [
+        packages(_installed),
+        torch_build(),
+        processor(),
+        gpu(),
+        *unknown_variables(environ),
+        *unknown_keys(environ),
+    ]
     try:
         settings = load(LocalSettings, environ)
     except InvalidSettings as error:
@@ -300,17 +309,35 @@ def known_variables() -> frozenset[str]:
 def unknown_variables(environ: Mapping[str, str]) -> list[Check]:
     """Variables that look like settings and are none: a typing error is silent otherwise."""
     known = known_variables()
-    found = []
-    for name in sorted(environ):
-        if not name.startswith("PHAROS_") or name in known:
-            continue
-        close = difflib.get_close_matches(name, known, n=1, cutoff=0.7)
-        found.append(
-            Check(
-                name="settings",
-                level="wrong",
-                found=f"{name} is set, and nothing reads it",
-                advice=f"Did you mean {close[0]}?" if close else "Unset it.",
-            )
-        )
-    return found
+    return [
+        _unread(name, f"{name} is set", known)
+        for name in sorted(environ)
+        if name.startswith("PHAROS_") and name not in known
+    ]
+
+
+def unknown_keys(environ: Mapping[str, str]) -> list[Check]:
+    """The same of the file that ``PHAROS_CONFIG`` names: a service passes by what is none of its own."""
+    path = environ.get("PHAROS_CONFIG")
+    if not path:
+        return []
+    try:
+        keys = config_file.read(path)
+    except InvalidConfigFile:
+        return []  # the loading of settings says it
+    known = known_variables()
+    return [
+        _unread(f"PHAROS_{key.upper()}", f"{path} has {key}", known)
+        for key in sorted(keys)
+        if not known & {f"PHAROS_{key.upper()}", key.upper()}
+    ]
+
+
+def _unread(variable: str, found: str, known: Set[str]) -> Check:
+    close = difflib.get_close_matches(variable, known, n=1, cutoff=0.7)
+    return Check(
+        name="settings",
+        level="wrong",
+        found=f"{found}, and nothing reads it",
+        advice=f"Did you mean {close[0]}?" if close else "Unset it.",
+    )

@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import msgspec
-import yaml
 from msgspec import Meta
 
-CONFIG_BYTES_MAX = 1024 * 1024
+from pharos_service import config_file
+from pharos_service.config_file import InvalidConfigFile
 
 
 class Secret:
@@ -178,17 +178,10 @@ def _config_file(environ: Mapping[str, str], mistakes: list[str]) -> dict[str, A
     if not path:
         return {}
     try:
-        text = Path(path).read_text(encoding="utf-8")
-        if len(text) > CONFIG_BYTES_MAX:
-            raise ValueError("it is larger than 1 MiB")
-        content = yaml.safe_load(text) or {}
-    except (OSError, ValueError, yaml.YAMLError) as error:
-        mistakes.append(f"PHAROS_CONFIG names {path!r}, which cannot be read: {error}.")
+        return config_file.read(path)
+    except InvalidConfigFile as error:
+        mistakes.append(f"PHAROS_CONFIG names {path!r}, which {error}.")
         return {}
-    if not isinstance(content, dict):
-        mistakes.append(f"PHAROS_CONFIG names {path!r}, which is not a mapping of settings.")
-        return {}
-    return {str(key).lower().removeprefix("pharos_"): value for key, value in content.items()}
 
 
 def _convert(raw: Any, annotation: Any) -> Any:

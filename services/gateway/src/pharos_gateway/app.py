@@ -52,6 +52,8 @@ from pharos_gateway.allowances import Allowances
 from pharos_gateway.archives import Archives
 from pharos_gateway.audit import Trail, audited
 from pharos_gateway.authentication import Authenticator, credential_of, is_good
+from pharos_gateway.batching import Batching, RememberedBatch
+from pharos_gateway.boards import Boards
 from pharos_gateway.bodies import JsonRequest
 from pharos_gateway.callback_url import CallbackAddress, parse_callback_url
 from pharos_gateway.callbacks import Callbacks, delay_seconds
@@ -70,6 +72,7 @@ from pharos_gateway.issuing import Issuing
 from pharos_gateway.job_requests import JobRequests
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
+from pharos_gateway.manifests import Manifests
 from pharos_gateway.options import with_options
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
@@ -83,6 +86,8 @@ from pharos_gateway.resource_keeping import ResourceKeeping
 from pharos_gateway.resource_store import ResourceStore
 from pharos_gateway.routes import (
     audit,
+    batch_sockets,
+    batches,
     callbacks,
     connections,
     documents,
@@ -101,8 +106,10 @@ from pharos_gateway.routes import (
     webhooks,
 )
 from pharos_gateway.routes import tickets as tickets_routes
+from pharos_gateway.routes.conversing import Conversing
 from pharos_gateway.scheduling import Scheduling
 from pharos_gateway.scratch import Scratch
+from pharos_gateway.selecting import Selecting
 from pharos_gateway.settings import Settings
 from pharos_gateway.showing import Showing
 from pharos_gateway.signing import SigningSecrets
@@ -293,6 +300,21 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     archives = parts.archives
     archive_uploads = Uploads(bus, bytes_max=settings.upload_max_bytes, new_name=new_id, store=OBJ_ARCHIVES)
     sources = Sources(archives, parts.scratch, sealer, installation, look_seconds=settings.source_seconds_max)
+    manifests = Manifests(bus)
+    batching = Batching(
+        bus,
+        commands,
+        finder,
+        live,
+        manifests,
+        Selecting(kept_connections, sources),
+        Bucket(bus, KV_IDEMPOTENCY, RememberedBatch),
+        jobs_of_the_day,
+        now=utc_now,
+        new_id=new_id,
+    )
+    conversing = Conversing(access, streams, utc_now)
+    boards = Boards(bus, live, batching, manifests, now=utc_now)
     controlling = Controlling(commands, finder, now=utc_now)
     letters = DeadLetters(bus, commands, now=utc_now)
     datasets = Datasets(bus, Bucket[DatasetRecord](bus, KV_DATASETS, DatasetRecord))
@@ -364,7 +386,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             ),
             callbacks.routes(access, secrets),
             events.routes(access, bus, live, finder, snapshots, streams),
-            sockets.routes(access, bus, live, streams, utc_now),
+            sockets.routes(conversing, bus, live, streams, utc_now),
+            batches.routes(access, disk, bus, batching, controlling),
+            batch_sockets.routes(conversing, bus, live, streams, batching, boards),
             tickets_routes.routes(access, tickets, utc_now),
             keys.routes(access, bus, issuing, issued, utc_now),
             audit.routes(access, bus),

@@ -46,8 +46,12 @@ class Controlling:
         self._finder = finder
         self._now = now
 
-    async def control(self, sight: Sight, identifier: str, action: Action, *, by: str) -> Job | None:
+    async def control(
+        self, sight: Sight, identifier: str, action: Action, *, by: str, failed_only: bool = True
+    ) -> Job | None:
         """The job as *action* left it; None where *sight* shows none of that *identifier*.
+
+        *failed_only*: of a batch that is tried again, only what did not succeed.
 
         InvalidTransition, and what finding and ``Commands.send`` raise.
         """
@@ -63,6 +67,7 @@ class Controlling:
                 reply_to=reply_to,
                 job_id=job.job_id,
                 action=action,
+                failed_only=failed_only,
             )
 
         async def carried_out(sequence: int) -> Controlled | None:

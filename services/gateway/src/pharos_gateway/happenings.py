@@ -13,6 +13,7 @@ from pharos_contracts.jobs.v1 import AnyEvent, AnyJobEvent, ItemLexicalReady, Jo
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import decode, tag_of
 from pharos_gateway import history
+from pharos_gateway.job_view import tally_of
 
 PROGRESS: Final = "job.progress"
 WORKER_STATUS: Final = "worker.status"
@@ -162,6 +163,7 @@ def _native(job: Job, at: datetime) -> dict[str, Any]:
         "reason": job.reason,
         "age_seconds": job.age_seconds,
         "result": job.result,
+        "tally": tally_of(job),
     }
     return {key: value for key, value in body.items() if value is not None}
 

@@ -7,6 +7,7 @@ from datetime import datetime
 
 import msgspec
 
+from pharos_contracts.batches.v1 import BatchPart, Tally
 from pharos_contracts.control.v1 import Place
 from pharos_contracts.jobs.v1 import (
     DocumentSource,
@@ -36,10 +37,37 @@ class JobProgress(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime
 
 
-class JobView(msgspec.Struct, frozen=True, kw_only=True):
-    """A job as it is now, of a repository (``source``) or of a document.
+class BatchInBrief(msgspec.Struct, frozen=True, kw_only=True):
+    """What a batch is of: how many files of which connections."""
 
-    ``job_id`` is a UUID, ``number`` what the queue of repositories gave it, 0 for a document.
+    name: str
+    parts: tuple[BatchPart, ...]
+
+
+class BatchTally(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of the files of a batch have ended, and how."""
+
+    total: int
+    completed: int
+    failed: int
+    skipped: int
+
+
+def tally_of(job: Job) -> BatchTally | None:
+    """None of what is no batch."""
+    if job.batch is None:
+        return None
+    tally = job.tally or Tally(parts=())
+    return BatchTally(
+        total=job.batch.files, completed=tally.completed, failed=tally.failed, skipped=tally.skipped
+    )
+
+
+class JobView(msgspec.Struct, frozen=True, kw_only=True):
+    """A job as it is now, of a repository (``source``), of a document or of a batch.
+
+    ``job_id`` is a UUID, ``number`` what the queue of repositories gave it, 0 for anything else. ``tally``
+    counts the files of a batch that have ended; ``/batch/jobs/{job_id}`` shows them.
 
     ``queue_position`` is told of one queued job at a time, not in lists: 1 is the next one, 0 is being handed
     out, None is not known since no scheduler answers. ``estimated_start_at`` comes with it, unless nobody can
@@ -53,6 +81,8 @@ class JobView(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     source: RepositorySource | None
     document: DocumentSource | None
+    batch: BatchInBrief | None
+    tally: BatchTally | None
     project: str
     dataset: str | None
     scope: Scope
@@ -105,6 +135,8 @@ def view(
         tenant=job.tenant,
         source=job.source,
         document=job.document,
+        batch=None if job.batch is None else BatchInBrief(name=job.batch.name, parts=job.batch.parts),
+        tally=tally_of(job),
         project=job.project,
         dataset=job.dataset,
         scope=job.scope,
@@ -138,6 +170,8 @@ def _waits(job: Job, workers: Collection[str]) -> bool:
     match job.state:
         case JobState.QUEUED:
             return not workers
+        case JobState.RUNNING | JobState.COMMITTING if job.batch is not None:
+            return not workers  # its files may be with any of them
         case JobState.RUNNING | JobState.COMMITTING:
             return job.worker not in workers
         case _:
@@ -145,8 +179,11 @@ def _waits(job: Job, workers: Collection[str]) -> bool:
 
 
 def current_progress(job: Job, progress: Progress | None) -> Progress | None:
-    """*progress* where it still says something of *job*: it is open, begun, and in that attempt."""
-    if progress is None or job.state in TERMINAL or job.state is JobState.QUEUED:
+    """*progress* where it still says something of *job*: it is open, begun, and in that attempt.
+
+    Of a batch it never does: it is about one of its files.
+    """
+    if progress is None or job.batch is not None or job.state in TERMINAL or job.state is JobState.QUEUED:
         return None
     return progress if progress.attempt >= job.attempt else None
 

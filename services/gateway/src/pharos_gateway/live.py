@@ -19,6 +19,7 @@ import anyio
 import msgspec
 import structlog
 
+from pharos_contracts.batches.v1 import WORKERS_MAX
 from pharos_contracts.jobs.v1 import NO_NUMBER, Job, Progress
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import UnreadableMessage, decode
@@ -39,6 +40,7 @@ TICK_SECONDS: Final = 0.25  # progress of a job is sent at most four times a sec
 RETRY_SECONDS: Final = 0.25
 PRIME_SECONDS: Final = 1.0
 RECENT_MAX: Final = 2_000
+ITEMS_MAX: Final = 2 * WORKERS_MAX  # of one batch, whose files are with that many workers at most
 PRIMED_EVENTS: Final = 1_000
 DURATIONS_MAX: Final = 20
 WORKER_GRACE_SECONDS: Final = WORKER_TTL_SECONDS + 1
@@ -69,8 +71,8 @@ class Live:
         self._workers: dict[str, _Seen] = {}
         self._recent: OrderedDict[str, Job] = OrderedDict()
         self._by_number: dict[int, str] = {}
-        self._progress: OrderedDict[str, Progress] = OrderedDict()
-        self._unsent: dict[str, Progress] = {}
+        self._progress: OrderedDict[str, OrderedDict[str, Progress]] = OrderedDict()  # by job, by item
+        self._unsent: dict[tuple[str, str], Progress] = {}
         self._durations: dict[str, deque[float]] = {pool: deque(maxlen=DURATIONS_MAX) for pool in POOLS}
         self._subscriptions: set[Subscription] = set()
         self._listeners: set[Listener] = set()
@@ -86,7 +88,13 @@ class Live:
         return [self._workers[name].worker for name in sorted(self._workers)]
 
     def progress(self, job_id: str) -> Progress | None:
-        return self._progress.get(job_id)
+        """What was told last of whichever item of the job."""
+        items = self._progress.get(job_id)
+        return next(reversed(items.values())) if items else None
+
+    def item_progress(self, job_id: str, item_id: str) -> Progress | None:
+        items = self._progress.get(job_id)
+        return None if items is None else items.get(item_id)
 
     def recent_job(self, number: int) -> tuple[str, str] | None:
         """(tenant, job id) of a job that was seen lately."""
@@ -197,7 +205,7 @@ class Live:
                         for subscription in self._subscriptions:
                             subscription.offer(happening)
                         if happening.job is not None:
-                            for listener in self._listeners:
+                            for listener in tuple(self._listeners):
                                 listener.happened(happening.job)
 
     async def _bounds(self) -> tuple[int, int]:
@@ -222,9 +230,10 @@ class Live:
             _, oldest = self._recent.popitem(last=False)
             self._by_number.pop(oldest.number, None)
         if job.state in TERMINAL:
-            self._progress.pop(job.job_id, None)
-            self._unsent.pop(job.job_id, None)
-        if job.state is JobState.COMPLETED and job.started_at and job.ended_at:
+            for item_id in self._progress.pop(job.job_id, ()):
+                self._unsent.pop((job.job_id, item_id), None)
+        # A batch lasts as long as its files do, and says nothing of how long one document waits.
+        if job.state is JobState.COMPLETED and job.batch is None and job.started_at and job.ended_at:
             seconds = (job.ended_at - job.started_at).total_seconds()
             self._durations[pool_of(job.kind)].append(seconds)
 
@@ -244,11 +253,15 @@ class Live:
         known = self._recent.get(progress.job_id)
         if known is not None and known.state in TERMINAL:
             return  # it overtook, or outlived, the end of its job
-        self._progress[progress.job_id] = progress
+        items = self._progress.setdefault(progress.job_id, OrderedDict())
+        items[progress.item_id] = progress
+        items.move_to_end(progress.item_id)
+        if len(items) > ITEMS_MAX:
+            items.popitem(last=False)
         self._progress.move_to_end(progress.job_id)
         while len(self._progress) > RECENT_MAX:
             self._progress.popitem(last=False)
-        self._unsent[progress.job_id] = progress
+        self._unsent[progress.job_id, progress.item_id] = progress
         while len(self._unsent) > RECENT_MAX:
             self._unsent.pop(next(iter(self._unsent)))
 
@@ -307,6 +320,8 @@ class Live:
             number = None if job is None else job.number
             for listener in self._listeners:
                 listener.progressed(progress, job)
+            if job is not None and job.batch is not None:
+                continue  # how far one of its files is says nothing of the batch, which counts them
             blocks: dict[bool, bytes] = {}
             for subscription in self._subscriptions:
                 if not subscription.wants(progress.tenant, progress.job_id, job):

@@ -17,6 +17,7 @@ from litestar.params import BodyKwarg, QueryParameter
 from litestar.routes import HTTPRoute
 
 import pharos_contracts.audit.v1
+import pharos_contracts.batches.v1
 import pharos_contracts.connections.v1
 import pharos_contracts.control.v1
 import pharos_contracts.datasets.v1
@@ -741,6 +742,99 @@ SEARCH_BATCH_ANSWER: Final = {
     "latency_ms": 21.7,
 }
 
+_BATCH_ROW: Final[Mapping[str, Any]] = {
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "user_id": "user123",
+    "name": "Research Papers Batch",
+    "description": "Batch ingestion of ML research papers from multiple sources",
+    "status": "running",
+    "priority": "normal",
+    "created_at": "2024-01-15T10:30:00Z",
+    "started_at": "2024-01-15T10:31:00Z",
+    "completed_at": None,
+    "total_files": 1,
+    "completed_files": 0,
+    "failed_files": 0,
+    "skipped_files": 0,
+    "progress_percentage": 0.0,
+    "error": None,
+}
+BATCH: Final[Mapping[str, Any]] = {
+    **_BATCH_ROW,
+    "estimated_duration_ms": 5000,
+    "warnings": [],
+    "source_progress": [
+        {
+            "source_type": "google_drive",
+            "connection_id": "gdrive_conn_1",
+            "total_files": 1,
+            "completed_files": 0,
+            "failed_files": 0,
+            "skipped_files": 0,
+            "progress_percentage": 0.0,
+            "files": [
+                {
+                    "file_id": "1BxiMVs0XRA5nFMdKvBdBZjgmUUqptlbs74OgvE2upms",
+                    "status": "embedding",
+                    "progress": 80,
+                    "current_step": "Generating embeddings",
+                    "error": None,
+                    "retry_count": 0,
+                    "file_metadata": {
+                        "name": "research_paper.pdf",
+                        "size": 2048576,
+                        "source_type": "google_drive",
+                    },
+                }
+            ],
+        }
+    ],
+}
+BATCH_CREATED: Final[Mapping[str, Any]] = {
+    **BATCH,
+    "status": "pending",
+    "started_at": None,
+    "source_progress": [
+        {
+            **BATCH["source_progress"][0],
+            "files": [
+                {
+                    **BATCH["source_progress"][0]["files"][0],
+                    "status": "pending",
+                    "progress": 0,
+                    "current_step": "Waiting",
+                }
+            ],
+        }
+    ],
+    "warnings": [
+        "embedding_model_preference: text-embedding-3-large is not the encoder of this installation: "
+        "all-MiniLM-L6-v2 is used"
+    ],
+}
+BATCHES: Final = {"jobs": [dict(_BATCH_ROW)], "total_jobs": 1, "has_more": False}
+BATCH_CONTROLLED: Final = {"success": True, "message": "Job start successful"}
+BATCH_STATISTICS: Final = {
+    "total_jobs": 15,
+    "active_jobs": 2,
+    "completed_jobs": 10,
+    "failed_jobs": 2,
+    "cancelled_jobs": 1,
+    "total_files_processed": 150,
+    "average_processing_time_ms": 45000,
+    "success_rate": 92.5,
+    "by_source_type": {"google_drive": 80, "local_zip": 45, "local_directory": 25},
+    "by_priority": {"normal": 12, "high": 2, "urgent": 1},
+    "by_status": {"completed": 10, "running": 2, "failed": 2, "cancelled": 1},
+}
+UNKNOWN_FILE: Final = {
+    "detail": "Connection 'local_zip_conn_1': There is no file paper9.pdf in this source, or the connection "
+    "may not see it",
+    "code": "unknown_file",
+    "connection_id": "local_zip_conn_1",
+    "file_id": "paper9.pdf",
+}
+
 
 def success(
     body: Any, example: Mapping[str, Any] | Sequence[Mapping[str, Any]], description: str
@@ -859,6 +953,7 @@ def config() -> OpenAPIConfig:
         tags=[
             Tag(name="ingestion", description="Submitting repositories, and what became of them."),
             Tag(name="jobs", description="Jobs, workers and datasets."),
+            Tag(name="batches", description="Files of several connections as one job."),
             Tag(name="projects", description="Repositories by project: submits, history, jobs."),
             Tag(name="schedules", description="Repositories that are indexed again and again."),
             Tag(name="webhooks", description="Repositories that are indexed when somebody pushes to them."),
@@ -888,6 +983,7 @@ def message_schemas() -> dict[str, Any]:
     """JSON Schema of everything that crosses the bus, by the contracts."""
     modules = (
         pharos_contracts.jobs.v1,
+        pharos_contracts.batches.v1,
         pharos_contracts.history.v1,
         pharos_contracts.workers.v1,
         pharos_contracts.search.v1,

@@ -20,6 +20,8 @@ from pharos_gateway.authentication import (
     Unauthenticated,
     address_of,
 )
+from pharos_gateway.batches import InvalidBatch
+from pharos_gateway.batching import BatchUndecided
 from pharos_gateway.callback_url import InvalidCallbackUrl
 from pharos_gateway.commanding import CommandUnsent, SchedulerSilent
 from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyConnections
@@ -170,6 +172,12 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return invalid(error.detail, field=error.field)
         case KeyNotLive():
             return Problem(409, "key_not_live", str(error))
+        case InvalidBatch():
+            return Problem(400, error.code, str(error), extra=error.named)
+        case BatchUndecided():
+            return Problem(
+                503, "fate_unknown", str(error), headers={"Retry-After": "5"}, extra={"job_id": error.job_id}
+            )
         case ScheduleTaken():
             return Problem(409, "schedule_taken", str(error))
         case TooManyWatches():

@@ -59,7 +59,12 @@ class Snapshots:
 
     async def numbers(self, workers: Sequence[Worker]) -> dict[str, int]:
         """Job id -> number, for what *workers* are busy with; what cannot be told is left out."""
-        named = [(worker.tenant, job_id) for worker in workers[:NUMBERS_MAX] for job_id in worker.job_ids[:1]]
+        named = [
+            (worker.tenant, job_id)
+            for worker in workers[:NUMBERS_MAX]
+            for job_id in worker.job_ids[:1]
+            if "." not in job_id  # a file of a batch, which has no number
+        ]
         numbers = await asyncio.gather(*(self._number(tenant, job_id) for tenant, job_id in named))
         return {
             job_id: number for (_, job_id), number in zip(named, numbers, strict=True) if number is not None

@@ -55,10 +55,7 @@ def fold(
             views[event.job.job_id] = changed[event.job.job_id] = view
         else:
             key = (event.job_id, event.item_id)
-            known = views.get(event.job_id)
-            items[key] = changed[key] = project_item(
-                items.get(key), place, event, None if known is None else known.job
-            )
+            items[key] = changed[key] = project_item(items.get(key), place, event)
     upsert = _Upsert(connection, is_sqlite)
     upsert.rows(tables.jobs, [_job_row(view) for view in changed.values() if isinstance(view, View)])
     upsert.rows(

@@ -9,7 +9,7 @@ from typing import Final, assert_never
 import msgspec
 from msgspec.structs import replace
 
-from pharos_contracts.batches.v1 import BatchSource, is_past
+from pharos_contracts.batches.v1 import BatchSource
 from pharos_contracts.connections.v1 import SourceType
 from pharos_contracts.history.v1 import ItemView, SourceSummary
 from pharos_contracts.jobs.v1 import (
@@ -40,7 +40,6 @@ from pharos_contracts.jobs.v1 import (
     JobStarted,
 )
 from pharos_contracts.lifecycle import JobState
-from pharos_history.facts import sequence_of
 
 TEXT_CHARACTERS_MAX: Final = 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -75,8 +74,8 @@ def project(view: View | None, place: int, event: AnyJobEvent) -> View:
     )
 
 
-def project_item(item: Item | None, place: int, event: AnyItemEvent, job: Job | None = None) -> Item:
-    """*item* after *event*, likewise; *job* is its job as of then, where that is known."""
+def project_item(item: Item | None, place: int, event: AnyItemEvent) -> Item:
+    """*item* after *event*, likewise."""
     if item is not None and place <= item.last:
         return item
     earlier = item.view if item is not None else None
@@ -94,7 +93,6 @@ def project_item(item: Item | None, place: int, event: AnyItemEvent, job: Job | 
         code=event.code if isinstance(event, ItemFailed) else None,
         reason=event.reason if isinstance(event, ItemSkipped) else None,
         transient=isinstance(event, ItemFailed) and event.transient,
-        tried=_tried(item, job),
         chunks=event.result.chunks if isinstance(event, ItemCompleted) else 0,
         seconds=_seconds(event, started_at),
     )
@@ -166,19 +164,6 @@ def _started_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | Non
     if isinstance(event, ItemStarted):
         return event.at
     return None if earlier is None else earlier.started_at
-
-
-def _tried(item: Item | None, job: Job | None) -> int:
-    """How many attempts are past, since the owner of the batch asked for another try.
-
-    An item that is folded anew, which has no place, has the view of its future.
-    """
-    if item is None or job is None or job.batch is None or not item.last:
-        return 0
-    view = item.view
-    succeeded = view.state in (JobState.COMPLETED, JobState.SKIPPED)
-    past = is_past(job.tally, job.facts_after, sequence=sequence_of(item.last), succeeded=succeeded)
-    return view.attempt if past else view.tried
 
 
 def _seconds(event: AnyItemEvent, started_at: datetime | None) -> float | None:

@@ -45,9 +45,8 @@ class ReadLog(Message, frozen=True, kw_only=True, tag="history.query.v1.log"):
 class ItemView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """An item of a job as history has it. ``lexical_ready_at``: when words could be searched.
 
-    ``transient``: it failed, and another try may help. ``tried`` is how many attempts there were before the
-    owner of its job asked for another try. ``chunks`` is what was made of it, ``seconds`` how long its last
-    attempt took, where it completed. ``sequence`` is that of its last event on JOBS.
+    ``transient``: it failed, and another try may help. ``chunks`` is what was made of it, ``seconds`` how
+    long its last attempt took, where it completed. ``sequence`` is that of its last event on JOBS.
     """
 
     item_id: str
@@ -62,7 +61,6 @@ class ItemView(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     code: str | None = None
     reason: str | None = None
     transient: bool = False
-    tried: int = 0
     chunks: int = 0
     seconds: float | None = None
     sequence: int = 0

@@ -12,7 +12,7 @@ from msgspec import Meta
 
 from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.lifecycle import JobState
-from pharos_contracts.workers.v1 import WorkerState
+from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway import history, openapi, statuses
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
@@ -250,7 +250,7 @@ def routes(
                     pool=worker.pool,
                     slots=worker.slots,
                     job_id=numbers.get(worker.job_ids[0]) if visible and worker.job_ids else None,
-                    job_ids=worker.job_ids if visible else (),
+                    job_ids=_jobs_of(worker) if visible else (),
                     stage=worker.stage if visible else None,
                     since=worker.since,
                     last_seen=worker.seen_at,
@@ -321,6 +321,11 @@ def routes(
         ],
         tags=["jobs"],
     )
+
+
+def _jobs_of(worker: Worker) -> tuple[str, ...]:
+    """The jobs that *worker* works on, each once: of a batch it may have several files."""
+    return tuple(dict.fromkeys(name.partition(".")[0] for name in worker.job_ids))
 
 
 def _states(text: str | None) -> tuple[str, ...]:
