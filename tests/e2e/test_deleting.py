@@ -61,3 +61,39 @@ def test_a_running_job_of_the_dataset_is_stopped_and_leaves_nothing(
     assert (gone.json()["cancelledJobs"], gone.json()["deletedVectors"]) == ([job_id], 0)
     assert client.get(f"/api/v1/jobs/{job_id}").json()["state"] == "cancelled"
     assert delete(client, repo=git.url("gone/slow")).status_code == 404
+
+
+def test_a_resource_is_found_replaced_and_deleted(stack: Stack, client: httpx.Client) -> None:
+    body = {
+        "title": "Lighthouse notes",
+        "content": "The quokka keeper polishes the lamp.",
+        "url": "https://h.example/notes.md",
+        "resource_type": "PRACTICE",
+    }
+
+    def put(**changes: str) -> dict[str, Any]:
+        answer = client.post("/resources", json={**body, **changes})
+        assert answer.status_code == 201, answer.text
+        path = f"/resources/{answer.json()['id']}"
+
+        def read() -> dict[str, Any] | None:
+            told: dict[str, Any] = client.get(path).json()
+            return told if told["status"] == "completed" else None
+
+        return eventually(read)
+
+    def texts(words: str) -> list[str]:
+        hits = search(client, words, dataset="documents/resources")
+        return [hit["chunk"] for hit in hits]
+
+    first = put()
+    assert texts("quokka keeper") == [body["content"]]
+    second = put(content="The numbat keeper sleeps.")
+    assert second["id"] == first["id"]
+    assert texts("quokka numbat keeper") == ["The numbat keeper sleeps."]
+    gone = client.delete(f"/resources/{first['id']}", timeout=30)
+    assert gone.status_code == 204, gone.text
+    assert texts("numbat keeper") == []
+    assert client.get(f"/resources/{first['id']}").status_code == 404
+    assert put()["id"] == first["id"]
+    assert texts("quokka keeper") == [body["content"]]

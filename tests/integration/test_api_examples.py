@@ -41,6 +41,7 @@ from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import DocumentSource, Job, JobKind, Progress, RepositorySource, Scope, Stage
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
+from pharos_contracts.resources.v1 import Resource
 from pharos_contracts.search.v1 import (
     LineSpan,
     Scores,
@@ -50,7 +51,7 @@ from pharos_contracts.search.v1 import (
     SearchBatchAnswer,
     SearchResult,
 )
-from pharos_contracts.streams import KV_DATASETS
+from pharos_contracts.streams import KV_DATASETS, KV_RESOURCES
 from pharos_contracts.subjects import progress_subject
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
@@ -247,6 +248,34 @@ def knowledge(**changes: Any) -> dict[str, Any]:
     return {"ok": True, "job_id": uuid(), "queued": True, "tenant": "default", **changes}
 
 
+README = {
+    "title": "pharos README",
+    "content": "...",
+    "url": "https://github.com/ram-tewari/pharos/blob/main/README.md",
+    "resource_type": "PRACTICE",
+}
+RESOURCE = {
+    "id": uuid("resource"),
+    "title": README["title"],
+    "url": README["url"],
+    "resource_type": "PRACTICE",
+    "status": "queued",
+    "job_id": uuid("read"),
+    "created_at": TIME,
+}
+KEPT = Resource(
+    resource_id="0199a3c4-6c00-7abc-8def-0123456789ab",
+    tenant="default",
+    project="default",
+    user="admin",
+    title="A paper",
+    url="https://h.example/paper",
+    resource_type="PAPER",
+    job_id=ENDED.job_id,
+    created_at=MORNING,
+    updated_at=MORNING,
+)
+
 CASES = (
     # Resources
     Case(
@@ -278,6 +307,45 @@ CASES = (
         headers=BEARER,
         status=400,
         answer={"detail": "Invalid repository URL", "code": "invalid_repository_url", "reason": SENTENCE},
+    ),
+    Case(send="POST /resources", body=README, headers=BEARER, status=201, answer=RESOURCE),
+    Case(
+        send="POST /resources",
+        body={**README, "content": "Another text."},
+        headers=BEARER,
+        status=201,
+        answer={**RESOURCE, "job_id": uuid()},
+    ),
+    Case(
+        send="GET /resources?limit=10&offset=0&type=PRACTICE",
+        headers=BEARER,
+        status=200,
+        answer={"resources": [{**RESOURCE, "job_id": uuid()}], "total": 1, "has_more": False},
+    ),
+    Case(
+        send=f"GET /resources/{KEPT.resource_id}",
+        headers=BEARER,
+        status=200,
+        answer={"id": KEPT.resource_id, "status": "completed", "job_id": ENDED.job_id},
+    ),
+    Case(
+        send="GET /resources/0",
+        headers=BEARER,
+        status=404,
+        answer={"detail": "There is no such resource", "code": "not_found"},
+    ),
+    Case(
+        send="POST /resources",
+        body={**README, "url": "README.md"},
+        headers=BEARER,
+        status=400,
+        answer={"detail": SENTENCE, "code": "invalid_request", "field": "url"},
+    ),
+    Case(
+        send=f"DELETE /resources/{KEPT.resource_id}",
+        headers=BEARER,
+        status=503,  # no worker lives here
+        answer={"detail": SENTENCE, "code": "unavailable"},
     ),
     # Submitting into a project
     Case(
@@ -822,7 +890,6 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
     world = World()
     broker = NatsBroker(nats_url)
     answer(broker, rpc.HISTORY, ListJobs | FindJob | ReadLog, world.history)
-    answer(broker, rpc.SEARCH, Search, world.search)
     answer(broker, rpc.STORE, FindDatasets | DeleteDataset, world.shelf.answer)
     answer(broker, rpc.SEARCH, Search | SearchBatch | ReadGraph | ReadMap | FindRelated, world.ask)
     told = History(bus)
@@ -864,6 +931,7 @@ async def furnished(bus: Bus, nats_url: str) -> AsyncIterator[World]:
         published_at=now(),
     )
     await Bucket(bus, KV_DATASETS, Dataset).put(dataset_key("default", "default", "indexed"), indexed)
+    await Bucket(bus, KV_RESOURCES, Resource).put(f"default.{KEPT.resource_id}", KEPT)
     async with broker:
         await broker.start()
         yield world

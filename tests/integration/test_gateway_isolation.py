@@ -40,10 +40,11 @@ from pharos_contracts.identity import dataset_key, repository_id
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message, decode, encode
+from pharos_contracts.resources.v1 import Resource
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer
-from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_SCHEDULES, KV_WATCHES
+from pharos_contracts.streams import KV_CONNECTIONS, KV_DATASETS, KV_RESOURCES, KV_SCHEDULES, KV_WATCHES
 from pharos_contracts.subjects import dead_letter_subject
 from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.app import Parts, application, serving
@@ -109,8 +110,8 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, one of the user ``ada``, all of them, something new in a
-# project that is not ``elsewhere``, or none of these.
+# Whether a route is about one thing of the tenant, one of a user, all of them, something new in a project
+# that is not ``elsewhere``, or none of these.
 ONE, OWN, ALL, PUT, NONE = "one", "own", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
@@ -176,6 +177,10 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/projects/{project}/stats"): (Open.VIEWER, ALL),
     ("POST", "/projects/{project}/schedules"): (Open.EDITOR, PUT),
     ("POST", "/resources/ingest-repo"): (Open.EDITOR, PUT),
+    ("POST", "/resources"): (Open.EDITOR, PUT),
+    ("GET", "/resources"): (Open.VIEWER, ALL),
+    ("GET", "/resources/{resource_id}"): (Open.VIEWER, OWN),
+    ("DELETE", "/resources/{resource_id}"): (Open.EDITOR, OWN),
     ("POST", "/ingest"): (Open.EDITOR, PUT),
     ("POST", "/knowledge/ingest-text-async"): (Open.EDITOR, PUT),
     ("POST", "/knowledge/ingest-url-async"): (Open.EDITOR, PUT),
@@ -212,6 +217,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/projects/{project}/ingest/github"): {"repo": "http://git.test:9418/o/r"},
     ("DELETE", "/projects/{project}/ingest/github"): {"dataset": MARKER},
     ("POST", "/projects/{project}/schedules"): {"repo": "http://git.test:9418/o/r", "cron": "0 3 * * *"},
+    ("POST", "/resources"): {"title": "x", "content": "x", "url": "https://h.example/x"},
     ("POST", "/resources/ingest-repo"): {"git_url": "http://git.test:9418/o/r"},
     ("POST", "/ingest"): {"repo_url": "http://git.test:9418/o/r"},
     **{
@@ -314,6 +320,19 @@ class World:
             published_at=now(),
         )
         await Bucket(self.bus, KV_DATASETS, Dataset).put(dataset_key("acme", "atlas", MARKER), dataset)
+        resource = Resource(
+            resource_id="resource",
+            tenant="acme",
+            project="atlas",
+            user="ada",
+            title=MARKER,
+            url="https://h.example/r",
+            resource_type="PRACTICE",
+            job_id=JOB.job_id,
+            created_at=now(),
+            updated_at=now(),
+        )
+        await Bucket(self.bus, KV_RESOURCES, Resource).put("acme.resource", resource)
         letter = DeadLetter(
             letter_id="letter",
             kind=DeadLetterKind.JOB,
@@ -369,6 +388,7 @@ class World:
             "watch_id": "watch",
             "connection_id": "papers",
             "repository_id": REPOSITORY,
+            "resource_id": "resource",
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -489,7 +509,7 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
         return ({404} if things in (ONE, OWN) else None), False
-    if things == OWN and who == "colleague":
+    if who == "colleague" and things == OWN:
         return {404}, False
     return None, None
 
@@ -547,6 +567,16 @@ async def test_a_repository_is_its_tenants_and_a_batch_is_its_users(world: World
         assert (JOB.job_id in listed, BATCH.job_id in listed) == (True, status == 200), who
     stopped = await world.http.post(f"{path(BATCH)}/cancel", headers=world.credentials["colleague"])
     assert stopped.status_code == 404
+
+
+async def test_a_resource_is_its_users(world: World) -> None:
+    for who, status in (("owner", 200), ("viewer", 200), ("admin", 200), ("colleague", 404)):
+        headers = world.credentials[who]
+        assert (await world.http.get("/resources/resource", headers=headers)).status_code == status, who
+        listed = (await world.http.get("/resources", headers=headers)).json()
+        assert listed["total"] == (status == 200), who
+    refused = await world.http.delete("/resources/resource", headers=world.credentials["colleague"])
+    assert (refused.status_code, refused.json()["detail"]) == (404, "There is no such resource")
 
 
 async def test_a_search_is_told_the_tenant_and_the_projects_of_the_key(world: World) -> None:

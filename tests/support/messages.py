@@ -111,6 +111,7 @@ from pharos_contracts.keys.v1 import Key, Role
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.limits.v1 import Allowance
 from pharos_contracts.message import Message, encode, tag_of
+from pharos_contracts.resources.v1 import Resource
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.search.v1 import (
@@ -488,6 +489,18 @@ def examples() -> list[Message]:
                     points=2552,
                 ),
             )
+        ),
+        Resource(
+            resource_id="4b5f0c1e-9d2a-7c63-8e14-6a0f2b7d9c35",
+            tenant="default",
+            project="default",
+            user="ada",
+            title="pharos README",
+            url="https://github.com/ram-tewari/pharos/blob/main/README.md",
+            resource_type="PRACTICE",
+            job_id=JOB_ID,
+            created_at=AT,
+            updated_at=AT,
         ),
         Key(
             key_id="k7m2p9q4r8t1",

@@ -53,6 +53,7 @@ KV_IDEMPOTENCY: Final = "idempotency"
 KV_LIMITS: Final = "limits"
 KV_SCHEDULES: Final = "schedules"
 KV_WATCHES: Final = "watches"
+KV_RESOURCES: Final = "resources"
 OBJ_UPLOADS: Final = "uploads"
 OBJ_ARCHIVES: Final = "archives"
 OBJ_MANIFESTS: Final = "manifests"
@@ -431,6 +432,14 @@ def declare(limits: BusLimits) -> Bus:
             readers="gateway",
             max_bytes=16 * MiB,
             message_ttl=True,  # of the tombstones of deleted watches
+        ),
+        _bucket(
+            KV_RESOURCES,
+            "Texts with an address, as their users keep them.",
+            writers="gateway",
+            readers="gateway",
+            max_bytes=16 * MiB,
+            message_ttl=True,  # of the tombstones of deleted resources
         ),
         _bucket(
             KV_LOCKS,

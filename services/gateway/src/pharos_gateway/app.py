@@ -28,6 +28,7 @@ from pharos_contracts.identity import uuid7
 from pharos_contracts.jobs.v1 import ActiveJob
 from pharos_contracts.keys.v1 import Key
 from pharos_contracts.limits.v1 import Allowance
+from pharos_contracts.resources.v1 import Resource
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import (
     DOCS,
@@ -37,6 +38,7 @@ from pharos_contracts.streams import (
     KV_IDEMPOTENCY,
     KV_KEYS,
     KV_LIMITS,
+    KV_RESOURCES,
     KV_SCHEDULES,
     KV_WATCHES,
     KV_WORKERS,
@@ -77,6 +79,8 @@ from pharos_gateway.pushing import Pushing, TakenPush
 from pharos_gateway.queueing import Queue
 from pharos_gateway.quotas import JobQuota
 from pharos_gateway.resolving import Resolving
+from pharos_gateway.resource_keeping import ResourceKeeping
+from pharos_gateway.resource_store import ResourceStore
 from pharos_gateway.routes import (
     audit,
     callbacks,
@@ -110,6 +114,7 @@ from pharos_gateway.tickets import Tickets
 from pharos_gateway.uploads import Uploads
 from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
+from pharos_gateway.wire import HttpConnection, SocketConnection
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
 from pharos_sources.connections import Installation
@@ -142,6 +147,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     live: Live
     issued: KeyStore
     watches: WatchStore
+    resources: ResourceStore
     trail: Trail
     allowances: Allowances
     streams: Streams
@@ -164,6 +170,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
             live=Live(bus, Bucket(bus, KV_WORKERS, Worker)),
             issued=issued,
             watches=WatchStore(Bucket(bus, KV_WATCHES, Watch)),
+            resources=ResourceStore(Bucket(bus, KV_RESOURCES, Resource)),
             trail=Trail(bus),
             allowances=Allowances(Bucket(bus, KV_LIMITS, Allowance)),
             streams=streams,
@@ -307,6 +314,16 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         allowed_hosts=settings.allowed_hosts,
         callback_of=_callback_of(settings),
     )
+    keeping = ResourceKeeping(
+        Bucket(bus, KV_RESOURCES, Resource),
+        parts.resources,
+        submitting,
+        uploads,
+        controlling,
+        finder,
+        live,
+        now=utc_now,
+    )
     cors = None
     if settings.cors_origins:
         cors = CORSConfig(
@@ -353,7 +370,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             projects.routes(
                 access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling, deleting
             ),
-            resources.routes(access, disk, submitting, settings.allowed_hosts),
+            resources.routes(access, disk, bus, submitting, keeping, settings.allowed_hosts),
             documents.routes(access, disk, bus, finder, document_ingest, uploads),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
@@ -439,8 +456,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             build(settings, parts),
             host=settings.host,
             port=settings.port,
-            http="httptools",
-            ws="websockets-sansio",
+            http=HttpConnection,
+            ws=SocketConnection,
             ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
             ws_per_message_deflate=False,
             lifespan="off",
@@ -456,21 +473,20 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     sending = asyncio.create_task(_send_callbacks(settings, bus), name="callbacks")
     knowing = asyncio.create_task(parts.issued.run(), name="keys")
     watching = asyncio.create_task(parts.watches.run(), name="watches")
+    listing = asyncio.create_task(parts.resources.run(), name="resources")
     auditing = asyncio.create_task(parts.trail.run(), name="audit")
     sweeping = asyncio.create_task(parts.archives.run(), name="archives")
     listening = asyncio.create_task(server.serve(), name="http")
+    behind = (following, sending, knowing, watching, listing, auditing, sweeping, connecting)
     try:
         address = await _address(server, listening, following)
-        yield Running(
-            address, {connecting, following, sending, knowing, watching, auditing, sweeping, listening}
-        )
+        yield Running(address, {*behind, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            behind = (following, sending, knowing, watching, auditing, sweeping, connecting)
             for task in behind:
                 task.cancel()
             await asyncio.gather(*behind, return_exceptions=True)

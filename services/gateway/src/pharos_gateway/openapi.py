@@ -23,6 +23,7 @@ import pharos_contracts.history.v1
 import pharos_contracts.jobs.v1
 import pharos_contracts.keys.v1
 import pharos_contracts.limits.v1
+import pharos_contracts.resources.v1
 import pharos_contracts.rpc
 import pharos_contracts.schedules.v1
 import pharos_contracts.search.v1
@@ -217,6 +218,24 @@ SUBMITTED: Final = {
     "max_queue_size": 10,
     "id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
     "deduplicated": False,
+}
+RESOURCE: Final[Mapping[str, Any]] = {
+    "id": "4b5f0c1e-9d2a-7c63-8e14-6a0f2b7d9c35",
+    "title": "pharos README",
+    "url": "https://github.com/ram-tewari/pharos/blob/main/README.md",
+    "resource_type": "PRACTICE",
+    "status": "completed",
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "created_at": "2024-01-20T10:30:00Z",
+    "updated_at": "2024-01-20T10:30:00Z",
+    "error": None,
+}
+CREATED_RESOURCE: Final = {**RESOURCE, "status": "queued"}
+RESOURCES: Final = {"resources": [RESOURCE], "total": 1, "limit": 20, "offset": 0, "has_more": False}
+INVALID_LINK: Final = {
+    "detail": "The url must be an absolute http or https address",
+    "code": "invalid_request",
+    "field": "url",
 }
 WORKER_STATUS: Final = {
     "status": "Training Graph on github.com/user/repo1",

@@ -35,6 +35,14 @@ from pharos_gateway.projects import ReservedProject
 from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable
+from pharos_gateway.resource_keeping import (
+    DeletionFailed,
+    DeletionWaits,
+    NobodyDeletes,
+    ResourcesUnknown,
+    TooManyResources,
+)
+from pharos_gateway.resources import InvalidLink
 from pharos_gateway.scheduling import ScheduleTaken
 from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
@@ -269,6 +277,24 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
                 "No scheduler has answered yet; the command is stored and will be carried out",
                 headers={"Retry-After": "5"},
             )
+        case InvalidLink():
+            return invalid(str(error), field="url")
+        case TooManyResources():
+            return Problem(409, "too_many_resources", str(error))
+        case ResourcesUnknown():
+            return unavailable("Resources", "the bus has not told them yet")
+        case NobodyDeletes():
+            return unavailable("Index", str(error))
+        case DeletionWaits():
+            return Problem(
+                503,
+                "deletion_waits",
+                str(error),
+                headers={"Retry-After": "5"},
+                extra={"job_id": error.job_id},
+            )
+        case DeletionFailed():
+            return Problem(503, "deletion_failed", str(error), headers={"Retry-After": "5"})
         case StoreUnavailable():
             return unavailable("Index", str(error))
         case DeletionUnfinished():

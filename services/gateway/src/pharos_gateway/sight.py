@@ -8,6 +8,7 @@ import msgspec
 
 from pharos_contracts.connections.v1 import Connection
 from pharos_contracts.jobs.v1 import Job, JobKind, Scope
+from pharos_contracts.resources.v1 import Resource
 
 # What belongs to the user who asked for it; every other job is the tenant's.
 OF_A_USER: Final = frozenset({JobKind.BATCH, JobKind.RESOURCE, JobKind.DELETE})
@@ -58,6 +59,13 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
             self.tenant in (None, connection.tenant)
             and self.project(connection.project)
             and self.user in (None, connection.user)
+        )
+
+    def resource(self, resource: Resource) -> bool:
+        return (
+            self.tenant in (None, resource.tenant)
+            and self.project(resource.project)
+            and self.user in (None, resource.user)
         )
 
     def maybe_job(self, job: Job | None) -> bool:

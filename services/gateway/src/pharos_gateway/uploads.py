@@ -170,6 +170,11 @@ class Uploads:
         async with self._unless_kept(stored):
             yield stored
 
+    async def forget(self, object_name: str) -> None:
+        """Remove what was kept for an earlier request, if it is there still. Best effort."""
+        with anyio.move_on_after(REMOVE_SECONDS):
+            await remove(self._bus, self._object_store, object_name)
+
     async def _store(
         self, content: AsyncIterator[bytes], *, filename: str, media_type: str, name: str | None = None
     ) -> Upload:

@@ -1,12 +1,12 @@
-"""``/resources/ingest-repo`` and ``/ingest``: repositories, as older clients submit them."""
+"""``/resources``: texts with an address; and repositories, as older clients submit them."""
 
 from __future__ import annotations
 
 from typing import Annotated, Any
 
 import msgspec
-from litestar import Request, Router, post
-from litestar.params import HeaderParameter, JSONBody
+from litestar import Request, Router, delete, get, post
+from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from pharos_contracts.identity import PROJECT_DEFAULT
@@ -15,8 +15,13 @@ from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import Caller, OtherProject, OtherUser, Role, caller_of
 from pharos_gateway.disk import Disk
+from pharos_gateway.problems import not_found
 from pharos_gateway.quotas import subject_of
+from pharos_gateway.reachability import reach
+from pharos_gateway.resource_keeping import ResourceKeeping
+from pharos_gateway.resources import LIST_MAX, ResourceList, ResourceRequest, ResourceView
 from pharos_gateway.submitting import Order, Submitted, Submitting
+from pharos_service.bus import Bus
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
 
@@ -45,7 +50,14 @@ class IngestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     user_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
 
 
-def routes(access: Access, disk: Disk, submitting: Submitting, allowed_hosts: AllowedHosts) -> Router:
+def routes(
+    access: Access,
+    disk: Disk,
+    bus: Bus,
+    submitting: Submitting,
+    keeping: ResourceKeeping,
+    allowed_hosts: AllowedHosts,
+) -> Router:
     """The routes of this family."""
     common: dict[str, Any] = {
         "status_code": 202,
@@ -87,7 +99,93 @@ def routes(access: Access, disk: Disk, submitting: Submitting, allowed_hosts: Al
         user = _user(caller_of(request), data.user_id)
         return await submit(request, data.repo_url, user, idempotency_key)
 
-    return Router("/", route_handlers=[ingest_repo, ingest_for_user], tags=["ingestion"])
+    repositories = Router("/", route_handlers=[ingest_repo, ingest_for_user], tags=["ingestion"])
+
+    @post(
+        "/resources",
+        status_code=201,
+        guards=[access.editor, disk.has_room],
+        security=list(openapi.SECURITY),
+        summary="Make a text searchable, and keep it as a resource",
+        description="`url` is where it can be read, and is not fetched. The same `url` again replaces the "
+        "text and keeps the id. A resource is its user's own; its text is found by searches of its project.",
+        responses={
+            201: openapi.success(ResourceView, openapi.CREATED_RESOURCE, "Its text waits to be read"),
+            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=openapi.INVALID_LINK),
+        },
+    )
+    async def create_resource(
+        request: Request[Any, Any, Any], data: JSONBody[ResourceRequest], idempotency_key: _Key = None
+    ) -> ResourceView:
+        caller = caller_of(request)
+        if not caller.sight.project(PROJECT_DEFAULT):
+            raise OtherProject(PROJECT_DEFAULT)
+        await reach(bus)
+        created = await keeping.put(data, caller, idempotency_key)
+        note_target(request, created.id)
+        return created
+
+    viewer: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
+
+    @get(
+        "/resources",
+        summary="Resources, newest first",
+        responses={
+            200: openapi.success(ResourceList, openapi.RESOURCES, "Newest first"),
+            **openapi.errors(400, 401, 503),
+        },
+        **viewer,
+    )
+    async def list_resources(
+        request: Request[Any, Any, Any],
+        limit: Annotated[int, QueryParameter(ge=1, le=LIST_MAX, description="How many, 1 to 100.")] = 20,
+        offset: Annotated[int, QueryParameter(ge=0, le=2**31 - 1, description="How many to pass over.")] = 0,
+        named: Annotated[
+            str | None, QueryParameter(name="type", max_length=64, description="Only those of this type.")
+        ] = None,
+    ) -> ResourceList:
+        await reach(bus)
+        sight = caller_of(request).sight
+        return await keeping.list(sight, resource_type=named, limit=limit, offset=offset)
+
+    @get(
+        "/resources/{resource_id:str}",
+        summary="One resource",
+        responses={
+            200: openapi.success(ResourceView, openapi.RESOURCE, "As it is now"),
+            **openapi.errors(401, 404, 503),
+        },
+        **viewer,
+    )
+    async def one_resource(request: Request[Any, Any, Any], resource_id: FromPath[str]) -> ResourceView:
+        await reach(bus)
+        found = await keeping.one(caller_of(request).sight_in_tenant, resource_id)
+        if found is None:
+            raise not_found("resource")
+        return found
+
+    @delete(
+        "/resources/{resource_id:str}",
+        guards=[access.editor],
+        security=list(openapi.SECURITY),
+        summary="Delete a resource and its vectors",
+        description="Answered when they are gone. Where no worker gets to it in time the answer is 503; "
+        "it is deleted all the same, and asking again says so.",
+        responses=openapi.errors(401, 403, 404, 429, 503),
+    )
+    async def delete_resource(request: Request[Any, Any, Any], resource_id: FromPath[str]) -> None:
+        caller = caller_of(request)
+        await reach(bus)
+        if not await keeping.remove(caller.sight_in_tenant, resource_id, by=caller.user):
+            raise not_found("resource")
+        note_target(request, resource_id)
+
+    own = Router(
+        "/",
+        route_handlers=[create_resource, list_resources, one_resource, delete_resource],
+        tags=["resources"],
+    )
+    return Router("/", route_handlers=[repositories, own])
 
 
 def _user(caller: Caller, named: str | None) -> str:

@@ -1,0 +1,1 @@
+"""Repositories whose pushes start jobs."""
