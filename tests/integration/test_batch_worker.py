@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Iterator
@@ -14,11 +16,20 @@ from msgspec.structs import replace
 
 from pharos_contracts.connections.v1 import SourceType, archive_name
 from pharos_contracts.control.v1 import Action
-from pharos_contracts.jobs.v1 import ItemCancelled, ItemCompleted, ItemFailed, ItemSkipped, ItemStarted
+from pharos_contracts.jobs.v1 import (
+    ItemCancelled,
+    ItemCommitting,
+    ItemCompleted,
+    ItemFailed,
+    ItemSkipped,
+    ItemStarted,
+)
 from pharos_contracts.streams import OBJ_ARCHIVES
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import terms_of
 from pharos_embedder.documents.pool import DocumentPool
+from pharos_embedder.items import last_fact
 from pharos_service.bus import Bus
 from pharos_sources.connections import Installation
 from pharos_sources.hosts import AllowedHosts
@@ -39,9 +50,11 @@ from tests.support.batch_machine import (
     until_ended,
     write_files,
 )
+from tests.support.batch_process import ACK_WAIT_SECONDS, CONFIG, LOCK_SECONDS
+from tests.support.nats_server import NatsServer
 from tests.support.s3_server import S3Server
 from tests.support.web_server import WebServer, answer
-from tests.support.workers import Machine, until, until_settled, worker_entry
+from tests.support.workers import Machine, declared, until, until_settled, worker_entry
 
 pytestmark = pytest.mark.anyio
 
@@ -144,6 +157,11 @@ async def test_files_of_several_sources_are_done_at_once_and_found(
     results = [each.result for each in ended if isinstance(each, ItemCompleted)]
     assert all(each.generation > 0 and each.files_processed == 1 and each.sha256 for each in results)
     assert not any(machine.workspaces.iterdir())
+    # Whoever deletes the dataset finds what the cache has of it.
+    of_dataset = machine.store.live_ids(key_of("here"), here.generation, "chunk")
+    before = machine.cache.count()
+    forget(machine.cache, machine.encoder.version, machine.store.payloads(key_of("here"), of_dataset))
+    assert machine.cache.count() == before - 2
 
 
 async def test_files_that_are_ready_together_are_one_generation(
@@ -297,11 +315,89 @@ async def test_a_cancelled_batch_stops_within_seconds_and_what_was_published_sta
         await hand_out_clearing(bus, replace(job, state=job.state.CANCELLED))
         await until_settled(bus)
         assert time.monotonic() - began < 5
-        entry = await worker_entry(bus, "w2")
-    assert entry is None or entry.job_ids == ()
+        while (entry := await worker_entry(bus, "w2")) is None or entry.job_ids:
+            await asyncio.sleep(0.02)
     assert [type(each) for each in await until_ended(bus, *flying)] == [ItemCancelled] * 2
     live = await record(bus, "here")
     assert texts(machine, "here", live) == {"a.txt": [KEEPER]}
     assert live is not None and machine.store.left_by(job.job_id, 9) == {key_of("here"): {live.generation}}
     assert not any(job.job_id in label for label in machine.cache.jobs())
     assert not any(machine.workspaces.iterdir())
+
+
+@pytest.mark.parametrize("moment", ["encode:3", "write:4", "published:2"])
+async def test_a_worker_that_is_killed_leaves_every_file_to_the_next_one_exactly_once(
+    bus: Bus,
+    nats_server: NatsServer,
+    tmp_path: Path,
+    pool: DocumentPool,
+    folder: Path,
+    installation: Installation,
+    moment: str,
+) -> None:
+    await declared(bus, work_ack_wait_seconds=ACK_WAIT_SECONDS, lock_ttl_seconds=LOCK_SECONDS)
+    names = [f"{number}.txt" for number in range(8)]
+    write_files(folder, {name: f"{KEEPER} Page {name}." for name in names})
+    job = batch(LOCAL, len(names))
+    items = [item_of(job, number, name) for number, name in enumerate(names)]
+    command = [sys.executable, "-m", "tests.support.batch_process", "--nats", nats_server.url]
+    command += ["--home", str(tmp_path / "home"), "--root", str(folder.parent), "--die", moment]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as dying:
+        try:
+            assert dying.stdout is not None
+            while (line := await asyncio.to_thread(dying.stdout.readline)) and line != "ready\n":
+                pass
+            await hand_out(bus, *items)
+            assert await asyncio.to_thread(dying.wait, 40) == -9
+        finally:
+            dying.kill()
+    with Machine(tmp_path / "home") as machine:
+        before = await published(bus)
+        async with doing(bus, machine, pool, installation, config=CONFIG, lock_ttl_seconds=LOCK_SECONDS):
+            ended = await until_ended(bus, *items)
+            await until_settled(bus)
+        assert all(isinstance(each, ItemCompleted) for each in ended), ended
+        live = await record(bus, "here")
+        assert live is not None and (live.files, live.chunks) == (8, 8)
+        assert texts(machine, "here", live) == {name: [f"{KEEPER} Page {name}."] for name in names}
+        alive = machine.store.live_ids(key_of("here"), live.generation, "chunk")
+        assert machine.store.lexicon(key_of("here"), live.generation) == Lexicon.of(
+            map(terms_of, machine.store.payloads(key_of("here"), alive))
+        )
+        assert moment != "published:2" or before == 2
+
+
+async def test_a_paused_file_is_let_go_and_done_when_it_comes_again(
+    bus: Bus, machine: Machine, pool: DocumentPool, folder: Path, installation: Installation
+) -> None:
+    write_files(folder, {"a.txt": KEEPER})
+    item = item_of(batch(LOCAL, 1), 0, "a.txt")
+    async with doing(bus, machine, pool, installation):
+        machine.encoder.gate.shut()
+        await hand_out(bus, item)
+        await until(machine.encoder.gate.reached.is_set)
+        await stop(bus, item, Action.PAUSE)
+        machine.encoder.gate.open()
+        await until_settled(bus)
+        assert await record(bus, "here") is None
+        last = await last_fact(bus, "default", item.job.job_id, "0")
+        assert last is not None
+        again = replace(item, job=replace(item.job, facts_after=last.sequence), dispatch=2)
+        await hand_out(bus, again)
+        (done,) = await until_ended(bus, again)
+    assert isinstance(done, ItemCompleted) and done.result.chunks_reused == 1
+
+
+async def test_a_committing_file_is_not_cancelled_any_more(
+    bus: Bus, machine: Machine, pool: DocumentPool, folder: Path, installation: Installation
+) -> None:
+    write_files(folder, {"a.txt": KEEPER})
+    item = item_of(batch(LOCAL, 1), 0, "a.txt")
+    async with doing(bus, machine, pool, installation):
+        machine.engine.gate.shut()  # only a commit writes
+        await hand_out(bus, item)
+        await until(machine.engine.gate.reached.is_set)
+        assert isinstance(await last_said(bus, item), ItemCommitting)
+        machine.engine.gate.open()
+        (done,) = await until_ended(bus, item)
+    assert isinstance(done, ItemCompleted)

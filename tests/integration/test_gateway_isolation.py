@@ -110,8 +110,8 @@ class Open(Enum):
     SIGNED = "whoever signs what they send"
 
 
-# Whether a route is about one thing of the tenant, one of the user ``ada``, all of them, something new in a
-# project that is not ``elsewhere``, or none of these.
+# Whether a route is about one thing of the tenant, one of a user, all of them, something new in a project
+# that is not ``elsewhere``, or none of these.
 ONE, OWN, ALL, PUT, NONE = "one", "own", "all", "put", "none"
 
 DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
@@ -386,9 +386,9 @@ class World:
             "schedule_id": "nightly",
             "letter_id": "letter",
             "watch_id": "watch",
-            "resource_id": "resource",
             "connection_id": "papers",
             "repository_id": REPOSITORY,
+            "resource_id": "resource",
             "key_id": self.victim,
             "project": "atlas",
             "path": "openapi.json",
@@ -509,7 +509,7 @@ def expected(open_to: Open, things: str, who: str) -> tuple[set[int] | None, boo
         return {403}, False
     if who in ("stranger", "elsewhere", "strange admin"):
         return ({404} if things in (ONE, OWN) else None), False
-    if things == OWN and who == "colleague":
+    if who == "colleague" and things == OWN:
         return {404}, False
     return None, None
 

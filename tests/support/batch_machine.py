@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -226,11 +226,13 @@ async def doing(
     name: str = "w2",
     config: WorkerConfig | None = None,
     idle_seconds: float = 60,
+    lock_ttl_seconds: float = streams.LOCK_TTL_SECONDS,
+    on_change: Callable[[str, Dataset | None], None] = lambda *_: None,
 ) -> AsyncIterator[Slots]:
     """A worker process with *slots* for files."""
     settings = BatchConfig(workspaces=machine.workspaces, limits=DocumentLimits(bytes_max=2_000_000))
     publisher = Publisher(
-        bus, encoder=machine.encoder.version, chunker="document", now=now, on_change=lambda *_: None
+        bus, encoder=machine.encoder.version, chunker="document", now=now, on_change=on_change
     )
     view = WorkerView(
         name=name,
@@ -252,7 +254,10 @@ async def doing(
             bus, Connecting(bus, copies, SEALER, installation), idle_seconds=idle_seconds
         ) as connections,
         GroupCommit(
-            machine.store, publisher, DatasetLocks(bus, view.instance), encoder=machine.encoder.version
+            machine.store,
+            publisher,
+            DatasetLocks(bus, view.instance, ttl_seconds=lock_ttl_seconds),
+            encoder=machine.encoder.version,
         ) as commits,
     ):
         tools = BatchTools(

@@ -92,14 +92,29 @@ def new_job(clone_url: str, *, identity: str = "h.example/o/r", **facts: Any) ->
 # The scheduler's half
 
 
-async def declared(bus: Bus, *, work_ack_wait_seconds: float = streams.WORK_ACK_WAIT_SECONDS) -> None:
-    """The streams as they are, but for the time after which an item of a silent worker comes again."""
+async def declared(
+    bus: Bus,
+    *,
+    work_ack_wait_seconds: float = streams.WORK_ACK_WAIT_SECONDS,
+    lock_ttl_seconds: float = streams.LOCK_TTL_SECONDS,
+) -> None:
+    """The streams as they are, but for the time after which an item of a silent worker comes again, and that
+    after which the lock of one is gone.
+    """
     whole = declare(BusLimits())
     consumers = tuple(
-        replace(each, ack_wait_seconds=work_ack_wait_seconds) if each.name == streams.WORKERS else each
+        replace(each, ack_wait_seconds=work_ack_wait_seconds)
+        if each.name in (streams.WORKERS, streams.WORKERS_DOCUMENTS)
+        else each
         for each in whole.consumers
     )
-    await apply(bus, replace(whole, consumers=consumers), 1)
+    kept = tuple(
+        replace(each, max_age_seconds=lock_ttl_seconds, duplicate_window_seconds=lock_ttl_seconds)
+        if each.name == f"KV_{streams.KV_LOCKS}"
+        else each
+        for each in whole.streams
+    )
+    await apply(bus, replace(whole, consumers=consumers, streams=kept), 1)
 
 
 async def hand_out(bus: Bus, job: Job, *, attempt: int = 1, dispatch: int = 1, term: int = 0) -> int:
@@ -201,6 +216,7 @@ class Gate:
 
     def __init__(self) -> None:
         self.passes = 0
+        self.passing: Callable[[], None] = lambda: None
         self.reached = threading.Event()
         self._shut_after: int | None = None
         self._opened = threading.Event()
@@ -217,6 +233,7 @@ class Gate:
 
     def __call__(self) -> None:
         self.passes += 1
+        self.passing()
         if self._shut_after is not None and self.passes > self._shut_after:
             self.reached.set()
             assert self._opened.wait(30), "the test did not open the gate"
@@ -296,7 +313,7 @@ class Machine:
         self.store: VectorStore = GenerationStore(self.engine, dimensions=DIMENSIONS)  # type: ignore[arg-type]
         self.cache = VectorCache(home / "vectors", limit_bytes=LIMIT_BYTES_MIN, warn=self._warned)
         self.workspaces = home / "workspaces"
-        self.workspaces.mkdir(parents=True)
+        self.workspaces.mkdir(parents=True, exist_ok=True)
 
     def _warned(self, text: str) -> None:
         raise AssertionError(text)

@@ -567,6 +567,10 @@ RIGHT: dict[str, Change] = {
         shows("cancelled", points("cancelled"), points("cancelled", 11), stage=IndexStage.LEXICAL),
         has(workers=(*CLEAN.workers, worker("w3", "cancelled"))),
     ),
+    "files that a batch published before it was cancelled": both(
+        has(jobs={**CLEAN.jobs, "cancelled": replace(CLEAN.jobs["cancelled"], is_batch=True)}),
+        shows("cancelled", points("cancelled")),
+    ),
     "a claim whose command was published just now": both(
         more("claims", Claim("acme.k", "nobody", BEGAN)), more("queue", Waiting("nobody", 9, NOW))
     ),

@@ -93,6 +93,22 @@ async def test_who_leaves_too_much_unread_is_sent_away() -> None:
     assert closed.value.code == 1013
 
 
+async def test_long_messages_count_for_more_and_what_was_read_counts_no_more() -> None:
+    found, long = feed(unsent_bytes_max=10_000), "x" * 4_000
+    for number in range(1, 10):
+        found.happened(job(number, JobState.FAILED, error=long))
+        assert (await read(found))["data"]["error"] == long
+        found.happened(replace(RUNNING, state=JobState.FAILED, error=long))
+        found.happened(replace(RUNNING, state=JobState.FAILED, error=long))
+        found.unsubscribe("default")
+        found.subscribe("default", HERE)
+    for number in range(10, 13):
+        found.happened(job(number, JobState.FAILED, error=long))
+    with pytest.raises(FeedClosed) as closed:
+        await found.next()
+    assert closed.value.code == 1013
+
+
 async def test_progress_never_falls_within_an_attempt() -> None:
     found, told = feed(), []
     second = replace(RUNNING, attempt=2)

@@ -446,6 +446,8 @@ def _name(of: Dataset | StoredGeneration) -> DatasetName:
 def _shown_by_ended_job(view: _View, record: Record) -> Iterator[Violation]:
     live = record.dataset
     job = view.snapshot.jobs.get(live.job_id)
+    if job is not None and job.is_batch:
+        return  # the files that it published stay, however it ended
     if job is not None and job.state in _UNDONE and view.has_rested(job) and not view.is_cleared(job.job_id):
         yield ShownByEndedJob(
             tenant=live.tenant,

@@ -114,6 +114,7 @@ from pharos_gateway.tickets import Tickets
 from pharos_gateway.uploads import Uploads
 from pharos_gateway.watch_store import WatchStore
 from pharos_gateway.watching import Watching
+from pharos_gateway.wire import HttpConnection, SocketConnection
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
 from pharos_sources.connections import Installation
@@ -307,6 +308,12 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     document_ingest = DocumentIngest(
         submitting, uploads, allowed_hosts=settings.web_hosts, callback_of=_callback_of(settings)
     )
+    job_requests = JobRequests(
+        submitting,
+        document_ingest,
+        allowed_hosts=settings.allowed_hosts,
+        callback_of=_callback_of(settings),
+    )
     keeping = ResourceKeeping(
         Bucket(bus, KV_RESOURCES, Resource),
         parts.resources,
@@ -317,12 +324,6 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         finder,
         live,
         now=utc_now,
-    )
-    job_requests = JobRequests(
-        submitting,
-        document_ingest,
-        allowed_hosts=settings.allowed_hosts,
-        callback_of=_callback_of(settings),
     )
     cors = None
     if settings.cors_origins:
@@ -456,8 +457,8 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             build(settings, parts),
             host=settings.host,
             port=settings.port,
-            http="httptools",
-            ws="websockets-sansio",
+            http=HttpConnection,
+            ws=SocketConnection,
             ws_max_size=SOCKET_MESSAGE_BYTES_MAX,
             ws_per_message_deflate=False,
             lifespan="off",

@@ -1,13 +1,15 @@
-"""JSON bodies: of type ``application/json``, and read as strictly as the OpenAPI text says."""
+"""Bodies of requests. JSON: of type ``application/json``, and read as strictly as the OpenAPI text says."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import AsyncGenerator
 from functools import lru_cache
 from typing import Any, Final
 
 import msgspec
 from litestar import Request
+from litestar.exceptions import InternalServerException
 
 from pharos_gateway.problems import Problem, invalid
 
@@ -21,6 +23,14 @@ class JsonRequest(Request[Any, Any, Any]):
     Litestar would read whatever claims to be something else, which a browser lets any page send to anybody,
     and take ``"5"`` for 5 and 0 for false.
     """
+
+    async def stream(self) -> AsyncGenerator[bytes, None]:
+        """The body as it comes. A Problem, which nobody reads, where its client leaves half-way."""
+        try:
+            async for chunk in super().stream():
+                yield chunk
+        except InternalServerException as error:  # as Litestar has it: but nothing went wrong here
+            raise invalid("The client left before the body of its request was whole") from error
 
     async def json(self) -> Any:
         """The body. A Problem where it is of another type, or cannot be understood."""

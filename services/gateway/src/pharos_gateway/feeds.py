@@ -24,6 +24,7 @@ from pharos_gateway.sight import Sight
 TOPIC: Final = "github:progress"
 PROJECTS_MAX: Final = 100
 UNSENT_MAX: Final = 1_000
+UNSENT_BYTES_MAX: Final = 256 * 1024
 TOLD_MAX: Final = 2_000
 TOO_SLOW: Final = (1013, "too slow: come back")
 STOPPING: Final = (1001, "closing: come back")
@@ -75,9 +76,17 @@ class TooManyProjects(Exception):
 class Feed:
     """The subscriptions of one socket, and its unread messages."""
 
-    def __init__(self, *, now: Callable[[], datetime], unsent_max: int = UNSENT_MAX) -> None:
+    def __init__(
+        self,
+        *,
+        now: Callable[[], datetime],
+        unsent_max: int = UNSENT_MAX,
+        unsent_bytes_max: int = UNSENT_BYTES_MAX,
+    ) -> None:
         self._now = now
         self._unsent_max = unsent_max
+        self._unsent_bytes_max = unsent_bytes_max
+        self._unsent_bytes = 0
         self._projects: dict[str, Sight] = {}
         self._unsent: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._told: OrderedDict[str, tuple[int, int]] = OrderedDict()  # job id -> (attempt, percent)
@@ -93,7 +102,7 @@ class Feed:
     def unsubscribe(self, project: str) -> None:
         self._projects.pop(project, None)
         for key in [key for key in self._unsent if key[0] == project]:
-            del self._unsent[key]
+            self._take(key)
 
     def happened(self, job: Job) -> None:
         """*job* is in another state."""
@@ -109,13 +118,14 @@ class Feed:
         if self._farewell is None:
             self._farewell = farewell
             self._unsent.clear()
+            self._unsent_bytes = 0
         self._something.set()
 
     async def next(self) -> bytes:
         """The next message; FeedClosed when there is none any more."""
         while True:
             if self._unsent:
-                return self._unsent.popitem(last=False)[1]
+                return self._take(next(iter(self._unsent)))
             if self._farewell is not None:
                 raise FeedClosed(*self._farewell)
             self._something.clear()
@@ -136,11 +146,18 @@ class Feed:
         for name in names:
             shown = job.project if name == PROJECT_ALL else name
             message = msgspec.json.encode(JobMessage(project=shown, timestamp=self._now(), data=data))
-            self._unsent.pop((name, job.job_id), None)
+            self._take((name, job.job_id))
             self._unsent[name, job.job_id] = message
-        if len(self._unsent) > self._unsent_max:
+            self._unsent_bytes += len(message)
+        if len(self._unsent) > self._unsent_max or self._unsent_bytes > self._unsent_bytes_max:
             self.close(TOO_SLOW)
         self._something.set()
+
+    def _take(self, key: tuple[str, str]) -> bytes:
+        """The unread message of that project and job, which is unread no more; empty if there is none."""
+        message = self._unsent.pop(key, b"")
+        self._unsent_bytes -= len(message)
+        return message
 
     def _percent(self, job: Job, progress: Progress | None) -> int:
         """What to say now: never less than was said of the same attempt."""

@@ -53,19 +53,19 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
             and (self.user is None or job.kind not in OF_A_USER or job.submitted_by == self.user)
         )
 
-    def resource(self, resource: Resource) -> bool:
-        return (
-            self.tenant in (None, resource.tenant)
-            and self.project(resource.project)
-            and self.user in (None, resource.user)
-        )
-
     def connection(self, connection: Connection) -> bool:
         """It holds somebody's credentials, and so it is theirs alone."""
         return (
             self.tenant in (None, connection.tenant)
             and self.project(connection.project)
             and self.user in (None, connection.user)
+        )
+
+    def resource(self, resource: Resource) -> bool:
+        return (
+            self.tenant in (None, resource.tenant)
+            and self.project(resource.project)
+            and self.user in (None, resource.user)
         )
 
     def maybe_job(self, job: Job | None) -> bool:

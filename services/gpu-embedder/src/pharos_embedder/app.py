@@ -189,7 +189,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                         cache=cache,
                     )
                     async with (
-                        OpenConnections(bus, _connecting(bus, settings)) as connections,
+                        OpenConnections(bus, _connecting(bus, settings, workspaces)) as connections,
                         GroupCommit(
                             store,
                             document_publisher,
@@ -375,10 +375,9 @@ def _batch_config(documents: DocumentConfig) -> BatchConfig:
     )
 
 
-def _connecting(bus: Bus, settings: Settings) -> Connecting:
-    """What opens connections, as this machine may."""
-    # The workspaces were emptied when the process started, whatever was in them.
-    archives, checkouts = (settings.home_path / "workspaces" / name for name in ("archives", "checkouts"))
+def _connecting(bus: Bus, settings: Settings, workspaces: Path) -> Connecting:
+    """What opens connections, as this machine may; *workspaces* is empty and this process's alone."""
+    archives, checkouts = (workspaces / name for name in ("archives", "checkouts"))
     for folder in (archives, checkouts):
         folder.mkdir(mode=0o700)
     return Connecting(

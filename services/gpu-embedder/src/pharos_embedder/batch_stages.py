@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, Stage
 from pharos_embedder.bm25 import Lexicon, document_vector
-from pharos_embedder.document_points import Passage, terms_of
+from pharos_embedder.document_points import CHUNKER, Passage, terms_of
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
@@ -98,7 +98,7 @@ def encode_passages(
         vector_key(
             tenant=origin.dataset.tenant,
             content=passage.content_hash,
-            chunker=origin.chunker,
+            chunker=CHUNKER,  # whatever the options: what is encoded is the content, however it was cut out
             encoder=origin.encoder,
         )
         for passage in passages

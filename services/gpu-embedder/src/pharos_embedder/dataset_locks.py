@@ -62,6 +62,7 @@ class DatasetLocks:
         try:
             yield held.check
         finally:
+            held.lost = True  # for whoever still has the check
             renewing.cancel()
             with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_SECONDS):
                 await asyncio.gather(renewing, return_exceptions=True)

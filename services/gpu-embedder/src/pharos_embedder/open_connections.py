@@ -25,7 +25,7 @@ from pharos_sources.source import Source
 
 log = structlog.get_logger()
 
-OPEN_MAX: Final = 16  # beside those that are in use, of which there are no more than slots
+OPEN_MAX: Final = 16  # more only while they are in use, and then no more than there are slots
 IDLE_SECONDS: Final = 60.0
 OPENING_SECONDS_MAX: Final = 900.0  # an archive is downloaded then
 SWEEP_SECONDS: Final = 5.0
@@ -101,7 +101,7 @@ class OpenConnections:
 
     def _begin(self, key: tuple[str, str], revision: int) -> _Open:
         idle = sorted((each.idle_since, name) for name, each in self._open.items() if not each.users)
-        for _, name in idle[: max(0, len(idle) + 1 - self._open_max)]:
+        for _, name in idle[: max(0, len(self._open) + 1 - self._open_max)]:
             self._close(name, self._open[name])
         one = self._open[key] = _Open(revision)
         task = asyncio.create_task(self._keep(key, one))

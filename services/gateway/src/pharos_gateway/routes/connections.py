@@ -34,6 +34,7 @@ from pharos_gateway.reachability import Unreachable, reach
 from pharos_gateway.sources import FilePage, Sources, Tested
 from pharos_gateway.uploads import InvalidUpload, Uploads, UploadsFull
 from pharos_service.bus import Bus, BusError
+from pharos_sources import cursors
 
 PATHS: Final = ("/connections", "/api/v1/connections")
 OWNER: Final = (
@@ -41,6 +42,8 @@ OWNER: Final = (
 )
 FILES_MAX: Final = 1_000
 FILE: Final = "file"
+# Together with a cursor it fits into the 64 KiB that an address may have, however much of it is escaped.
+FOLDER_LENGTH_MAX: Final = 2_048
 
 
 @dataclass
@@ -224,12 +227,19 @@ def routes(
         path: Annotated[
             str | None,
             QueryParameter(
-                min_length=1, max_length=4_096, description="A folder, by its id; default: all of the source."
+                min_length=1,
+                max_length=FOLDER_LENGTH_MAX,
+                description="A folder, by its id; default: all of the source.",
             ),
         ] = None,
         cursor: Annotated[
             str | None,
-            QueryParameter(min_length=1, max_length=16_384, description="The `cursor` of the page before."),
+            QueryParameter(
+                min_length=1,
+                max_length=cursors.LENGTH_MAX,
+                pattern=r"^[A-Za-z0-9_-]+$",
+                description="The `cursor` of the page before.",
+            ),
         ] = None,
         limit: Annotated[
             int, QueryParameter(ge=1, le=FILES_MAX, description="How many at most, 1 to 1,000.")
