@@ -64,7 +64,7 @@ class DeleteRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """Which dataset."""
 
     dataset: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)]
-    project: Annotated[str, Meta(max_length=64)] = PROJECT_DEFAULT
+    project: Annotated[str, Meta(max_length=64, extra_json_schema=dict(openapi.NAME))] = PROJECT_DEFAULT
 
 
 class WorkerList(msgspec.Struct, frozen=True, kw_only=True):
