@@ -47,6 +47,12 @@ GIVEN: Final = (
     "a password in a body",
     "a password in a callback address",
     "a token in a query",
+    "the secret of a bucket",
+    "the token of a bucket's session",
+    "the token of a repository",
+    "the query that opens an address",
+    "the secret of a drive's client",
+    "what renews access to a drive",
 )
 WITNESS: Final = "witness-of-the-search"  # no secret: it must be found, or nothing would be
 WRITTEN: Final = (
@@ -145,9 +151,11 @@ class Visitor:
         self.http = http
         self.record = record
 
-    async def send(self, method: str, path: str, expected: int, **what: Any) -> Any:
+    async def send(self, method: str, path: str, expected: int | None, **what: Any) -> Any:
+        """The body of the answer, whose status is *expected*; None is any but that of a fault here."""
         answer = await self.http.request(method, path, **what)
-        assert answer.status_code == expected, (method, path, answer.text)
+        fits = answer.status_code != 500 if expected is None else answer.status_code == expected
+        assert fits, (method, path, answer.status_code, answer.text)
         self.record.note(f"the answer to {method} {path}", answer.text + repr(answer.headers))
         return answer.json() if answer.content else None
 
@@ -173,6 +181,28 @@ class Visitor:
         ) as stream:
             async for line in stream.aiter_lines():
                 self.record.note("an event stream", line)
+
+
+def connections(git: GitServer) -> dict[str, dict[str, Any]]:
+    """One of each kind that has secrets, by source type: none of them is let in where it goes."""
+    return {
+        "s3": {
+            "bucket": "papers",
+            "endpoint": git.base_url,
+            "access_key_id": "AKIA1",
+            "secret_access_key": canary("the secret of a bucket"),
+            "session_token": canary("the token of a bucket's session"),
+        },
+        "git": {"url": git.url(f"harbour/{WITNESS}"), "token": canary("the token of a repository")},
+        "http": {"urls": [f"{git.base_url}/a.md?key={canary('the query that opens an address')}"]},
+        "google_drive": {
+            "client_id": "c",
+            "client_secret": canary("the secret of a drive's client"),
+            "refresh_token": canary("what renews access to a drive"),
+            "endpoint": git.base_url,
+            "token_endpoint": git.base_url,
+        },
+    }
 
 
 async def live(visitor: Visitor, stack: Stack, git: GitServer) -> dict[str, str]:
@@ -225,6 +255,17 @@ async def live(visitor: Visitor, stack: Stack, git: GitServer) -> dict[str, str]
     mistaken = {"query": 3, "password": canary("a password in a body")}
     await visitor.send("POST", "/api/v1/search", 400, headers=ours, json=mistaken)
 
+    for source_type, config in connections(git).items():
+        body = {"id": source_type, "source_type": source_type, "config": config}
+        await visitor.send("POST", "/connections", 201, headers=ours, json=body)
+        misspelt = {name + "s": value for name, value in config.items()}
+        wrong_type = {name: {"is": value} for name, value in config.items()}
+        for mistaken_config in (misspelt, wrong_type):
+            body = {"source_type": source_type, "config": mistaken_config}
+            await visitor.send("POST", "/connections", 400, headers=ours, json=body)
+        for method, rest in (("GET", ""), ("POST", "/test"), ("GET", "/files")):
+            await visitor.send(method, f"/connections/{source_type}{rest}", None, headers=ours)
+
     socket_url = stack.url.replace("http", "ws") + "/ws"
     for token in (canary("a wrong token of a socket"), key["key"]):
         async with connect(socket_url, proxy=None) as socket:
@@ -258,7 +299,12 @@ async def test_no_secret_is_anywhere_but_where_it_belongs(git: GitServer, tmp_pa
     home = tmp_path / "home"
     record = Record()
     given = {name: canary(name) for name in GIVEN}
-    stack = Stack(allowed_hosts=git.allowed_hosts, home=home, GITHUB_TOKEN=given["a git token"])
+    stack = Stack(
+        allowed_hosts=git.allowed_hosts,
+        home=home,
+        GITHUB_TOKEN=given["a git token"],
+        PHAROS_WEB_ALLOWED_HOSTS=git.allowed_hosts,
+    )
     with command_lines(record), stack:
         secrets = {
             **given,

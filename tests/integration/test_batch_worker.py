@@ -10,6 +10,7 @@ import zipfile
 from collections.abc import Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 from msgspec.structs import replace
@@ -17,19 +18,22 @@ from msgspec.structs import replace
 from pharos_contracts.connections.v1 import SourceType, archive_name
 from pharos_contracts.control.v1 import Action
 from pharos_contracts.jobs.v1 import (
+    IndexResult,
     ItemCancelled,
     ItemCommitting,
     ItemCompleted,
     ItemFailed,
     ItemSkipped,
     ItemStarted,
+    WorkItem,
 )
 from pharos_contracts.streams import OBJ_ARCHIVES
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import terms_of
 from pharos_embedder.documents.pool import DocumentPool
-from pharos_embedder.items import last_fact
+from pharos_embedder.items import ItemLog, last_fact
+from pharos_embedder.vectors import StoreUnavailable
 from pharos_service.bus import Bus
 from pharos_sources.connections import Installation
 from pharos_sources.hosts import AllowedHosts
@@ -54,7 +58,7 @@ from tests.support.batch_process import ACK_WAIT_SECONDS, CONFIG, LOCK_SECONDS
 from tests.support.nats_server import NatsServer
 from tests.support.s3_server import S3Server
 from tests.support.web_server import WebServer, answer
-from tests.support.workers import Machine, declared, until, until_settled, worker_entry
+from tests.support.workers import Machine, declared, now, until, until_settled, worker_entry
 
 pytestmark = pytest.mark.anyio
 
@@ -386,6 +390,69 @@ async def test_a_paused_file_is_let_go_and_done_when_it_comes_again(
         await hand_out(bus, again)
         (done,) = await until_ended(bus, again)
     assert isinstance(done, ItemCompleted) and done.result.chunks_reused == 1
+
+
+async def left_committing(bus: Bus, item: WorkItem, result: IndexResult) -> None:
+    """What a worker said of it that died then."""
+    said = ItemLog(bus, item, None, attempt=1, deaths=0, worker="dead", instance="dead", now=now)
+    await said.say(ItemStarted)
+    await said.say(ItemCommitting, result=result)
+
+
+async def test_what_was_committing_when_its_worker_died_is_published_once(
+    bus: Bus, machine: Machine, pool: DocumentPool, folder: Path, installation: Installation
+) -> None:
+    write_files(folder, {"a.txt": KEEPER, "b.txt": BREAD})
+    # Whatever it is that makes one skip a file: this one was found worth it before.
+    job = batch(LOCAL, 2, quality_threshold=1)
+    items = [item_of(job, number, name) for number, name in enumerate(("a.txt", "b.txt"))]
+    async with doing(bus, machine, pool, installation, slots=1):
+        await hand_out(bus, items[0])
+        (done,) = await until_ended(bus, items[0])
+        assert isinstance(done, ItemCompleted)
+        generation = done.result.generation
+
+        other = batch(LOCAL, 2)
+        again = [item_of(other, number, name) for number, name in enumerate(("a.txt", "b.txt"))]
+        for item in again:
+            await left_committing(bus, item, replace(done.result, generation=0, built_on=0))
+        read, failed = machine.engine.payloads, []
+
+        def payloads(*arguments: Any, **others: Any) -> Any:
+            if not failed:
+                failed.append(True)
+                raise StoreUnavailable("its owner is away")
+            return read(*arguments, **others)
+
+        machine.engine.payloads = payloads  # type: ignore[method-assign]
+        await hand_out(bus, *again)
+        live, made = await until_ended(bus, *again)
+        assert failed and isinstance(live, ItemCompleted) and isinstance(made, ItemCompleted)
+        assert (live.result.generation, live.result.summary) == (generation, done.result.summary)
+        assert made.result.generation > generation and await published(bus) == 2
+    assert texts(machine, "here", await record(bus, "here")) == {"a.txt": [KEEPER], "b.txt": [BREAD]}
+
+
+async def test_what_cannot_be_made_ready_again_fails_for_good(
+    bus: Bus, machine: Machine, pool: DocumentPool, folder: Path, installation: Installation
+) -> None:
+    item = item_of(batch(LOCAL, 1), 0, "gone.txt")
+    result = IndexResult(
+        dataset="connections/here",
+        generation=0,
+        commit="",
+        files_processed=1,
+        embeddings_generated=1,
+        chunks=1,
+        sha256="aa",
+    )
+    await left_committing(bus, item, result)
+    async with doing(bus, machine, pool, installation, slots=1):
+        await hand_out(bus, item)
+        (failed,) = await until_ended(bus, item)
+    assert isinstance(failed, ItemFailed)
+    assert (failed.code, failed.transient, failed.cleared) == ("file_not_found", False, True)
+    assert await record(bus, "here") is None
 
 
 async def test_a_committing_file_is_not_cancelled_any_more(

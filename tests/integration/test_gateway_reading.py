@@ -821,6 +821,22 @@ async def test_the_documents_are_valid_and_have_the_examples(http: httpx.AsyncCl
     assert len(messages["oneOf"]) > 25
 
 
+async def test_what_a_route_takes_is_described_by_what_reads_it(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/schema")).json()
+    wanted = document["components"]["schemas"]["RepositoryJob"]
+    assert wanted["properties"]["kind"] == {"enum": ["repository"]}
+    assert "kind" in wanted["required"]
+    assert wanted["additionalProperties"] is False
+    submit = document["paths"]["/api/v1/jobs"]["post"]
+    assert {"400", "413", "415"} <= set(submit["responses"])
+    listing = document["paths"]["/api/v1/jobs"]["get"]
+    by_name = {parameter["name"]: parameter["schema"] for parameter in listing["parameters"]}
+    assert by_name["cursor"]["minimum"] == 0
+    assert {"431"} <= set(listing["responses"])
+    stats = document["paths"]["/projects/{project}/stats"]["get"]
+    assert stats["parameters"][0]["schema"]["pattern"].startswith("^[A-Za-z0-9]")
+
+
 async def test_health_is_degraded_and_names_each_part_that_is_missing(
     bus: Bus, nats_server: NatsServer, http: httpx.AsyncClient
 ) -> None:

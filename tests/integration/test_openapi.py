@@ -24,7 +24,7 @@ from tests.support.nats_server import NatsServer
 pytestmark = pytest.mark.anyio
 
 CONFIGURATION: Final = Path(__file__).with_name("schemathesis.toml")
-EXAMPLES: Final = 6  # of each operation, beside the limits of all that it takes
+EXAMPLES: Final = 4  # of each operation, beside the limits of all that it takes
 EXAMPLES_AT_LENGTH: Final = 150
 
 

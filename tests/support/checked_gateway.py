@@ -1,4 +1,4 @@
-"""A gateway for somebody who tries everything: what is behind it is real, but for search and the worker."""
+"""A gateway for somebody who tries everything: what is behind it is real, but for the embedder."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.rpc import answer
 from pharos_service.settings import Secret
-from tests.support.gateway import client, settings, worker
+from tests.support.gateway import client, settings, shelving, worker
 
 GIT: Final = "http://git.test:9418"  # nobody is looked up, and nobody is there
 HAPPENS_SECONDS: Final = 0.02
@@ -68,7 +68,7 @@ async def checked(bus: Bus, nats_url: str, home: Path, **others: Any) -> AsyncIt
     tasks = [asyncio.create_task(each) for each in behind]
     try:
         await broker.start()
-        async with serving(chosen) as running, client(running.address) as http:
+        async with shelving(bus), serving(chosen) as running, client(running.address) as http:
             async with asyncio.timeout(20):
                 while (await http.get("/health")).status_code != 200:
                     await asyncio.sleep(0.05)

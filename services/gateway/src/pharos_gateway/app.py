@@ -332,12 +332,6 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     document_ingest = DocumentIngest(
         submitting, uploads, allowed_hosts=settings.web_hosts, callback_of=_callback_of(settings)
     )
-    job_requests = JobRequests(
-        submitting,
-        document_ingest,
-        allowed_hosts=settings.allowed_hosts,
-        callback_of=_callback_of(settings),
-    )
     keeping = ResourceKeeping(
         Bucket(bus, KV_RESOURCES, Resource),
         parts.resources,
@@ -347,6 +341,13 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         finder,
         live,
         now=utc_now,
+    )
+    job_requests = JobRequests(
+        submitting,
+        document_ingest,
+        keeping,
+        allowed_hosts=settings.allowed_hosts,
+        callback_of=_callback_of(settings),
     )
     cors = None
     if settings.cors_origins:

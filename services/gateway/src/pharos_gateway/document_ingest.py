@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from functools import partial
 from typing import Final
-
-import msgspec
 
 from pharos_contracts.identity import fingerprint
 from pharos_contracts.jobs.v1 import DocumentSource, JobKind
 from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
-from pharos_gateway.documents import DocumentRequest, ResourceRequest, TextRequest, UrlRequest
+from pharos_gateway.documents import DocumentRequest, TextRequest, UrlRequest
 from pharos_gateway.projects import one_project
 from pharos_gateway.quotas import subject_of
 from pharos_gateway.submitting import DocumentOrder, HostRefused, QueueUnavailable, Submitted, Submitting
@@ -21,11 +18,9 @@ from pharos_gateway.uploads import Upload, Uploads
 from pharos_service.bus import BusError
 from pharos_sources.document_kinds import is_text_name, named_kind
 from pharos_sources.hosts import AllowedHosts
-from pharos_sources.web_address import URL_LENGTH_MAX, InvalidWebAddress, WebAddress, parse_web_address
+from pharos_sources.web_address import InvalidWebAddress, WebAddress, parse_web_address
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
-RESOURCE_TYPE: Final = "text/markdown; charset=utf-8"
-_LINK: Final = re.compile(r"https?://[^/?#@\s\\]+([/?#][^\s\\]*)?", re.I)
 
 
 class EmptyDocument(ValueError):
@@ -38,13 +33,6 @@ class EmptyDocument(ValueError):
 def check_kind(filename: str, media_type: str) -> None:
     """UnsupportedDocument for a file that is known by its name or type, and not read."""
     named_kind(filename, media_type, is_source=is_text_name)
-
-
-def parse_link(text: str) -> str:
-    """*text*, where it may be shown as a link: nobody goes there from here. InvalidWebAddress."""
-    if len(text) > URL_LENGTH_MAX or not text.isprintable() or not _LINK.fullmatch(text):
-        raise InvalidWebAddress("it is not an http or https URL without credentials")
-    return text
 
 
 class DocumentIngest:
@@ -73,26 +61,6 @@ class DocumentIngest:
         try:
             async with self._uploads.stored(content, filename="", media_type=TEXT_TYPE) as upload:
                 return await self._begin(wanted(document=_uploaded(request.source, name, upload)), upload)
-        except BusError as error:
-            raise QueueUnavailable(str(error)) from error
-
-    async def resource(
-        self, request: ResourceRequest, caller: Caller, idempotency_key: str | None
-    ) -> Submitted:
-        """EmptyDocument, InvalidWebAddress, UploadsFull, OtherProject, and what ``submit`` raises."""
-        if not request.content.strip():
-            raise EmptyDocument
-        link = None if request.url is None else parse_link(request.url)
-        # Its user's own: nobody else's is replaced, whatever address it has.
-        name = fingerprint(caller.user, link or f"{request.title}\n{request.content}")
-        wanted = self._order(JobKind.RESOURCE, request, caller, idempotency_key)
-        content = request.content.encode(errors="replace")
-        try:
-            async with self._uploads.stored(content, filename="", media_type=RESOURCE_TYPE) as upload:
-                document = msgspec.structs.replace(
-                    _uploaded(request.source, name, upload), title=request.title, link=link
-                )
-                return await self._begin(wanted(document=document), upload)
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
 

@@ -19,7 +19,6 @@ from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.submitting import Submitted
 
 SOURCE_DEFAULT: Final = "default"
-RESOURCES: Final = "resources"
 SOURCE_LENGTH_MAX: Final = 255
 TIME: Final = "%Y-%m-%d %H:%M:%S"
 
@@ -67,15 +66,6 @@ class UrlRequest(DocumentRequest, frozen=True, kw_only=True):
     """A page, or another document on the web, to fetch and make searchable."""
 
     url: Annotated[str, Meta(description="https, public, no credentials; at most 2,048 characters.")]
-
-
-class ResourceRequest(DocumentRequest, frozen=True, kw_only=True):
-    """Something to keep and find, of the user who sends it. The same ``url`` again replaces it."""
-
-    title: Annotated[str, Meta(min_length=1, max_length=512, pattern=NO_CONTROLS)]
-    content: Annotated[str, Meta(description="Text or Markdown.")]
-    url: Annotated[str, Meta(description="What it is about; it is shown, and not fetched.")] | None = None
-    source: Source = RESOURCES
 
 
 class DocumentQueued(msgspec.Struct, frozen=True, kw_only=True):

@@ -14,11 +14,13 @@ from pharos_gateway.addressing import revision
 from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.document_ingest import DocumentIngest
-from pharos_gateway.documents import ResourceRequest, TextRequest, UrlRequest
+from pharos_gateway.documents import TextRequest, UrlRequest
 from pharos_gateway.projects import one_project
 from pharos_gateway.quotas import subject_of
+from pharos_gateway.resource_keeping import ResourceKeeping
+from pharos_gateway.resources import ResourceRequest
 from pharos_gateway.scheduling import NO_CONTROLS
-from pharos_gateway.submitting import Order, Submitted, Submitting
+from pharos_gateway.submitting import Order, Submitting
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
 
@@ -48,7 +50,7 @@ class UrlJob(UrlRequest, frozen=True, kw_only=True, tag_field="kind", tag="url")
 
 
 class ResourceJob(ResourceRequest, frozen=True, kw_only=True, tag_field="kind", tag="resource"):
-    """Something to keep and find, of the user who sends it."""
+    """A text to keep and find, of the user who sends it."""
 
 
 class FileJob(msgspec.Struct, frozen=True, tag_field="kind", tag="file"):
@@ -77,32 +79,43 @@ class JobRequests:
         self,
         submitting: Submitting,
         documents: DocumentIngest,
+        resources: ResourceKeeping,
         *,
         allowed_hosts: AllowedHosts,
         callback_of: Callable[[str], CallbackAddress],
     ) -> None:
         self._submitting = submitting
         self._documents = documents
+        self._resources = resources
         self._allowed_hosts = allowed_hosts
         self._callback_of = callback_of
 
-    async def submit(self, request: JobRequest, caller: Caller, idempotency_key: str | None) -> Submitted:
-        """WrongRoute; what the address of *request* may be refused with; and what ``Submitting`` raises."""
+    async def submit(
+        self, request: JobRequest, caller: Caller, idempotency_key: str | None
+    ) -> tuple[str, bool]:
+        """(the id of the job that does what *request* asks for, whether an earlier request began it).
+
+        WrongRoute, OtherProject, and what the use case of its kind raises.
+        """
         match request:
             case RepositoryJob():
-                return await self._submitting.submit(self._order(request, caller, idempotency_key))
+                submitted = await self._submitting.submit(self._order(request, caller, idempotency_key))
             case TextJob():
-                return await self._documents.text(request, caller, idempotency_key)
+                submitted = await self._documents.text(request, caller, idempotency_key)
             case UrlJob():
-                return await self._documents.url(request, caller, idempotency_key)
+                submitted = await self._documents.url(request, caller, idempotency_key)
             case ResourceJob():
-                return await self._documents.resource(request, caller, idempotency_key)
+                if not caller.sight.project(PROJECT_DEFAULT):
+                    raise OtherProject(PROJECT_DEFAULT)
+                return (await self._resources.put(request, caller, idempotency_key)).job_id, False
             case FileJob():
                 raise WrongRoute("Send a file as a form to POST /knowledge/ingest-file-async")
             case BatchJob():
                 raise WrongRoute("Create a batch by POST /batch/jobs")
             case DeleteJob():
                 raise WrongRoute("Delete what a repository left by DELETE /projects/{project}/ingest/github")
+
+        return submitted.id, submitted.deduplicated
 
     def _order(self, request: RepositoryJob, caller: Caller, idempotency_key: str | None) -> Order:
         address = parse_repository_url(request.repo_url, allowed_hosts=self._allowed_hosts)

@@ -6,13 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Final
 
 import msgspec
-from litestar import Request, Router
+from litestar import Litestar, Request, Router
+from litestar.enums import RequestEncodingType
 from litestar.exceptions import NotFoundException
 from litestar.openapi.config import OpenAPIConfig
 from litestar.openapi.datastructures import ResponseSpec
 from litestar.openapi.plugins import JsonRenderPlugin
 from litestar.openapi.spec import Components, Example, SecurityScheme, Tag
-from litestar.params import QueryParameter
+from litestar.params import BodyKwarg, QueryParameter
+from litestar.routes import HTTPRoute
 
 import pharos_contracts.audit.v1
 import pharos_contracts.batches.v1
@@ -102,6 +104,10 @@ _ERRORS: Final[Mapping[int, tuple[str, dict[str, Any]]]] = {
     413: (
         "The body is too large",
         {"detail": "The body of the request is larger than 1 MiB", "code": "body_too_large"},
+    ),
+    431: (
+        "The head of the request, its address included, is larger than 64 KiB",
+        {"detail": "The head of the request is too large", "code": "head_too_large"},
     ),
     429: (
         "Too much at once; `Retry-After` says when to come back",
@@ -875,22 +881,46 @@ class _Document(JsonRenderPlugin):
         super().__init__(path=["/", "/openapi.json"])
 
     def render(self, request: Request[Any, Any, Any], openapi_schema: dict[str, Any]) -> bytes:
-        return super().render(request, completed(openapi_schema))
+        return super().render(request, completed(openapi_schema, _bodies(request.app)))
 
     def receive_router(self, router: Router) -> None:
         router.before_request = _only_the_document
 
 
-def completed(document: dict[str, Any]) -> dict[str, Any]:
+Body = tuple[str, str, Any]  # path, method, and the type of the JSON that it takes
+
+
+def _bodies(app: Litestar) -> list[Body]:
+    return [
+        (route.path_format.replace(":str", "").replace(":path", ""), method.lower(), field.annotation)
+        for route in app.routes
+        if isinstance(route, HTTPRoute)
+        for handler in route.route_handlers
+        if (field := handler.parsed_data_field) is not None
+        and isinstance(field.kwarg_definition, BodyKwarg)
+        and field.kwarg_definition.media_type == RequestEncodingType.JSON
+        for method in map(str, handler.http_methods)
+    ]
+
+
+def completed(document: dict[str, Any], bodies: Sequence[Body]) -> dict[str, Any]:
     """*document* with what follows for every route from what it takes.
 
-    A JSON body may be too large or of another type; a text in an address or a header is never null.
+    A JSON body is described by what reads it, so that unknown fields and the tags of a union are told; it may
+    be too large or of another type. A text in an address or a header is never null.
     """
+    schemas, definitions = msgspec.json.schema_components(
+        [kind for *_, kind in bodies], ref_template="#/components/schemas/{name}"
+    )
+    document["components"]["schemas"].update(definitions)
+    for (path, method, _), schema in zip(bodies, schemas, strict=True):
+        operation = document["paths"][path][method]
+        operation["requestBody"]["content"]["application/json"]["schema"] = schema
+        for status in (413, 415):
+            operation["responses"].setdefault(str(status), _problem(status))
     for operation in (each for path in document["paths"].values() for each in path.values()):
-        if "application/json" in operation.get("requestBody", {}).get("content", ()):
-            for status in (413, 415):
-                operation["responses"].setdefault(str(status), _problem(status))
         for parameter in operation.get("parameters", ()):
+            operation["responses"].setdefault("431", _problem(431))
             schema = parameter["schema"]
             kinds = [kind for kind in schema.get("oneOf", ()) if kind != {"type": "null"}]
             if kinds == [{"type": "string"}]:  # of a number, the word null stands for none

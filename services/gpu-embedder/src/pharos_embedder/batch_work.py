@@ -44,7 +44,7 @@ from pharos_embedder.published_work import StageSeconds, in_workspace, told
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vector_cache import VectorCache, label_of, parse_label
-from pharos_embedder.vectors import DatasetKey, DocumentFacts, StoreError, VectorStore
+from pharos_embedder.vectors import DatasetKey, DocumentFacts, StoreError, StoreUnavailable, VectorStore
 from pharos_sources.source import Entry, EntryRefused, EntryTooLarge, Source
 
 log = structlog.get_logger()
@@ -190,35 +190,46 @@ class BatchWork:
         return _published(result, written, ready.identity in written.replaced)
 
     async def _finish_again(self, item: WorkItem, result: IndexResult) -> IndexResult:
-        """Publish a file whose worker died on the way there, unless it is live already."""
-        assert item.job.batch is not None and item.file is not None, "only files of batches are read here"
-        dataset = _dataset(item.job, item.job.batch.parts[item.file.part].connection_id)
-        made = made_by(cutting(item.job.batch.options, self._config).chunker, self._tools.encoder.version)
-        for number in range(1, AGAIN_TRIES + 1):
-            live = (await self._publisher.target(item.job, dataset.dataset)).live
-            facts = await anyio.to_thread.run_sync(
-                live_facts, dataset, live, item.file.file_id, self._tools.store
-            )
-            if why_nothing(facts, made, sha256=result.sha256) is not None:
-                log.info("file_was_published")
-                return msgspec.structs.replace(
-                    result,
-                    generation=live.generation,
-                    built_on=live.generation,
-                    dataset_files=live.files,
-                )
+        """Publish a file whose worker died on the way there, unless it is live already.
+
+        What may pass is waited for: no other attempt follows this one.
+        """
+        for number in range(AGAIN_TRIES):
             try:
+                known = await self._known_as_live(item, result)
+                if known is not None:
+                    log.info("file_was_published")
+                    return known
                 ready, found = await self._make_ready(
                     item, item.attempt, _unheard, unchecked, unchecked, again=True
                 )
+            except StoreUnavailable as error:
+                log.warning("file_not_ready_again", error=str(error))
+            except StoreError as error:
+                raise Failed(told(error)) from error
             except Failed as failed:
-                if not failed.problem.transient or number == AGAIN_TRIES:
+                if not failed.problem.transient or number == AGAIN_TRIES - 1:
                     raise
                 log.warning("file_not_ready_again", error=failed.problem.sentence)
-                await asyncio.sleep(AGAIN_PAUSE_SECONDS * 2.0 ** (number - 1))
             else:
                 return await self._commit(ready, found)
-        raise AssertionError("the last try returns or raises")
+            await asyncio.sleep(AGAIN_PAUSE_SECONDS * 2.0**number)
+        raise TimeoutError("The store does not answer")  # the item comes again
+
+    async def _known_as_live(self, item: WorkItem, result: IndexResult) -> IndexResult | None:
+        """*result* as it was published, if it was."""
+        assert item.job.batch is not None and item.file is not None, "only files of batches are read here"
+        dataset = _dataset(item.job, item.job.batch.parts[item.file.part].connection_id)
+        made = made_by(cutting(item.job.batch.options, self._config).chunker, self._tools.encoder.version)
+        live = (await self._publisher.target(item.job, dataset.dataset)).live
+        facts = await anyio.to_thread.run_sync(
+            live_facts, dataset, live, item.file.file_id, self._tools.store
+        )
+        if why_nothing(facts, made, sha256=result.sha256) is None:
+            return None
+        return msgspec.structs.replace(
+            result, generation=live.generation, built_on=live.generation, dataset_files=live.files
+        )
 
 
 class _Making:

@@ -71,8 +71,7 @@ class DocumentSource(msgspec.Struct, frozen=True, kw_only=True):
     Idempotency-Key that it came with, or else of itself. A page is fetched from ``url``, which is as it was
     written; anything else lies in ``uploads`` as ``object_name``, ``size`` bytes with the hexadecimal
     ``sha256``. One that is to be deleted has neither. ``media_type`` is what its sender called it, and may be
-    empty. ``link`` is an address that is shown and not fetched: that of a resource, whose identity is
-    ``<label>/`` and a fingerprint of its user and its link, or else of what is in it.
+    empty. ``link`` is an address that is shown and not fetched: that of a resource.
     """
 
     label: str

@@ -157,18 +157,18 @@ def routes(
         ] = None,
     ) -> Response[JobView]:
         caller = caller_of(request)
-        submitted = await requests.submit(data, caller, idempotency_key)
-        note_target(request, submitted.id)
+        job_id, deduplicated = await requests.submit(data, caller, idempotency_key)
+        note_target(request, job_id)
         try:
-            job = await finder.known(caller.tenant, submitted.id)
+            job = await finder.known(caller.tenant, job_id)
         except BusError as error:
-            raise QueueUnavailable(str(error), submitted.id) from error
+            raise QueueUnavailable(str(error), job_id) from error
         if job is None:
-            raise QueueUnavailable("The job was accepted and cannot be read yet", submitted.id)
+            raise QueueUnavailable("The job was accepted and cannot be read yet", job_id)
         return Response(
             await showing.whole(job),
-            status_code=200 if submitted.deduplicated else 202,
-            headers={"Location": f"/api/v1/jobs/{submitted.id}"},
+            status_code=200 if deduplicated else 202,
+            headers={"Location": f"/api/v1/jobs/{job_id}"},
         )
 
     @get(
