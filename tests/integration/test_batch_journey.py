@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 NAMES = [f"n{number}.txt" for number in range(60)]
 BROKEN = {"n3.txt", "n40.txt"}
-FLAKY = {"n7.txt", "n8.txt"}
+FLAKY = {"n50.txt", "n51.txt"}
 
 
 async def act(http: httpx.AsyncClient, job_id: str, action: str) -> None:

@@ -20,6 +20,7 @@ from pharos_contracts.streams import OBJ_MANIFESTS
 from pharos_gateway.app import serving
 from pharos_service.bus import Bus
 from pharos_service.objects import read
+from pharos_service.settings import Secret
 from tests.support.batch_facts import Told, history
 from tests.support.gateway import BEARER, Scheduler, client, leading, settings, until_ready
 from tests.support.keys import issue, with_key
@@ -217,6 +218,18 @@ async def test_what_cannot_be_honoured_is_a_warning(world: World) -> None:
     assert created["warnings"][0].startswith("use_llm_parsing")
     assert "text-embedding-3-large" in created["warnings"][1]
     assert created["estimated_duration_ms"] == 25_000
+
+
+async def test_where_to_tell_of_the_end_is_checked_and_kept(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    chosen = {"secret_key": Secret("k" * 32), "callback_allowed_hosts": "http://127.0.0.1:9"}
+    async with world_of(bus, nats_server, tmp_path, **chosen) as world:
+        await world.create("a.txt", callback_url="http://127.0.0.1:9/done")
+        [command] = [each for each in world.scheduler.commands if isinstance(each, CreateBatch)]
+        assert command.job.callback_url == "http://127.0.0.1:9/done"
+        refused = await world.http.post("/batch/jobs", json=request("a.txt", callback_url="http://10.0.0.1/"))
+        assert (refused.status_code, refused.json()["code"]) == (400, "invalid_callback_url")
 
 
 async def test_the_same_idempotency_key_returns_the_first_answer(world: World) -> None:

@@ -40,11 +40,11 @@ async def test_what_is_told_of_a_batch_counts_the_files_before_it_and_no_others(
     """It is not changed while it waits; what came after it follows once it was sent, at the end."""
     unread = feed()
     unread.tell_file("j", 0, b"file 0")
-    unread.tell_job("j", b"one file")
+    unread.tell_counters("j", b"one file")
     unread.tell_file("j", 1, b"file 1")
-    unread.tell_job("j", b"two files")
+    unread.tell_counters("j", b"two files")
     unread.tell_file("j", 2, b"file 2")
-    unread.tell_job("j", b"three files")
+    unread.tell_counters("j", b"three files")
     assert await everything(unread) == [b"file 0", b"one file", b"file 1", b"file 2", b"three files"]
 
 
@@ -52,7 +52,25 @@ async def test_a_reader_that_leaves_too_much_unread_is_sent_away() -> None:
     unread = feed(unsent_max=3)
     for item in range(4):
         unread.tell_file("j", item, b"x")
-    unread.tell_job("j", b"y")
+    unread.tell_counters("j", b"y")
     with pytest.raises(FeedClosed) as closed:
         await unread.next()
     assert (closed.value.code, closed.value.reason) == TOO_SLOW
+
+
+async def test_each_state_of_a_batch_is_told_in_its_place() -> None:
+    unread = feed()
+    unread.tell_counters("j", b"one file")
+    unread.tell_file("j", 1, b"file 1")
+    unread.tell_counters("j", b"two files")
+    unread.tell_state("j", b"completed")
+    unread.tell_state("j", b"retrying")
+    unread.tell_file("j", 1, b"file 1 again")
+    unread.tell_counters("j", b"two files again")
+    assert await everything(unread) == [
+        b"one file",
+        b"completed",
+        b"retrying",
+        b"file 1 again",
+        b"two files again",
+    ]

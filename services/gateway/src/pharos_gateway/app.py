@@ -310,6 +310,8 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         Selecting(kept_connections, sources),
         Bucket(bus, KV_IDEMPOTENCY, RememberedBatch),
         jobs_of_the_day,
+        callback_of=_callback_of(settings),
+        check_host=check_host,
         now=utc_now,
         new_id=new_id,
     )

@@ -1,8 +1,8 @@
 """What one WebSocket of batches still has to be sent.
 
-Of each file, and of each batch, only the latest matters. What is told of a batch counts the files that were
-told before it and no others: while it waits to be sent it is not changed, and what comes after it waits its
-turn. A reader that leaves too much unread is sent away.
+Of each file only the latest matters, and of the counters of each batch; but each state of a batch is told.
+What is told of a batch counts the files that were told before it and no others: while it waits to be sent it
+is not changed, and what comes after it waits its turn. A reader that leaves too much unread is sent away.
 """
 
 from __future__ import annotations
@@ -25,8 +25,9 @@ class BatchFeed:
         self.sight = sight
         self.job_id = job_id
         self._unsent_max = unsent_max
-        self._unsent: OrderedDict[tuple[str, int | None], bytes] = OrderedDict()
+        self._unsent: OrderedDict[tuple[str, int | None, int], bytes] = OrderedDict()
         self._later: dict[str, bytes] = {}
+        self._states = 0
         self._something = asyncio.Event()
         self._farewell: tuple[int, str] | None = None
 
@@ -37,20 +38,30 @@ class BatchFeed:
         """Where a file of a batch is now."""
         if self._farewell is not None:
             return
-        self._unsent.pop((job_id, item), None)
-        self._unsent[job_id, item] = message
-        if len(self._unsent) > self._unsent_max:
-            self.close(TOO_SLOW)
-        self._something.set()
+        self._unsent.pop((job_id, item, 0), None)
+        self._add((job_id, item, 0), message)
 
-    def tell_job(self, job_id: str, message: bytes) -> None:
-        """Where a batch is now."""
+    def tell_counters(self, job_id: str, message: bytes) -> None:
+        """How many files of a batch have ended."""
         if self._farewell is not None:
             return
-        if (job_id, None) in self._unsent:
+        if (job_id, None, 0) in self._unsent:
             self._later[job_id] = message
         else:
-            self._unsent[job_id, None] = message
+            self._add((job_id, None, 0), message)
+
+    def tell_state(self, job_id: str, message: bytes) -> None:
+        """A batch is in another state."""
+        if self._farewell is not None:
+            return
+        self._later.pop(job_id, None)  # it is older
+        self._states += 1
+        self._add((job_id, None, self._states), message)
+
+    def _add(self, key: tuple[str, int | None, int], message: bytes) -> None:
+        self._unsent[key] = message
+        if len(self._unsent) > self._unsent_max:
+            self.close(TOO_SLOW)
         self._something.set()
 
     def close(self, farewell: tuple[int, str] = STOPPING) -> None:
@@ -65,9 +76,9 @@ class BatchFeed:
         """The next message; FeedClosed when there is none any more."""
         while True:
             if self._unsent:
-                (job_id, item), message = self._unsent.popitem(last=False)
-                if item is None and job_id in self._later:
-                    self._unsent[job_id, None] = self._later.pop(job_id)
+                key, message = self._unsent.popitem(last=False)
+                if key == (key[0], None, 0) and key[0] in self._later:
+                    self._unsent[key] = self._later.pop(key[0])
                 return message
             if self._farewell is not None:
                 raise FeedClosed(*self._farewell)

@@ -181,6 +181,10 @@ class BatchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     ] = Priority.NORMAL
     file_selections: Annotated[list[FileSelection], Meta(min_length=1, max_length=SELECTIONS_MAX)]
     processing_options: ProcessingOptions | None = None
+    callback_url: (
+        Annotated[str, Meta(max_length=2_048, description="Where to POST, signed, when the batch has ended.")]
+        | None
+    ) = None
 
 
 class ControlRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

@@ -50,10 +50,12 @@ from pharos_gateway.batches import (
     BatchView,
     ListRequest,
 )
+from pharos_gateway.callback_url import CallbackAddress, InvalidCallbackUrl
 from pharos_gateway.commanding import Commands, CommandUnsent, SchedulerSilent
 from pharos_gateway.finding import HISTORY_SECONDS, Finder, HistoryUnavailable, parse_identifier
 from pharos_gateway.manifests import ManifestGone, Manifests
 from pharos_gateway.quotas import JobQuota
+from pharos_gateway.resolving import Address, HostRefused
 from pharos_gateway.selecting import Selecting
 from pharos_gateway.sight import Sight
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
@@ -125,6 +127,8 @@ class Batching:
         remembered: Bucket[RememberedBatch],
         jobs_of_the_day: JobQuota,
         *,
+        callback_of: Callable[[str], CallbackAddress],
+        check_host: Callable[[Address], Awaitable[None]],
         now: Callable[[], datetime],
         new_id: Callable[[], str],
     ) -> None:
@@ -136,6 +140,8 @@ class Batching:
         self._selecting = selecting
         self._remembered = remembered
         self._jobs_of_the_day = jobs_of_the_day
+        self._callback_of = callback_of
+        self._check_host = check_host
         self._now = now
         self._new_id = new_id
 
@@ -144,7 +150,8 @@ class Batching:
     async def create(self, order: Order) -> BatchView:
         """The batch, which waits to be started.
 
-        InvalidBatch, TooManyJobs, BatchUndecided, CommandUnsent, QuestionRefused, and what sources raise.
+        InvalidBatch, InvalidCallbackUrl, TooManyJobs, BatchUndecided, CommandUnsent, QuestionRefused, and
+        what sources raise.
         """
         job_id, again = await self._identify(order)
         if again:
@@ -152,6 +159,7 @@ class Batching:
             if job is not None:
                 return await self._as_created(job)
         options = batches.options_of(order.request.processing_options)
+        callback = await self._callback(order.request.callback_url)
         selected = await self._selecting.select(order.request.file_selections, order.sight)
         encoders = sorted({name for each in self._live.workers() if (name := each.versions.get("encoder"))})
         command = SubmitJob(
@@ -172,6 +180,7 @@ class Batching:
             submitted_at=self._now(),
             submitted_by=order.owner,
             ttl_seconds=TTL_SECONDS,
+            callback_url=callback,
         )
         if order.quota is not None:
             await self._jobs_of_the_day.spend(order.quota)
@@ -191,6 +200,17 @@ class Batching:
                     await remove(self._bus, OBJ_MANIFESTS, job_id)
         log.info("batch_created", job_id=job_id, tenant=order.tenant, files=len(selected.files))
         return await self._as_created(job)
+
+    async def _callback(self, url: str | None) -> str | None:
+        """*url*, where it may be told of the end. InvalidCallbackUrl."""
+        if url is None:
+            return None
+        address = self._callback_of(url)
+        try:
+            await self._check_host(address)
+        except HostRefused as error:
+            raise InvalidCallbackUrl(error.reason) from error
+        return address.url
 
     async def _identify(self, order: Order) -> tuple[str, bool]:
         """The id of the batch, and whether it may be there already."""

@@ -29,7 +29,7 @@ from pharos_gateway.batching import Batching
 from pharos_gateway.finding import HistoryUnavailable
 from pharos_gateway.live import Live
 from pharos_gateway.manifests import ManifestGone, Manifests
-from pharos_service.bus import Bus, BusError
+from pharos_service.bus import Bus, BusError, Stored
 from pharos_service.pull import CaughtUp, tail
 
 log = structlog.get_logger()
@@ -45,9 +45,10 @@ OPEN: Final = tuple(state.value for state in JobState if state not in TERMINAL)
 class _Board:
     """A batch that is followed. ``files`` is None until they are known."""
 
-    def __init__(self, job: Job, told_to: int, task: asyncio.Task[None]) -> None:
+    def __init__(self, job: Job, told_to: int, task: asyncio.Task[None], *, news: bool) -> None:
         self.job = job
-        self.told_to = told_to  # whoever follows it knows of what happened up to here
+        self.told_to = told_to  # a sequence on JOBS; *job* is as of then, or later
+        self.news = news  # whoever follows it knew of what happened before
         self.task = task
         self.files: Files | None = None
 
@@ -105,11 +106,11 @@ class Boards:
         """Tell *feed* where *job* is, and follow it from there."""
         board = self._boards.get(job.job_id)
         if board is None and job.state in AT_WORK:
-            board = self._follow(job)
+            board = self._follow(job, news=False)
         if board is None:
-            feed.tell_job(job.job_id, self._job_message(job, None))
+            feed.tell_state(job.job_id, self._job_message(job, None))
         elif board.files is not None:
-            feed.tell_job(job.job_id, self._job_message(board.files.job, board.files))
+            feed.tell_state(job.job_id, self._job_message(board.files.job, board.files))
         # Else it is told as soon as the files are known.
 
     async def _leave(self) -> None:
@@ -137,8 +138,10 @@ class Boards:
             return
         if self._live.sequence <= self._ended.get(job.job_id, 0):
             return
-        if job.state not in AT_WORK or self._follow(job) is None:
-            self._tell_job(job, None)
+        if job.state not in AT_WORK:
+            self._tell_state(job, None)
+        elif self._follow(job, news=True) is None:
+            self._tell_counters(job, None)
 
     def progressed(self, progress: Progress, _: Job | None) -> None:
         """A worker told of *progress*."""
@@ -154,13 +157,13 @@ class Boards:
 
     # Boards
 
-    def _follow(self, job: Job) -> _Board | None:
+    def _follow(self, job: Job, *, news: bool) -> _Board | None:
         """A board for *job*; None where there are as many as there may be."""
         if len(self._boards) >= self._boards_max:
             log.info("batch_not_followed", job_id=job.job_id, boards=len(self._boards))
             return None
         task = asyncio.create_task(self._run(job), name=f"batch-{job.job_id}")
-        board = self._boards[job.job_id] = _Board(job, self._live.sequence, task)
+        board = self._boards[job.job_id] = _Board(job, self._live.sequence, task, news=news)
         return board
 
     async def _run(self, job: Job) -> None:
@@ -175,12 +178,12 @@ class Boards:
                 except (HistoryUnavailable, BusError) as error:
                     log.info("batch_not_followed", job_id=job.job_id, reason=str(error))
                 board.files = None
-                self._tell_job(self._live.recent(job.job_id) or board.job, None)
+                self._tell_state(self._live.recent(job.job_id) or board.job, None)
                 await asyncio.sleep(RETRY_SECONDS)
-                board.told_to = self._live.sequence
+                board.told_to, board.news = self._live.sequence, False
         except ManifestGone as error:
             log.warning("batch_not_followed", job_id=job.job_id, reason=str(error))
-            self._tell_job(self._live.recent(job.job_id) or board.job, None)
+            self._tell_state(self._live.recent(job.job_id) or board.job, None)
         except Exception:
             log.exception("batch_not_followed", job_id=job.job_id)
         finally:
@@ -196,20 +199,20 @@ class Boards:
         after = min(known, board.told_to)
         async with aclosing(tail(self._bus, JOBS, subjects, after=after)) as events:
             async for stored in events:
+                if board.files is None and _begins(board, stored):
+                    board.files = files
+                    self._tell_state(files.job, files)
                 if isinstance(stored, CaughtUp):
-                    if board.files is None:
-                        board.files = files
-                        self._tell_job(files.job, files)
-                        if files.job.state in TERMINAL:
-                            return
+                    if files.job.state in TERMINAL:
+                        return
                     continue
                 try:
                     event: Any = decode(stored.data, AnyEvent)
                 except UnreadableMessage as error:
                     log.warning("event_unreadable", sequence=stored.sequence, error=error.reason)
                     continue
-                ended = self._take(files, stored.sequence, event, told=stored.sequence > board.told_to)
-                if ended and board.files is not None:
+                told = board.files is not None
+                if self._take(files, stored.sequence, event, told=told) and told:
                     self._end(job.job_id, stored.sequence)
                     return
 
@@ -227,16 +230,15 @@ class Boards:
             if item is not None and told:
                 self._tell_file(files, item)
                 if files.status(item).ended:
-                    self._tell_job(files.job, files)
+                    self._tell_counters(files.job, files)
             return False
         assert isinstance(event, JobEvent), "whatever else is on JOBS is of an item"
         before = files.job
         for item in files.become(event.job):
             if told:
                 self._tell_file(files, item)
-        news = before.state is not event.job.state or before.facts_after != event.job.facts_after
-        if told and news:
-            self._tell_job(files.job, files)
+        if told and (before.state is not event.job.state or before.facts_after != event.job.facts_after):
+            self._tell_state(files.job, files)
         return event.job.state in TERMINAL
 
     # Telling
@@ -244,12 +246,19 @@ class Boards:
     def _interested(self, job: Job) -> list[BatchFeed]:
         return [feed for feed in self._feeds if feed.wants(job)]
 
-    def _tell_job(self, job: Job, files: Files | None) -> None:
+    def _tell_state(self, job: Job, files: Files | None) -> None:
         interested = self._interested(job)
         if interested:
             message = self._job_message(job, files)
             for feed in interested:
-                feed.tell_job(job.job_id, message)
+                feed.tell_state(job.job_id, message)
+
+    def _tell_counters(self, job: Job, files: Files | None) -> None:
+        interested = self._interested(job)
+        if interested:
+            message = self._job_message(job, files)
+            for feed in interested:
+                feed.tell_counters(job.job_id, message)
 
     def _tell_file(self, files: Files, item: int) -> None:
         interested = self._interested(files.job)
@@ -284,3 +293,11 @@ class Boards:
 
     def _message(self, kind: str, **fields: Any) -> bytes:
         return msgspec.json.encode({"type": kind, **fields, "timestamp": self._now()})
+
+
+def _begins(board: _Board, stored: Stored | CaughtUp) -> bool:
+    """Whether those who follow *board* are told from here on, and first of how it is.
+
+    Who followed it before is told of all that has happened since, in its order.
+    """
+    return isinstance(stored, CaughtUp) or (board.news and stored.sequence > board.told_to)

@@ -74,7 +74,8 @@ def routes(access: Access, disk: Disk, bus: Bus, batching: Batching, controlling
         "source first; what could not be in the time there is, `warnings` counts. "
         "`estimated_duration_ms` is by how long files of each type of source took of late, 5 seconds where "
         "none has been measured, divided by how many are worked on at once. Files of a connection become "
-        "searchable in the dataset `connections/<connection_id>` of the connection's project.",
+        "searchable in the dataset `connections/<connection_id>` of the connection's project. With "
+        f"`callback_url`, {openapi.CALLBACK}",
         responses={
             200: openapi.success(BatchView, openapi.BATCH_CREATED, "It waits to be started"),
             **openapi.errors(400, 401, 403, 409, 413, 429, 503, 504, 507, invalid=openapi.UNKNOWN_FILE),
