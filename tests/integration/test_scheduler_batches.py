@@ -164,6 +164,24 @@ async def test_a_paused_batch_begins_no_file_and_finishes_what_is_in_flight(bus:
         assert (done.state, counts(done), sum(workers.done.values())) == (JobState.COMPLETED, (6, 0, 0), 5)
 
 
+async def test_a_batch_that_goes_on_does_not_wait_for_what_was_settled_meanwhile(bus: Bus) -> None:
+    """It is resumed while the item of a file that failed is still with the worker that said so."""
+    wanted = batch_command(1, 1)
+    async with leading(bus):
+        await announce(bus, document_slots=1)
+        await started(bus, wanted)
+        item, message = await take_file(bus)
+        await say(bus, item, ItemStarted)
+        await say(bus, item, ItemFailed, error="away", code="x", transient=True)
+        assert (await order(bus, wanted, Action.PAUSE)).job.state is JobState.PAUSED
+        await asyncio.sleep(0.6)  # so that what is known of a paused batch is forgotten, and read again
+        await order(bus, wanted, Action.RESUME)
+        await job_when(bus, wanted, lambda job: job.state is JobState.RUNNING)
+        await message.ack()
+        again, _ = await take_file(bus, 12)
+        assert (again.item_id, again.attempt) == ("0", 2)
+
+
 async def test_cancelling_takes_away_what_was_begun_and_waits_for_what_is_being_published(
     bus: Bus,
 ) -> None:

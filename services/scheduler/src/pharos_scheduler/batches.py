@@ -37,7 +37,8 @@ OPEN_MAX: Final = 1_000
 HANDED_PER_SLOT: Final = 2
 PUBLISHING_SECONDS: Final = 5.0
 PUBLISHING_POLL_SECONDS: Final = 0.1
-LOST_SECONDS: Final = 20.0
+# A worker settles an item behind its last word, so one that is nowhere was taken by nobody.
+LOST_SECONDS: Final = 3.0
 TRIES_MAX: Final = 20
 ATTEMPTS_ANY: Final = 1_000_000
 
