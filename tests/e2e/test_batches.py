@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
+import psutil
 import pytest
 from websockets.asyncio.client import connect
 
@@ -21,6 +22,8 @@ from tests.support.stack import Stack, eventually, search
 USER: Final = "user123"
 BESIDE: Final = "worker-2"
 SHARES: Final = {"directory": 400, "zip": 300, "bucket": 300}
+MANY: Final = 10_000
+GROWTH_BYTES_MAX: Final = 64 * 1024 * 1024
 ENDED: Final = frozenset({"completed", "failed", "cancelled"})
 ANIMALS: Final = ("otter", "heron", "badger", "lynx", "marten")
 
@@ -48,11 +51,19 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def stack(bucket: S3Server, directory: Path) -> Iterator[Stack]:
+def many(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("many")
+    for number in range(MANY):
+        (folder / f"many-{number}.txt").write_text(text("many", number))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def stack(bucket: S3Server, directory: Path, many: Path) -> Iterator[Stack]:
     with Stack(
         PHAROS_WORKERS="2",
         PHAROS_ANONYMOUS="default:editor",
-        PHAROS_LOCAL_ROOTS=str(directory),
+        PHAROS_LOCAL_ROOTS=f"{directory},{many}",
         PHAROS_WEB_ALLOWED_HOSTS=bucket.url,
     ) as running:
         with running.client() as client:
@@ -171,3 +182,53 @@ def test_a_thousand_files_of_three_sources_are_each_indexed_once_though_a_worker
         for share, number in (("directory", 399), ("zip", 17), ("bucket", 299)):
             found = search(owner, f"note {share}-{number} post {number}", k=5)
             assert any(hit["file"] == f"{share}-{number}.txt" for hit in found), found
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3_000)
+def test_ten_thousand_files_make_no_process_grow(stack: Stack, many: Path) -> None:
+    with httpx.Client(base_url=stack.url, timeout=120, trust_env=False) as client:
+        made = client.post(
+            "/connections", json={"source_type": "local_directory", "config": {"path": str(many)}}
+        ).json()
+        created = client.post(
+            "/batch/jobs",
+            json={
+                "user_id": USER,
+                "name": "Ten thousand notes",
+                "file_selections": [
+                    {
+                        "connection_id": made["id"],
+                        "source_type": "local_directory",
+                        "file_ids": [f"many-{number}.txt" for number in range(MANY)],
+                    }
+                ],
+                "processing_options": {"max_workers": 16},
+            },
+        )
+        assert created.status_code == 200, created.text
+        job_id = created.json()["job_id"]
+        asked = {"params": {"user_id": USER}}
+        assert client.get(f"/batch/jobs/{job_id}", **asked).json()["total_files"] == MANY
+        before = _resident(stack)
+        client.post(f"/batch/jobs/{job_id}/control", json={"user_id": USER, "action": "start"})
+        largest = dict(before)
+
+        def ended() -> dict[str, Any] | None:
+            for program, size in _resident(stack).items():
+                largest[program] = max(largest[program], size)
+            job: dict[str, Any] = client.get(f"/batch/jobs/{job_id}", **asked).json()
+            return job if job["status"] in ENDED else None
+
+        job = eventually(ended, seconds=2_400, poll_seconds=2)
+        assert (job["status"], job["completed_files"]) == ("completed", MANY), job["status"]
+        grown = {program: largest[program] - before[program] for program in before}
+        assert max(grown.values()) < GROWTH_BYTES_MAX, grown
+
+
+def _resident(stack: Stack) -> dict[str, int]:
+    """Bytes, by program."""
+    return {
+        program: psutil.Process(stack.pid(program)).memory_info().rss
+        for program in ("gateway", "scheduler", "history")
+    }
