@@ -138,7 +138,7 @@ def test_a_running_job_is_cancelled_at_once_and_nothing_of_it_stays(
     assert (again.status_code, again.json()["status"]) == (409, "cancelled")
     assert again.json()["detail"] == "Cannot cancel a cancelled job"
     invariants(stack)
-    assert not list((stack.home / "workspaces").iterdir())
+    assert not stack.fetched()
     datasets = client.get("/api/v1/datasets").json()["datasets"]
     assert not [each for each in datasets if name in each["dataset"]]
     assert search(client, "count the penguins", repo=name) == []

@@ -98,7 +98,7 @@ def test_a_path_that_is_too_long_fails_with_a_sentence(git: GitServer, client: h
 
 
 def test_nothing_is_left_of_what_was_fetched(jobs: dict[str, Any], stack: Stack) -> None:
-    eventually(lambda: not list((stack.home / "workspaces").iterdir()))
+    eventually(lambda: not stack.fetched())
 
 
 def test_an_empty_repository_fails_with_a_sentence(git: GitServer, client: httpx.Client) -> None:

@@ -90,6 +90,11 @@ class Stack:
             self._process.kill()
             raise RuntimeError("the stack did not stop:\n" + "\n".join(self.lines)) from None
 
+    def fetched(self) -> list[Path]:
+        """What jobs have fetched and not removed yet."""
+        standing = {self.home / "workspaces" / name for name in ("archives", "checkouts")}
+        return [path for path in (self.home / "workspaces").iterdir() if path not in standing]
+
     def pid(self, program: str) -> int:
         """The process that runs *program* now; waits while it is being restarted."""
         record = self.home / "run" / f"{program}.json"

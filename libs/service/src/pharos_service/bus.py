@@ -79,6 +79,9 @@ class Stored(msgspec.Struct, frozen=True):
 TROUBLE: Final = (BusError, nats.errors.Error, TimeoutError, OSError)
 
 
+CANCELLED_AGAIN_WITHIN: Final = 3  # turns of the loop
+
+
 async def heeding(answer: Awaitable[T]) -> T:
     """What *answer* is; CancelledError also where the wait for it was cancelled and did not say so.
 
@@ -89,13 +92,24 @@ async def heeding(answer: Awaitable[T]) -> T:
     before = 0 if task is None else task.cancelling()
     try:
         found = await answer
-    except Exception as error:
+    except Exception:
         if task is not None and task.cancelling() > before:
-            raise asyncio.CancelledError from error
+            await _end()
         raise
     if task is not None and task.cancelling() > before:
-        raise asyncio.CancelledError
+        await _end()
     return found
+
+
+async def _end() -> None:
+    """Raise the CancelledError that was swallowed.
+
+    A scope of anyio knows its own by what they say, and cancels whoever still waits once more; from anybody
+    else there is only the one that is gone.
+    """
+    for _ in range(CANCELLED_AGAIN_WITHIN):
+        await asyncio.sleep(0)
+    raise asyncio.CancelledError
 
 
 def connection_options(settings: ServiceSettings, name: str) -> dict[str, Any]:
