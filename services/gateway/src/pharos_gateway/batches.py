@@ -106,8 +106,9 @@ class ProcessingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             Meta(
                 ge=0,
                 le=4_000,
-                description="Characters that a chunk shares with the one before, at most half of its size. "
-                "Default: that of the installation.",
+                description="Characters that a chunk shares with the one before, at most half of its size: "
+                "of the installation's, where no size is given, it is cut to that. Default: that of the "
+                "installation.",
             ),
         ]
         | None
