@@ -15,7 +15,7 @@ from pharos_contracts.jobs.v1 import Job, JobKind, Priority, Progress, Scope, St
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_gateway.datasets import DatasetView
 from pharos_gateway.deleting import Deleted, Wanted
-from pharos_gateway.job_view import current_progress
+from pharos_gateway.job_view import current_progress, level
 from pharos_gateway.scheduling import JITTER_SECONDS_MAX, NO_CONTROLS, ScheduleRequest, ScheduleView
 from pharos_gateway.searching import PROJECT_ALL
 from pharos_gateway.submitting import Order
@@ -380,7 +380,7 @@ def log_of(job: Job, log: JobLog) -> IngestLog:
         logs=tuple(
             LogLine(
                 timestamp=entry.at,
-                level="error" if entry.event.endswith(".failed") else "info",
+                level=level(entry),
                 message=entry.text,
             )
             for entry in log.entries
