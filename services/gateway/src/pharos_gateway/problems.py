@@ -40,6 +40,7 @@ from pharos_gateway.reachability import Unreachable
 from pharos_gateway.resource_keeping import (
     DeletionFailed,
     DeletionWaits,
+    KeySpent,
     NobodyDeletes,
     ResourcesUnknown,
     TooManyResources,
@@ -287,6 +288,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
         case InvalidLink():
             return invalid(str(error), field="url")
+        case KeySpent():
+            return Problem(409, "idempotency_key_spent", str(error))
         case TooManyResources():
             return Problem(409, "too_many_resources", str(error))
         case ResourcesUnknown():
