@@ -239,6 +239,13 @@ async def test_a_user_may_be_called_as_people_are(world: World) -> None:
     assert (listed.status_code, listed.json()["total_jobs"]) == (200, 0)
     counted = await world.plain.get("/batch/statistics", params={"user_id": name}, headers=zoe)
     assert counted.status_code == 200
+    refused = await world.plain.get("/batch/statistics", params={"user_id": "a\u202eb"}, headers=zoe)
+    assert refused.json() == {
+        "detail": "Invalid request: 'user_id': it has control characters, or others that nobody sees; "
+        "leave them out",
+        "code": "invalid_request",
+        "field": "user_id",
+    }
 
 
 async def test_what_is_not_understood_is_answered_and_the_socket_goes_on(world: World) -> None:

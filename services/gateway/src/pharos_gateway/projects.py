@@ -397,7 +397,8 @@ def stats(
     return ProjectStats(
         project=project,
         datasets=len(datasets),
-        repositories=len({(dataset.tenant, dataset.repository) for dataset in datasets}),
+        # Documents belong to no repository.
+        repositories=len({(each.tenant, each.repository) for each in datasets if each.repository}),
         files=sum(dataset.files for dataset in datasets),
         chunks=sum(dataset.chunks for dataset in datasets),
         last_indexed_at=max((dataset.published_at for dataset in datasets), default=None),
