@@ -621,6 +621,16 @@ CASES = (
     ),
     Case(send=f"GET /projects/atlas/ingest/jobs/{RUNNING.job_id}", status=404, answer=NO_JOB),
     Case(
+        send=f"GET /api/v1/jobs/{RUNNING.job_id}/log",
+        status=200,
+        answer={
+            "job_id": RUNNING.job_id,
+            "lines": [{"at": TIME, "level": "info", "text": "Queued"}],
+            "cursor": None,
+        },
+    ),
+    Case(send="GET /api/v1/jobs/018d2f5e-0000-7c41-9f60-000000000000/log", status=404, answer=NO_JOB),
+    Case(
         send=f"GET {HERE}/ingest/jobs/{RUNNING.job_id}/logs",
         status=200,
         answer={

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from websockets.asyncio.client import ClientConnection
@@ -202,6 +203,49 @@ async def test_a_socket_shows_what_its_key_may_see_of_what_it_asked_for(world: W
                     await hear(refused)
                 assert closed.value.rcvd is not None
                 assert closed.value.rcvd.code == code
+
+
+async def test_where_nobody_needs_a_key_one_in_a_message_counts_all_the_same(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    async with world_of(bus, nats_server, tmp_path, anonymous="default:viewer") as world:
+        told = await world.started("a.txt")
+        job_id = told.job.job_id
+        for path in ("/batch/ws/admin", f"/batch/ws/admin?job_id={job_id}"):
+            async with opened(world.address, path) as socket:
+                await say(socket, {"type": "auth", "token": TOKEN})
+                await until(socket, job_id=job_id)
+        for path in ("/batch/ws/ann", f"/batch/ws/ann?job_id={job_id}"):
+            async with opened(world.address, path) as socket:
+                await say(socket, {"type": "auth", "token": "nothing"})
+                heard = []
+                with pytest.raises(ConnectionClosed) as closed:
+                    while True:
+                        heard.append(await hear(socket))
+                assert heard[-1]["type"] == "error"
+                assert closed.value.rcvd is not None
+                assert closed.value.rcvd.code == 4401
+        async with opened(world.address, f"/batch/ws/admin?job_id={job_id}") as socket:
+            assert (await hear(socket))["code"] == "not_found"
+
+
+async def test_a_user_may_be_called_as_people_are(world: World) -> None:
+    name = "Zoë Müller"
+    zoe = with_key(await issue(world.http, tenant="default", user=name))
+    async with opened(world.address, f"/batch/ws/{quote(name)}", **zoe) as socket:
+        hello = await hear(socket)
+        assert (hello["type"], hello["user_id"]) == ("connection_established", name)
+    listed = await world.plain.post("/batch/jobs/list", json={"user_id": name}, headers=zoe)
+    assert (listed.status_code, listed.json()["total_jobs"]) == (200, 0)
+    counted = await world.plain.get("/batch/statistics", params={"user_id": name}, headers=zoe)
+    assert counted.status_code == 200
+    refused = await world.plain.get("/batch/statistics", params={"user_id": "a\u202eb"}, headers=zoe)
+    assert refused.json() == {
+        "detail": "Invalid request: 'user_id': it has control characters, or others that nobody sees; "
+        "leave them out",
+        "code": "invalid_request",
+        "field": "user_id",
+    }
 
 
 async def test_what_is_not_understood_is_answered_and_the_socket_goes_on(world: World) -> None:

@@ -379,6 +379,18 @@ async def test_batches_are_listed_and_counted(world: World) -> None:
     assert history == {"jobs": []}
 
 
+async def test_what_has_just_ended_is_counted(world: World) -> None:
+    names = ("a.txt", "b.md", "e.txt")
+    for ended in range(1, 4):
+        told = await world.started(*names)
+        for item in range(len(names)):
+            await told.start(item)
+            await told.complete(item)
+        await told.become(JobState.COMPLETED, ended_at=told.job.submitted_at)
+        numbers = (await world.http.get("/batch/statistics")).json()
+        assert (numbers["by_status"], numbers["total_files_processed"]) == ({"completed": ended}, 3 * ended)
+
+
 async def test_an_estimate_is_by_what_files_took(world: World) -> None:
     told = await world.started("a.txt")
     await told.start(0)

@@ -149,6 +149,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/api/v1/jobs"): (Open.VIEWER, ALL),
     ("POST", "/api/v1/jobs"): (Open.EDITOR, PUT),
     ("GET", "/api/v1/jobs/{job_id}"): (Open.VIEWER, ONE),
+    ("GET", "/api/v1/jobs/{job_id}/log"): (Open.VIEWER, ONE),
     ("POST", "/api/v1/jobs/{job_id}/{action}"): (Open.EDITOR, ONE),
     ("GET", "/api/v1/jobs/{job_id}/events"): (Open.VIEWER, ONE),
     ("GET", "/api/v1/workers"): (Open.VIEWER, ALL),

@@ -280,6 +280,30 @@ async def test_the_list_of_jobs_passes_states_and_cursor_on(
     assert (await http.get("/api/v1/jobs?state=lost", headers=BEARER)).status_code == 400
 
 
+async def test_the_list_of_jobs_is_of_some_kinds_and_of_a_project(
+    bus: Bus, answers: Answers, http: httpx.AsyncClient
+) -> None:
+    answers.jobs = [job(2, JobState.FAILED), document_job(3)]
+    waiting = (await http.post(f"{INGEST}/user/repo", headers=BEARER)).json()["id"]
+
+    async def listed(**asked: str) -> set[str]:
+        found = await http.get("/api/v1/jobs", params=asked, headers=BEARER)
+        return {each["job_id"] for each in found.json()["jobs"]}
+
+    repository, document = (each.job_id for each in answers.jobs)
+    assert await listed() == {repository, document, waiting}
+    assert await listed(kind="repository") == {repository, waiting}
+    assert await listed(kind="text,url,file") == {document}
+    assert answers.listed[-1].kinds == ("file", "text", "url")
+    assert await listed(kind="batch") == set()
+    assert await listed(project="default") == {repository, document, waiting}
+    assert answers.listed[-1].project == "default"
+    assert await listed(project="atlas") == set()
+    for wrong, field in (("kind=lost", "kind"), ("project=a.b", "project")):
+        refused = await http.get(f"/api/v1/jobs?{wrong}", headers=BEARER)
+        assert (refused.status_code, refused.json()["field"]) == (400, field)
+
+
 async def test_worker_status_follows_the_workers_and_keeps_other_tenants_private(
     bus: Bus, http: httpx.AsyncClient
 ) -> None:

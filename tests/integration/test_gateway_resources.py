@@ -128,6 +128,39 @@ async def test_the_same_address_again_replaces_the_text_and_keeps_the_id(
     assert [each["title"] for each in listed] == ["pharos README", "Another title"]
 
 
+async def test_an_idempotency_key_brings_the_first_resource_back_and_changes_nothing(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    async def put(key: str, **changes: Any) -> httpx.Response:
+        return await http.post("/resources", json={**README, **changes}, headers={"Idempotency-Key": key})
+
+    first = (await put("once")).json()
+    for changes in ({"url": "https://h.example/other"}, {"title": "Another", "content": "Another text."}):
+        again = await put("once", **changes)
+        assert (again.status_code, again.json()) == (201, first)
+    assert (await http.get("/resources")).json()["resources"] == [first]
+    newer = await create(http, content="Its keeper.", title="Another title")
+    assert (await put("once")).json()["job_id"] == first["job_id"]
+    (kept,) = (await http.get("/resources")).json()["resources"]
+    assert (kept["job_id"], kept["title"]) == (newer["job_id"], "Another title")
+    assert len(await commands(bus, JobKind.RESOURCE)) == 2
+
+
+async def test_two_users_may_use_one_idempotency_key(bus: Bus, http: httpx.AsyncClient) -> None:
+    made, texts = [], []
+    for user in ("ada", "bob"):
+        issued = await http.post("/api/v1/keys", json={"user": user, "role": "editor"})
+        headers = {"Authorization": f"Bearer {issued.json()['key']}", "Idempotency-Key": "1"}
+        body = {**README, "content": f"The text of {user}."}
+        made.append((await http.post("/resources", json=body, headers=headers)).json())
+        text = {"text": f"Another text of {user}.", "source": "notes"}
+        texts.append((await http.post("/knowledge/ingest-text-async", json=text, headers=headers)).json())
+    assert made[0]["job_id"] != made[1]["job_id"]
+    assert texts[0]["job_id"] != texts[1]["job_id"]
+    identities = {each.document.identity for each in await commands(bus, JobKind.TEXT) if each.document}
+    assert len(identities) == 2  # neither replaces the other one's
+
+
 async def test_a_list_has_pages_and_is_of_a_type(http: httpx.AsyncClient) -> None:
     for number in range(5):
         kind = "PAPER" if number == 2 else "PRACTICE"

@@ -100,6 +100,8 @@ def test_a_key_that_opens_nothing_is_not_rotated_unless_it_is_to_be_good_again()
     [
         ({"user": ""}, "user"),
         ({"user": "a\nb"}, "user"),
+        ({"user": "anonymous"}, "user"),
+        ({"user": "anonymous/ada"}, "user"),
         ({"expires_at": NOW}, "expires_at"),
         ({"expires_at": datetime(2027, 1, 1)}, "expires_at"),
         ({"projects": ()}, "projects"),

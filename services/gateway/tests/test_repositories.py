@@ -7,6 +7,7 @@ from typing import Any
 
 from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import Scope
+from pharos_gateway import projects
 from pharos_gateway.datasets import DatasetList, DatasetView
 from pharos_gateway.repositories import listed
 
@@ -66,3 +67,9 @@ def test_datasets_of_one_repository_are_its_branches_and_the_newest_says_how_fre
 def test_documents_alone_are_no_repository() -> None:
     found = DatasetList(datasets=(dataset("documents/wiki", "", 1),), truncated=False)
     assert listed(found, NOW).repositories == ()
+
+
+def test_documents_are_no_repository_where_a_project_is_counted() -> None:
+    held = [dataset("main", "h/o/r", 1), dataset("next", "h/o/r", 2), dataset("documents/notes", "", 3)]
+    counted = projects.stats("default", held, [], truncated=False, more_jobs=False)
+    assert (counted.datasets, counted.repositories) == (3, 1)

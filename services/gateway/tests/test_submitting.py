@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from pharos_contracts.control.v1 import Place
 from pharos_contracts.jobs.v1 import Job, SubmitJob
@@ -151,6 +152,15 @@ async def test_the_same_key_publishes_the_same_job_again_when_nothing_was_stored
     assert (answer.id, answer.job_id, answer.queue_position) == (raised.value.job_id, 4, 4)
     world.outcome = 5
     assert await submit(ORDER) == answer
+
+
+async def test_an_idempotency_key_is_its_users_own() -> None:
+    submit = use_case(World(4)).submit
+    first = await submit(ORDER)
+    address = parse_repository_url("github.com/o/other", allowed_hosts=AllowedHosts())
+    others = await submit(replace(ORDER, user="bob", address=address))
+    assert others.id != first.id
+    assert (await submit(replace(ORDER, address=address))).id == first.id
 
 
 async def test_a_publish_that_never_answers_is_given_up_within_two_seconds() -> None:

@@ -165,6 +165,7 @@ def test_the_installation_decides_where_a_batch_says_nothing() -> None:
     assert (asked.chunk_size, asked.overlap) == (400, 50)
     assert cutting(BatchOptions(chunk_size=150), CONFIG).overlap == 75  # the usual one would be too much
     assert cutting(BatchOptions(chunk_overlap=0), CONFIG).overlap == 0
+    assert cutting(BatchOptions(chunk_overlap=4_000), CONFIG).overlap == 500  # nobody knew the size
 
 
 def test_whatever_decides_the_chunks_is_told_by_the_chunker() -> None:

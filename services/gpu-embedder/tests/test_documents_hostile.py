@@ -124,7 +124,7 @@ def test_a_name_promises_a_kind_before_a_byte_is_read(
 
 @pytest.mark.parametrize(
     ("name", "declared_type"),
-    [("a.zip", ""), ("a.png", "text/plain"), ("a", "image/png"), ("a", "video/mp4")],
+    [("a.zip", ""), ("a.png", "text/plain"), ("a.EXE", ""), ("a", "image/png"), ("a", "video/mp4")],
 )
 def test_a_name_that_is_not_read_is_refused_before_a_byte_is_read(name: str, declared_type: str) -> None:
     with pytest.raises(DocumentRefused) as refused:

@@ -81,6 +81,7 @@ _UNREAD_EXTENSIONS: Final[Mapping[str, str]] = {
         "a sound": "mp3 wav ogg flac m4a",
         "an e-mail": "eml msg mbox",
         "an old Office file": "doc xls ppt",
+        "a program": "exe dll so dylib msi apk class pyc",
         "a template or a file with macros": "docm dotx dotm ppsx potx xltx",
     }.items()
     for extension in extensions.split()

@@ -177,7 +177,7 @@ class Authenticator:
         return Caller(
             tenant=self._anonymous.tenant,
             role=_lowered(self._anonymous.role, headers),
-            user="anonymous",
+            user=keys.ANONYMOUS,
             credential=f"address:{address}",
         )
 

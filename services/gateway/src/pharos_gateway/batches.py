@@ -17,6 +17,7 @@ from pharos_contracts.history.v1 import BatchSummary
 from pharos_contracts.jobs.v1 import Job, Priority
 from pharos_contracts.lifecycle import JobState
 from pharos_gateway.batch_files import Counts, Files, FileStatus
+from pharos_gateway.keys import ANONYMOUS
 from pharos_gateway.scheduling import NO_CONTROLS
 
 SELECTIONS_MAX: Final = 100
@@ -40,8 +41,6 @@ STATUS: Final[Mapping[JobState, str]] = {
 STATUSES: Final = tuple(dict.fromkeys(STATUS.values()))
 ACTIVE: Final = ("queued", "running", "paused", "retrying")
 
-USER_PATTERN: Final = r"^[\x21-\x7e]+$(?!\n)"
-
 Option = str | int | float | bool | None
 
 UserId = Annotated[
@@ -49,7 +48,7 @@ UserId = Annotated[
     Meta(
         min_length=1,
         max_length=128,
-        pattern=USER_PATTERN,
+        pattern=NO_CONTROLS,
         description="The key's own user, which is the default; an admin may name another one. Who sends no "
         "key, where that is allowed, acts as the user that they name.",
     ),
@@ -106,8 +105,9 @@ class ProcessingOptions(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
             Meta(
                 ge=0,
                 le=4_000,
-                description="Characters that a chunk shares with the one before, at most half of its size. "
-                "Default: that of the installation.",
+                description="Characters that a chunk shares with the one before, at most half of its size: "
+                "of the installation's, where no size is given, it is cut to that. Default: that of the "
+                "installation.",
             ),
         ]
         | None
@@ -512,7 +512,7 @@ def statistics_of(summary: BatchSummary) -> BatchStatistics:
 
 
 # What somebody without a key calls themselves is nobody's key, and shows nothing that belongs to one.
-UNKEYED: Final = "anonymous/"
+UNKEYED: Final = f"{ANONYMOUS}/"
 
 
 def shown_user(owner: str) -> str:

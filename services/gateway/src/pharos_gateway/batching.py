@@ -373,6 +373,8 @@ class Batching:
     async def statistics(self, sight: Sight, owner: str) -> BatchStatistics:
         """Those of *owner*. HistoryUnavailable."""
         assert sight.tenant is not None, "batches are counted in one tenant"
+        # Who has just been told that a batch has ended finds its files in the numbers.
+        await self._up_to_now(sight, lambda: self.page(sight, owner, (), limit=1))
         summary = await self._ask(
             SummarizeBatches(tenant=sight.tenant, owner=owner, projects=_projects(sight)), BatchSummary
         )

@@ -55,7 +55,9 @@ class DocumentIngest:
         """EmptyDocument, UploadsFull, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
         if not request.text.strip():
             raise EmptyDocument
-        name = f"text-{fingerprint(idempotency_key or request.text)}"
+        # A key is its user's own: what another one calls so is another text.
+        parts = (request.text,) if idempotency_key is None else (caller.user, idempotency_key)
+        name = f"text-{fingerprint(*parts)}"
         wanted = self._order(JobKind.TEXT, request, caller, idempotency_key)
         content = request.text.encode(errors="replace")
         try:

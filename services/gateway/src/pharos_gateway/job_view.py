@@ -9,6 +9,7 @@ import msgspec
 
 from pharos_contracts.batches.v1 import BatchPart, Tally
 from pharos_contracts.control.v1 import Place
+from pharos_contracts.history.v1 import JobLog, LogEntry
 from pharos_contracts.jobs.v1 import (
     DocumentSource,
     IndexResult,
@@ -115,6 +116,33 @@ class JobList(msgspec.Struct, frozen=True, kw_only=True):
 
     jobs: tuple[JobView, ...]
     cursor: int | None
+
+
+class JobLogLine(msgspec.Struct, frozen=True, kw_only=True):
+    """Something that happened to a job; ``level`` is ``info`` or ``error``."""
+
+    at: datetime
+    level: str
+    text: str
+
+
+class JobLogView(msgspec.Struct, frozen=True, kw_only=True):
+    """Oldest first; ``cursor`` continues, None ends."""
+
+    job_id: str
+    lines: tuple[JobLogLine, ...]
+    cursor: int | None
+
+
+def log_view(job: Job, log: JobLog) -> JobLogView:
+    """The *log* of *job* in the words of the native API."""
+    lines = (JobLogLine(at=entry.at, level=level(entry), text=entry.text) for entry in log.entries)
+    return JobLogView(job_id=job.job_id, lines=tuple(lines), cursor=log.cursor)
+
+
+def level(entry: LogEntry) -> str:
+    """How bad it is what *entry* tells: ``info`` or ``error``."""
+    return "error" if entry.event.endswith(".failed") else "info"
 
 
 def view(

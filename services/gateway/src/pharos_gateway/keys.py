@@ -24,6 +24,7 @@ ID_BYTES: Final = 10
 SECRET_BYTES: Final = 32
 PROJECTS_MAX: Final = 100
 USER_LENGTH_MAX: Final = 128
+ANONYMOUS: Final = "anonymous"  # the user without a key, and what the names that they give begin with
 NAME_LENGTH_MAX: Final = 128
 GRACE_SECONDS_MAX: Final = 7 * 86_400
 _TEXT_LENGTH_MAX: Final = 256
@@ -97,6 +98,8 @@ def issue(wanted: Wanted, *, by: str, now: datetime, random: RandomBytes) -> tup
     """A new key and its text, which nobody can find out again. InvalidKeyRequest, InvalidName."""
     if not wanted.user.isprintable() or not 1 <= len(wanted.user) <= USER_LENGTH_MAX:
         raise InvalidKeyRequest("user", f"A user has 1 to {USER_LENGTH_MAX} printable characters")
+    if wanted.user.partition("/")[0] == ANONYMOUS:
+        raise InvalidKeyRequest("user", f"{ANONYMOUS!r} is whoever sends no key: call the user otherwise")
     _check_expiry(wanted.expires_at, now)
     if wanted.projects is not None:
         if not wanted.projects:

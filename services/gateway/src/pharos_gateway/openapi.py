@@ -610,6 +610,11 @@ INGEST_LOG: Final = {
     "logs": [{"timestamp": "2024-01-20T10:28:00Z", "level": "info", "message": "Queued as number 1"}],
     "cursor": None,
 }
+JOB_LOG: Final = {
+    "job_id": "018d2f5e-3a7b-7c41-9f60-2b1d5c8e4a90",
+    "lines": [{"at": "2024-01-20T10:28:00Z", "level": "info", "text": "Queued as number 1"}],
+    "cursor": None,
+}
 PROJECT_STATS: Final = {
     "project": "default",
     "datasets": 1,

@@ -40,12 +40,13 @@ from pharos_gateway.reachability import Unreachable
 from pharos_gateway.resource_keeping import (
     DeletionFailed,
     DeletionWaits,
+    KeySpent,
     NobodyDeletes,
     ResourcesUnknown,
     TooManyResources,
 )
 from pharos_gateway.resources import InvalidLink
-from pharos_gateway.scheduling import ScheduleTaken
+from pharos_gateway.scheduling import NO_CONTROLS, ScheduleTaken
 from pharos_gateway.sources import SourceSlow, TooManyLooks
 from pharos_gateway.submitting import HostRefused, QueueFull, QueueUnavailable, TenantQueueFull
 from pharos_gateway.uploads import (
@@ -76,6 +77,9 @@ _BY_STATUS: Final[Mapping[int, tuple[str, str]]] = {
     413: ("body_too_large", "The body of the request is larger than 1 MiB"),
     415: ("unsupported_media_type", "The body of the request is of a type that is not understood"),
 }
+
+# How the text of an error begins to tell the pattern that is in the way, which says nothing to a reader.
+INVISIBLE: Final = repr(NO_CONTROLS.rpartition("]")[0])[1:-1]
 
 # 422 is not a status of this API: whatever cannot be understood is 400.
 _REFUSAL_STATUS: Final[Mapping[int, int]] = {400: 400, 404: 404, 409: 409, 422: 400, 429: 429}
@@ -287,6 +291,8 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
         case InvalidLink():
             return invalid(str(error), field="url")
+        case KeySpent():
+            return Problem(409, "idempotency_key_spent", str(error))
         case TooManyResources():
             return Problem(409, "too_many_resources", str(error))
         case ResourcesUnknown():
@@ -355,6 +361,8 @@ def _validation(error: ValidationException) -> Problem:
         return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
+    if INVISIBLE in message:
+        message = "it has control characters, or others that nobody sees; leave them out"
     where = f"'{field}': " if field is not None and field != "data" else ""
     return invalid(f"Invalid request: {where}{message}", field=None if field == "data" else field)
 

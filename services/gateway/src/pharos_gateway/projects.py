@@ -15,7 +15,7 @@ from pharos_contracts.jobs.v1 import Job, JobKind, Priority, Progress, Scope, St
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_gateway.datasets import DatasetView
 from pharos_gateway.deleting import Deleted, Wanted
-from pharos_gateway.job_view import current_progress
+from pharos_gateway.job_view import current_progress, level
 from pharos_gateway.scheduling import JITTER_SECONDS_MAX, NO_CONTROLS, ScheduleRequest, ScheduleView
 from pharos_gateway.searching import PROJECT_ALL
 from pharos_gateway.submitting import Order
@@ -380,7 +380,7 @@ def log_of(job: Job, log: JobLog) -> IngestLog:
         logs=tuple(
             LogLine(
                 timestamp=entry.at,
-                level="error" if entry.event.endswith(".failed") else "info",
+                level=level(entry),
                 message=entry.text,
             )
             for entry in log.entries
@@ -397,7 +397,8 @@ def stats(
     return ProjectStats(
         project=project,
         datasets=len(datasets),
-        repositories=len({(dataset.tenant, dataset.repository) for dataset in datasets}),
+        # Documents belong to no repository.
+        repositories=len({(each.tenant, each.repository) for each in datasets if each.repository}),
         files=sum(dataset.files for dataset in datasets),
         chunks=sum(dataset.chunks for dataset in datasets),
         last_indexed_at=max((dataset.published_at for dataset in datasets), default=None),

@@ -51,6 +51,13 @@ class TooManyResources(Exception):
     """There is no room for another one; the text says why."""
 
 
+class KeySpent(Exception):
+    """The Idempotency-Key stands for a resource at another address, which is no more."""
+
+    def __init__(self) -> None:
+        super().__init__("This Idempotency-Key stands for a resource that was deleted: use another one")
+
+
 class ResourcesUnknown(Exception):
     """This gateway has not read them yet."""
 
@@ -119,7 +126,7 @@ class ResourceKeeping:
     ) -> ResourceView:
         """The resource, whose text is about to be read.
 
-        InvalidLink, EmptyDocument, TooManyResources, ResourcesUnknown, UploadsFull, and what
+        InvalidLink, EmptyDocument, TooManyResources, ResourcesUnknown, UploadsFull, KeySpent, and what
         ``Submitting.submit`` raises.
         """
         resources.check_link(request.url)
@@ -128,16 +135,37 @@ class ResourceKeeping:
         identifier = resources.resource_id(caller.tenant, caller.user, request.url)
         await self._check_room(caller.tenant, identifier)
         try:
-            submitted = await self._submit(request, caller, identifier, idempotency_key)
-            resource = await self._keep(request, caller, identifier, submitted.id)
+            submitted, began = await self._submit(request, caller, identifier, idempotency_key)
+            resource = None
+            if idempotency_key is not None and not began:
+                resource = await self._kept_before(caller.tenant, submitted, identifier)
+            if resource is None:
+                resource = await self._keep(request, caller, identifier, submitted.id)
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
         # As it was when it was asked for: a worker may have read it already.
-        return replace(resources.view(resource, None), status=STATUS[JobState.QUEUED])
+        return replace(resources.view(resource, None), status=STATUS[JobState.QUEUED], job_id=submitted.id)
+
+    async def _kept_before(self, tenant: str, submitted: Submitted, identifier: str) -> Resource | None:
+        """The resource that an Idempotency-Key made by an earlier request, whatever this one asks for.
+
+        None where it is to be kept as *identifier*: whoever began it may have failed before that. KeySpent.
+        """
+        job = await self._finder.known(tenant, submitted.id)
+        if job is None or job.document is None:
+            return None
+        first = job.document.identity.rpartition("/")[2]
+        if first == identifier and submitted.deduplicated:
+            return None  # the same text, which waits, under a title that may be another one
+        entry = await self._bucket.get(key_of(tenant, first))
+        if entry is None and first != identifier:
+            raise KeySpent
+        return None if entry is None else entry.value
 
     async def _submit(
         self, request: ResourceRequest, caller: Caller, identifier: str, idempotency_key: str | None
-    ) -> Submitted:
+    ) -> tuple[Submitted, bool]:
+        """The job that makes it searchable, and whether this request began it."""
         content = request.content.encode(errors="replace")
         async with self._uploads.stored(content, filename="", media_type=TEXT_TYPE) as upload:
             document = DocumentSource(
@@ -165,7 +193,7 @@ class ResourceKeeping:
                 # With an id, its fate is unknown: there may be a job that reads it.
                 upload.kept = isinstance(error, QueueUnavailable) and error.job_id is not None
                 raise
-            return submitted
+            return submitted, upload.kept
 
     async def _keep(self, request: ResourceRequest, caller: Caller, identifier: str, job_id: str) -> Resource:
         """The entry, made or replaced."""

@@ -312,7 +312,7 @@ class Submitting:
     async def _submit(self, order: Order | DocumentOrder, attempt: _Attempt) -> Submitted:
         if order.idempotency_key is None:
             return await self._claim(self._command(order, self._new_job_id()), attempt)
-        key = f"{order.tenant}.{fingerprint(order.idempotency_key)}"
+        key = _remembered_key(order, order.idempotency_key)
         entry, fresh = await self._remember(key)
         if entry.value.answer is not None:
             return entry.value.answer
@@ -600,3 +600,13 @@ class Submitting:
             id=job.job_id,
             deduplicated=deduplicated,
         )
+
+
+def _remembered_key(order: Order | DocumentOrder, idempotency_key: str) -> str:
+    """Where the answer to *order* is remembered.
+
+    Two users may call different things alike, and so may one user a repository and a text: what is asked for
+    would get lost.
+    """
+    kind = order.kind if isinstance(order, DocumentOrder) else JobKind.REPOSITORY
+    return f"{order.tenant}.{fingerprint(order.user, kind.value, idempotency_key)}"

@@ -91,12 +91,12 @@ class Cutting(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def cutting(options: BatchOptions, config: BatchConfig) -> Cutting:
-    """What *options* ask for; a usual overlap gives way to a size that was asked for."""
+    """What *options* ask for; where only one of the two numbers is asked for, the overlap gives way."""
     size = options.chunk_size or config.chunk_size
-    overlap = options.chunk_overlap
+    overlap = config.overlap if options.chunk_overlap is None else options.chunk_overlap
     return Cutting(
         chunk_size=size,
-        overlap=min(config.overlap, size // 2) if overlap is None else overlap,
+        overlap=min(overlap, size // 2),
         structure=options.preserve_structure,
         math=options.extract_math,
     )

@@ -14,7 +14,6 @@ from pharos_gateway.acting import acting
 from pharos_gateway.audit import READS, note_target
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.batches import (
-    USER_PATTERN,
     BatchControlled,
     BatchList,
     BatchRequest,
@@ -30,6 +29,7 @@ from pharos_gateway.finding import HistoryUnavailable
 from pharos_gateway.problems import not_found, unavailable
 from pharos_gateway.quotas import subject_of
 from pharos_gateway.reachability import Unreachable, reach
+from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/batch"
@@ -43,7 +43,7 @@ _User = Annotated[
         name="user_id",
         min_length=1,
         max_length=128,
-        pattern=USER_PATTERN,
+        pattern=NO_CONTROLS,
         description="As in the body of a batch.",
     ),
 ]

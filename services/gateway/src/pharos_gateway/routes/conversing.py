@@ -21,6 +21,7 @@ from pharos_gateway.streams import SEND_SECONDS_MAX, Streams
 log = structlog.get_logger()
 
 AUTH_SECONDS: Final = 10.0
+SECOND_THOUGHT_SECONDS: Final = 1.0  # who may see nothing without a key may be about to send one
 CLOSE_CODE: Final = 4_000  # of an error: this and its HTTP status
 
 Socket = WebSocket[Any, Any, Any]
@@ -32,6 +33,14 @@ class Presented(msgspec.Struct, frozen=True, kw_only=True):
 
     type: str | None = None
     token: str | None = None
+
+
+class Introduced(Exception):
+    """Somebody who was let in without a key has one after all."""
+
+    def __init__(self, token: str) -> None:
+        super().__init__("a key was presented")
+        self.token = token
 
 
 class Unread(Protocol):
@@ -58,7 +67,8 @@ class Conversing:
     ) -> None:
         """Let *socket* in, have it *converse*, and close it as is fit.
 
-        Who it is say its headers, a ticket or its first message, which *greeting* answers.
+        Who it is say its headers, a ticket or its first message, which *greeting* answers. Where nobody needs
+        a key, one that comes in a message counts from then on.
         """
         try:
             await socket.accept()
@@ -68,7 +78,13 @@ class Conversing:
                     caller = await self._introduced(socket)
                 if greeting is not None:
                     await self.send(socket, greeting)
-            await converse(caller)
+            try:
+                await self._converse(socket, caller, converse)
+            except Introduced as introduced:
+                caller = await self._access.introduced(socket, introduced.token)
+                if greeting is not None:
+                    await self.send(socket, greeting)
+                await converse(caller)
         except WebSocketDisconnect:
             return
         except TimeoutError:
@@ -83,6 +99,25 @@ class Conversing:
                 log.error("socket_failed", exc_info=error)
             await self.send(socket, "error", **body_of(problem))
             await socket.close(CLOSE_CODE + problem.status, problem.code)
+
+    async def _converse(
+        self, socket: Socket, caller: Caller, converse: Callable[[Caller], Awaitable[None]]
+    ) -> None:
+        """Introduced where *caller* has no key, and presents one."""
+        try:
+            await converse(caller)
+        except Problem as problem:
+            if caller.key is not None or problem.status != 404:
+                raise
+            with self._streams.opened(caller.credential):
+                try:
+                    async with asyncio.timeout(SECOND_THOUGHT_SECONDS):
+                        said = await heard(socket, Presented)
+                except TimeoutError:
+                    raise problem from None
+            if said.type != "auth" or said.token is None:
+                raise
+            raise Introduced(said.token) from None
 
     async def _introduced(self, socket: Socket) -> Caller:
         """Whoever the first message says that the client is."""
@@ -102,10 +137,18 @@ class Conversing:
     async def listen(
         self, socket: Socket, caller: Caller, type_: type[S], obey: Callable[[S], Awaitable[None]]
     ) -> None:
-        """Have every message obeyed, each of which counts as a request. A mistake in one is answered."""
+        """Have every message obeyed, each of which counts as a request. A mistake in one is answered.
+
+        Introduced where *caller* has no key, and one of them presents one.
+        """
         while True:
             try:
-                said = await heard(socket, type_)
+                text = await socket.receive_text()
+                said = understood(text, type_)
+                if caller.key is None:
+                    presented = understood(text, Presented)
+                    if presented.type == "auth" and presented.token is not None:
+                        raise Introduced(presented.token)
                 await self._access.count(socket, caller)
                 await obey(said)
             except Problem as problem:
@@ -138,7 +181,11 @@ class Conversing:
 
 async def heard(socket: Socket, type_: type[S]) -> S:
     """The next message. A Problem where it cannot be understood."""
-    text = await socket.receive_text()
+    return understood(await socket.receive_text(), type_)
+
+
+def understood(text: str, type_: type[S]) -> S:
+    """*text* as what it means. A Problem where it cannot be understood."""
     try:
         return msgspec.json.decode(text, type=type_)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Final
+from enum import StrEnum
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 from litestar import Request, Response, Router, delete, get, post
@@ -11,6 +12,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
+from pharos_contracts.jobs.v1 import JobKind
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import Worker, WorkerState
 from pharos_gateway import history, openapi, statuses
@@ -23,7 +25,7 @@ from pharos_gateway.deleting import Deleted, Deleting, Wanted
 from pharos_gateway.disk import Disk
 from pharos_gateway.finding import Finder, HistoryUnavailable, find
 from pharos_gateway.job_requests import JobRequest, JobRequests
-from pharos_gateway.job_view import JobList, JobView
+from pharos_gateway.job_view import JobList, JobLogView, JobView, log_view
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.reachability import Unreachable, reach
@@ -35,7 +37,11 @@ from pharos_gateway.submitting import QueueUnavailable
 from pharos_service.bus import Bus, BusError
 
 PATH: Final = "/api/v1"
+LOG_MAX: Final = 500
 _STATE: Final = "|".join(JobState)
+_KIND: Final = "|".join(JobKind)
+
+W = TypeVar("W", bound=StrEnum)
 
 
 class WorkerView(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,11 +116,24 @@ def routes(
                 description="States, separated by commas.",
             ),
         ] = None,
+        kind: Annotated[
+            str | None,
+            QueryParameter(
+                schema_extra={"pattern": f"^({_KIND})(,({_KIND}))*$"},
+                description="Kinds, separated by commas.",
+            ),
+        ] = None,
+        project: Annotated[
+            str | None,
+            QueryParameter(schema_extra=openapi.NAME, description="Only those of this project."),
+        ] = None,
         limit: Annotated[int, QueryParameter(ge=1, le=100, description="How many, 1 to 100.")] = 20,
         cursor: openapi.Cursor = None,
     ) -> JobList:
-        sight = caller_of(request).sight
-        states = _states(named)
+        sight = caller_of(request).sight.within(_project(project))
+        states = _chosen(JobState, "state", named)
+        if kind is not None:
+            sight = msgspec.structs.replace(sight, kinds=frozenset(_chosen(JobKind, "kind", kind)))
         try:
             await reach(bus)
             # What waits belongs to the first page; history knows of whatever is older.
@@ -140,7 +159,7 @@ def routes(
         responses={
             202: openapi.success(JobView, openapi.JOB, "Accepted"),
             200: openapi.success(JobView, openapi.JOB, "An earlier job does the same"),
-            **openapi.errors(400, 401, 403, 413, 429, 503, 507, invalid=openapi.INVALID_URL),
+            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=openapi.INVALID_URL),
         },
     )
     async def start_job(
@@ -191,6 +210,33 @@ def routes(
         if job is None:
             raise not_found("job")
         return await showing.whole(job)
+
+    @get(
+        "/jobs/{job_id:str}/log",
+        summary="What happened to a job",
+        description="In sentences; of a batch, to its files too.",
+        responses={
+            200: openapi.success(JobLogView, openapi.JOB_LOG, "Oldest first"),
+            **openapi.errors(400, 401, 404, 503),
+        },
+        **common,
+    )
+    async def job_log(
+        request: Request[Any, Any, Any],
+        job_id: FromPath[str],
+        limit: Annotated[
+            int, QueryParameter(ge=1, le=LOG_MAX, description="How many lines, 1 to 500.")
+        ] = 200,
+        cursor: openapi.Cursor = None,
+    ) -> JobLogView:
+        try:
+            await reach(bus)
+            job = await find(finder, caller_of(request).sight, job_id)
+            if job is None:
+                raise not_found("job")
+            return log_view(job, await finder.log(job, after=cursor, limit=limit))
+        except (BusError, HistoryUnavailable, Unreachable) as error:
+            raise unavailable("History", str(error)) from error
 
     @post(
         "/jobs/{job_id:str}/{action:str}",
@@ -277,10 +323,7 @@ def routes(
             QueryParameter(schema_extra=openapi.NAME, description="Only those of this project."),
         ] = None,
     ) -> DatasetList:
-        try:
-            named = None if project is None else token(project)
-        except InvalidName as error:
-            raise invalid(str(error), field="project") from error
+        named = _project(project)
         try:
             await reach(bus)
             return await datasets.list(caller_of(request).sight, named)
@@ -314,6 +357,7 @@ def routes(
             list_jobs,
             start_job,
             one_job,
+            job_log,
             control_job,
             list_workers,
             list_datasets,
@@ -328,13 +372,21 @@ def _jobs_of(worker: Worker) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.partition(".")[0] for name in worker.job_ids))
 
 
-def _states(text: str | None) -> tuple[str, ...]:
+def _chosen(words: type[W], field: str, text: str | None) -> tuple[W, ...]:
+    """Which of *words* the parameter *field* names."""
     if text is None:
         return ()
     names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
-        if name not in frozenset(JobState):
+        if name not in frozenset(words):
             raise invalid(
-                f"There is no state {name[:40]!r}; the states are {', '.join(JobState)}", field="state"
+                f"There is no {field} {name[:40]!r}; the {field}s are {', '.join(words)}", field=field
             )
-    return names
+    return tuple(words(name) for name in names)
+
+
+def _project(name: str | None) -> str | None:
+    try:
+        return None if name is None else token(name)
+    except InvalidName as error:
+        raise invalid(str(error), field="project") from error

@@ -20,6 +20,7 @@ from pharos_gateway.quotas import subject_of
 from pharos_gateway.reachability import reach
 from pharos_gateway.resource_keeping import ResourceKeeping
 from pharos_gateway.resources import LIST_MAX, ResourceList, ResourceRequest, ResourceView
+from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.submitting import Order, Submitted, Submitting
 from pharos_service.bus import Bus
 from pharos_sources.hosts import AllowedHosts
@@ -47,7 +48,7 @@ class IngestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """A repository to index for ``user_id``: the key's own user, which is the default; an admin's choice."""
 
     repo_url: _Url
-    user_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=r"^[\x21-\x7e]+$")] | None = None
+    user_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_CONTROLS)] | None = None
 
 
 def routes(

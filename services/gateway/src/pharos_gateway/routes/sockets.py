@@ -42,6 +42,8 @@ def routes(
         match said.action or said.type:
             case "ping":
                 await send(socket, "pong")
+            case "auth":  # some send their key in a header and in a message
+                pass
             case "subscribe":
                 unknown = [topic for topic in said.topics if topic != TOPIC]
                 if unknown or len(said.topics) > TOPICS_MAX:
