@@ -58,11 +58,16 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchPart(msgspec.Struct, frozen=True, kw_only=True):
-    """The files that a batch takes from one connection: how many, of which kind of source."""
+    """The files that a batch takes from one connection: how many, of which kind of source.
+
+    ``user`` is whose connection it was when the batch was made: one that somebody else makes later under the
+    same id is another one. None in batches of before this was noted.
+    """
 
     connection_id: str
     source_type: SourceType
     files: int
+    user: str | None = None
 
 
 class BatchSource(msgspec.Struct, frozen=True, kw_only=True):
