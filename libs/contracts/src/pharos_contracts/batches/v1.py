@@ -109,6 +109,16 @@ class Manifest(Message, frozen=True, kw_only=True, tag="batches.view.v1.manifest
     tenant: str
     files: tuple[BatchFile, ...]
 
+    def fits(self, batch: BatchSource) -> bool:
+        """Whether these are the files of *batch*: as many of each part, and in the order of the parts.
+
+        Two requests that make one batch at once may store another list than the one that is counted on.
+        """
+        parts = (part for part, each in enumerate(batch.parts) for _ in range(each.files))
+        return len(self.files) == batch.files and all(
+            file.part == part for file, part in zip(self.files, parts, strict=True)
+        )
+
 
 class PartTally(msgspec.Struct, frozen=True, kw_only=True):
     """How many files of one part have ended, and how."""
