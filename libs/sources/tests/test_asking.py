@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 
 import pytest
@@ -11,6 +12,7 @@ from pharos_sources.asking import Patience, from_web, patiently, retry_after
 from pharos_sources.source import (
     EntryRefused,
     InvalidCursor,
+    Page,
     SourceRefused,
     SourceUnavailable,
     SourceUnreadable,
@@ -124,6 +126,9 @@ def test_a_cursor_is_text_for_a_url_and_has_a_limit() -> None:
         cursors.decode(cursor, int)
     with pytest.raises(SourceUnreadable):
         cursors.encode("x" * 20_000)
+    nested = base64.urlsafe_b64encode(b'{"more":' + b"[" * 5_000).decode()
+    with pytest.raises(InvalidCursor):
+        cursors.decode(nested, Page)
 
 
 def test_an_id_in_a_sentence_is_short_and_acts_on_no_terminal() -> None:

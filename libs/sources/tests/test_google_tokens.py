@@ -1,19 +1,25 @@
-"""Keys of service accounts that a stranger made."""
+"""Keys of service accounts, and answers of Google, that a stranger made."""
 
 from __future__ import annotations
 
 import json
 from base64 import encodebytes
 
+import httpx
 import pytest
 
-from pharos_sources.google_tokens import InvalidKeyFile, parse_key_file
+from pharos_sources.asking import Patience
+from pharos_sources.google_drive import GoogleDrive
+from pharos_sources.google_tokens import GoogleTokens, InvalidKeyFile, RefreshGrant, parse_key_file
 from pharos_sources.secret import Secret
+from pharos_sources.source import SourceRefused, SourceUnavailable
 
 # Primes, and easily written.
 LARGE = (2**4253 - 1, 2**4423 - 1)
 SMALL = (2**1279 - 1, 2**607 - 1)
 E = 65_537
+# What is not asked for is read over, and a reader that calls itself for that is soon at its end.
+DEEP = b'{"more":' + b"[" * 5_000
 
 
 def key_file(p: int, q: int, n: int) -> Secret:
@@ -44,3 +50,26 @@ def test_numbers_that_do_not_belong_together_are_no_key() -> None:
     assert parse_key_file(key_file(p, q, p * q))[1].key_size == (p * q).bit_length()
     with pytest.raises(InvalidKeyFile, match="cannot be read"):
         parse_key_file(key_file(p, q, p * q + 2))
+
+
+def test_a_key_file_that_is_nested_without_end_is_none() -> None:
+    with pytest.raises(InvalidKeyFile, match="must be the JSON key file"):
+        parse_key_file(Secret('{"type":"service_account",' + DEEP[1:].decode()))
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize("status", [200, 403])
+@pytest.mark.parametrize("of", ["/token", "/drive/v3/files"])
+async def test_an_answer_that_is_nested_without_end_is_an_error_of_the_source(of: str, status: int) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path == of:
+            return httpx.Response(status, content=DEEP)
+        return httpx.Response(200, json={"access_token": "t"})
+
+    patience = Patience(tries_max=1)
+    grant = RefreshGrant(client_id="c", client_secret=Secret("s"), refresh_token=Secret("r"))
+    async with httpx.AsyncClient(transport=httpx.MockTransport(answer), trust_env=False) as client:
+        tokens = GoogleTokens(client, grant, endpoint="https://g.example/token", patience=patience)
+        source = GoogleDrive(client, tokens, endpoint="https://g.example", patience=patience)
+        with pytest.raises(SourceUnavailable if status == 200 else SourceRefused):
+            await source.check()

@@ -66,7 +66,7 @@ def parse_key_file(secret: Secret) -> tuple[ServiceAccountKey, RSAPrivateKey]:
         raise InvalidKeyFile("it is too long for the key file of a service account")
     try:
         account = msgspec.json.decode(text, type=ServiceAccountKey)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         raise InvalidKeyFile("it must be the JSON key file of a service account, whole") from None
     pem = account.private_key.encode(errors="replace")
     _check_size(_loaded(pem, checked=False))
@@ -74,7 +74,7 @@ def parse_key_file(secret: Secret) -> tuple[ServiceAccountKey, RSAPrivateKey]:
 
 
 def _loaded(pem: bytes, *, checked: bool) -> RSAPrivateKey:
-    """The key in *pem*; *checked*: its numbers belong together, which is only asked of those of a usual size."""
+    """The key in *pem*; *checked*: its numbers belong together, which takes long for large ones."""
     try:
         key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=not checked)
     except (ValueError, TypeError):
@@ -202,7 +202,7 @@ class GoogleTokens:
         if answer.status_code == 200:
             try:
                 return msgspec.json.decode(body, type=_Granted, strict=False)
-            except (msgspec.MsgspecError, UnicodeError):
+            except (msgspec.MsgspecError, RecursionError, UnicodeError):
                 raise SourceUnavailable("Google's answer about a token cannot be read") from None
         if answer.status_code == 429 or answer.status_code >= 500:
             wait = retry_after(answer.headers.get("Retry-After"))
@@ -212,7 +212,7 @@ class GoogleTokens:
     def _why(self, body: bytes) -> str:
         try:
             error = msgspec.json.decode(body, type=_Refused).error
-        except (msgspec.MsgspecError, UnicodeError):
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
             error = ""
         if error == "invalid_grant":
             return self._grant.rejected
