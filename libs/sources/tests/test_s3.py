@@ -328,3 +328,10 @@ async def test_no_secret_is_in_a_log(server: S3Server, caplog: pytest.LogCapture
     assert told
     assert not [line for line in told if "canary" in line or server.secret_key in line]
     assert "canary" not in repr(key)
+
+
+async def test_a_time_that_is_none_is_not_told() -> None:
+    headers = {"Last-Modified": "Thu, 15 Jan 2026 10:31:00 +99999999999999999", "Content-Length": "9" * 19}
+    source = answering(lambda request: httpx.Response(200, headers=headers))
+    entry = await source.stat("x.txt")
+    assert (entry.modified, entry.size) == (None, None)

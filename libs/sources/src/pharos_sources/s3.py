@@ -301,7 +301,7 @@ def _told(file_id: str, headers: httpx.Headers) -> Entry:
         raise EntryRefused(file_id, "it is archived: restore it first")
     try:
         modified = parsedate_to_datetime(headers["Last-Modified"])
-    except (KeyError, ValueError):
+    except (KeyError, OverflowError, ValueError):
         modified = None
     size, etag = headers.get("Content-Length", ""), headers.get("ETag", "").strip('"')
     kind = headers.get("Content-Type", "")
