@@ -55,7 +55,10 @@ class DocumentIngest:
         """EmptyDocument, UploadsFull, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
         if not request.text.strip():
             raise EmptyDocument
-        name = f"text-{fingerprint(idempotency_key or request.text)}"
+        if idempotency_key is None:
+            name = f"text-{fingerprint(request.text)}"
+        else:
+            name = f"text-by-{fingerprint(caller.user, idempotency_key)}"
         wanted = self._order(JobKind.TEXT, request, caller, idempotency_key)
         content = request.text.encode(errors="replace")
         try:
