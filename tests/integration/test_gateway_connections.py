@@ -200,6 +200,27 @@ async def test_an_id_is_taken_once_and_a_tenant_has_so_many_connections(
         assert (await http.post("/connections", json=body, headers=elsewhere)).status_code == 201
 
 
+async def test_what_was_made_and_deleted_does_not_hide_how_many_there_are(
+    bus: Bus, nats_server: NatsServer, tmp_path: Path
+) -> None:
+    bucket = Bucket(bus, KV_CONNECTIONS, Connection)
+    async with gateway(nats_server, tmp_path) as http:
+        await create(http, "s3", S3, id="s3_1")
+        entry = await bucket.get("default.s3_1")
+        assert entry is not None
+
+        async def made_and_deleted(number: int) -> None:
+            key = f"default.0{number:04}"
+            revision = await bucket.put(key, entry.value)
+            await bucket.delete(key, revision, tombstone_seconds=60)
+
+        for start in range(0, 1_001, 77):
+            await asyncio.gather(*(made_and_deleted(number) for number in range(start, start + 77)))
+        refused = await http.post("/connections", json={"source_type": "s3", "config": S3, "id": "s3_2"})
+        assert (refused.status_code, refused.json()["code"]) == (409, "too_many_connections")
+        assert "in a minute" in refused.json()["detail"]
+
+
 async def test_without_a_secret_key_only_what_has_no_secret_is_kept(
     bus: Bus, nats_server: NatsServer, tmp_path: Path
 ) -> None:

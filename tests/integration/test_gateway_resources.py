@@ -91,7 +91,7 @@ async def test_a_resource_is_created_listed_and_read_by_a_job(bus: Bus, http: ht
     document = command.document
     assert document is not None
     assert (command.job_id, command.dataset) == (made["job_id"], "documents/resources")
-    assert (document.identity, document.title) == (f"resources/{made['id']}", README["title"])
+    assert (document.identity, document.title) == (f"resources/texts/{made['id']}", README["title"])
     assert (document.link, document.url) == (README["url"], None)
     assert document.object_name is not None
     store = await bus.jetstream.object_store("uploads")
@@ -123,7 +123,7 @@ async def test_the_same_address_again_replaces_the_text_and_keeps_the_id(
     identities = {
         command.document.identity for command in await commands(bus, JobKind.RESOURCE) if command.document
     }
-    assert identities == {f"resources/{first['id']}", f"resources/{other['id']}"}
+    assert identities == {f"resources/texts/{first['id']}", f"resources/texts/{other['id']}"}
     listed = (await http.get("/resources")).json()["resources"]
     assert [each["title"] for each in listed] == ["pharos README", "Another title"]
 
@@ -220,7 +220,7 @@ async def test_a_resource_is_deleted_when_its_vectors_are_gone(bus: Bus, http: h
         wanted = await deletion(bus)
         assert wanted.document is not None
         assert (wanted.document.identity, wanted.dataset) == (
-            f"resources/{made['id']}",
+            f"resources/texts/{made['id']}",
             "documents/resources",
         )
         stopped = [each.job_id for each in scheduler.commands if isinstance(each, ControlJob)]

@@ -105,6 +105,40 @@ async def test_one_that_was_changed_is_opened_anew_and_one_that_was_deleted_is_g
         await until(lambda: opener.closed == ["a", "a"])
 
 
+async def test_one_that_somebody_else_made_under_the_same_id_is_another_one(
+    bus: Bus, opener: Opener, tmp_path: Path
+) -> None:
+    await kept(bus, tmp_path, "a")  # by ada, in the project default
+    async with OpenConnections(bus, opener) as connections:
+        async with connections.use("default", "a", user="ada", project="default"):
+            pass
+        for others in ({"user": "mallory"}, {"user": "ada", "project": "secret"}):
+            with pytest.raises(ConnectionGone):
+                async with connections.use("default", "a", **others):
+                    pytest.fail("it is not the one that was meant")
+    assert opener.opened == ["a"]
+
+
+async def test_one_that_is_changed_while_it_is_opened_is_not_taken_for_what_it_was(
+    bus: Bus, opener: Opener, tmp_path: Path
+) -> None:
+    await kept(bus, tmp_path, "a")
+    opener.gate.clear()
+    async with OpenConnections(bus, opener) as connections:
+
+        async def use() -> None:
+            async with connections.use("default", "a", user="ada"):
+                pytest.fail("it is not the one that was meant")
+
+        using = asyncio.create_task(use())
+        await until(lambda: opener.opened)
+        await kept(bus, tmp_path, "a")
+        opener.gate.set()
+        with pytest.raises(SourceUnavailable):
+            await using
+    assert opener.closed == ["a"]
+
+
 async def test_what_is_wrong_with_one_is_told_to_all_and_the_next_tries_again(
     bus: Bus, opener: Opener, tmp_path: Path
 ) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import base64
 from datetime import UTC, datetime
 
+import msgspec
 import pytest
 
 from pharos_sources import cursors
 from pharos_sources.asking import Patience, from_web, patiently, retry_after
 from pharos_sources.source import (
+    Entry,
     EntryRefused,
     InvalidCursor,
+    Page,
     SourceRefused,
     SourceUnavailable,
     SourceUnreadable,
@@ -103,6 +107,7 @@ async def test_what_will_not_pass_is_not_asked_again() -> None:
         ("Thu, 15 Jan 2026 10:29:00 GMT", 0.0),
         ("Thu, 15 Jan 2026 10:31:00", 60.0),
         ("Thu, 99 Jan 2026 10:31:00 GMT", None),
+        ("Thu, 15 Jan 2026 10:31:00 +99999999999999999", None),
     ],
 )
 def test_retry_after_is_a_number_or_a_date(header: str | None, seconds: float | None) -> None:
@@ -124,6 +129,25 @@ def test_a_cursor_is_text_for_a_url_and_has_a_limit() -> None:
         cursors.decode(cursor, int)
     with pytest.raises(SourceUnreadable):
         cursors.encode("x" * 20_000)
+    nested = base64.urlsafe_b64encode(b'{"more":' + b"[" * 5_000).decode()
+    with pytest.raises(InvalidCursor):
+        cursors.decode(nested, Page)
+
+
+def test_of_what_a_server_says_of_a_file_no_more_is_held_than_is_needed() -> None:
+    entry = Entry(
+        id="x",
+        name="a" * 10_000 + ".pdf",
+        size=10**400,
+        content_type="t" * 10_000,
+        identity="etag:" + "e" * 10_000,
+    )
+    assert len(msgspec.json.encode(entry)) < 2_000
+    assert entry.name.endswith("a.pdf")
+    assert (entry.size, entry.content_type) == (None, None)
+    assert Entry(id="x", name="x", size=-1).size is None
+    assert entry.identity == msgspec.structs.replace(entry, name="x").identity
+    assert entry.identity != Entry(id="x", name="x", identity="etag:" + "e" * 10_001).identity
 
 
 def test_an_id_in_a_sentence_is_short_and_acts_on_no_terminal() -> None:

@@ -203,6 +203,12 @@ def test_each_mistake_is_one_sentence_that_names_the_field_and_repeats_no_secret
     assert len(told) < 300
 
 
+def test_of_more_urls_than_are_kept_none_is_looked_at() -> None:
+    urls = [*(f"https://{number}.example/" for number in range(5_000)), "https://127.0.0.1/"]
+    with pytest.raises(InvalidConnection, match="urls: together they are too long to be kept"):
+        parse_connection("http", {"urls": urls}, installation=Installation())
+
+
 def test_a_private_host_is_for_the_operator_to_admit() -> None:
     fields = S3 | {"endpoint": "http://10.0.0.1:9000"}
     admitting = Installation(allowed_hosts=AllowedHosts.parse("http://10.0.0.1:9000"))

@@ -6,6 +6,7 @@ import io
 import os
 import random
 import struct
+import tracemalloc
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -123,6 +124,26 @@ async def test_pages_have_every_member_once_and_count_each_that_is_left_out_once
         assert left_out == 3
         with pytest.raises(InvalidCursor):
             await source.list(cursor="***")
+
+
+async def test_deep_folders_cost_no_memory_of_their_own(tmp_path: Path) -> None:
+    """Of each member there may be thirty."""
+    deep = "/".join(["folder"] * 30)
+    archive = packed({f"{number:04}/{deep}/f.txt": b"" for number in range(2_000)}, zipfile.ZIP_STORED)
+    async with opened(tmp_path, archive) as source:
+        tracemalloc.start()
+        try:
+            await source.check()
+            held, _ = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert held < 2_000 * 2_000
+        assert (await source.stat(f"0001/{deep[:20]}")).folder
+        for folder in ("0001", f"0001/{deep}"):
+            assert len((await source.list(under=folder)).entries) == 1
+        for nowhere in ("000", "0001/f", f"0001/{deep}/f.txt", "a", "/", ""):
+            with pytest.raises(EntryNotFound):
+                await source.list(under=nowhere)
 
 
 async def test_several_members_are_read_at_once(tmp_path: Path) -> None:

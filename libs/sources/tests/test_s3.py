@@ -193,6 +193,7 @@ def error(code: str) -> bytes:
 
 WITHOUT_A_SIZE = b"<ListBucketResult><Contents><Key>x</Key><Size>many</Size></Contents></ListBucketResult>"
 WITH_ENTITIES = b'<!DOCTYPE x [<!ENTITY a "aa"><!ENTITY b "&a;&a;">]><ListBucketResult>&b;</ListBucketResult>'
+ATTRIBUTES = b" ".join(b'a%d=""' % number for number in range(100_000))
 WITH_A_FILE = (
     b'<!DOCTYPE x [<!ENTITY a SYSTEM "file:///etc/passwd">]><ListBucketResult>&a;</ListBucketResult>'
 )
@@ -219,6 +220,8 @@ WITH_A_FILE = (
         (200, WITHOUT_A_SIZE, SourceUnavailable),
         (200, WITH_ENTITIES, SourceUnavailable),
         (200, WITH_A_FILE, SourceUnavailable),
+        (200, b"<ListBucketResult>" + b"<a/>" * 100_000 + b"</ListBucketResult>", SourceUnavailable),
+        (200, b"<ListBucketResult " + ATTRIBUTES + b"></ListBucketResult>", SourceUnavailable),
     ],
 )
 async def test_every_odd_answer_to_a_listing_is_an_error_of_the_source(
@@ -328,3 +331,10 @@ async def test_no_secret_is_in_a_log(server: S3Server, caplog: pytest.LogCapture
     assert told
     assert not [line for line in told if "canary" in line or server.secret_key in line]
     assert "canary" not in repr(key)
+
+
+async def test_a_time_that_is_none_is_not_told() -> None:
+    headers = {"Last-Modified": "Thu, 15 Jan 2026 10:31:00 +99999999999999999", "Content-Length": "9" * 19}
+    source = answering(lambda request: httpx.Response(200, headers=headers))
+    entry = await source.stat("x.txt")
+    assert (entry.modified, entry.size) == (None, None)

@@ -58,6 +58,22 @@ async def test_a_reader_that_leaves_too_much_unread_is_sent_away() -> None:
     assert (closed.value.code, closed.value.reason) == TOO_SLOW
 
 
+async def test_a_reader_that_leaves_too_many_bytes_unread_is_sent_away() -> None:
+    """The name of a file may be long, and a batch has thousands of them."""
+    unread = BatchFeed(Sight(tenant="t"), None, unsent_bytes_max=100)
+    for _ in range(10):  # what is replaced, and what was read, counts no more
+        for item in range(4):
+            unread.tell_file("j", item, b"x" * 20)
+        unread.tell_counters("j", b"y" * 10)
+        unread.tell_counters("j", b"z" * 10)
+        assert len(await everything(unread)) == 6
+    for item in range(6):
+        unread.tell_file("j", item, b"x" * 20)
+    with pytest.raises(FeedClosed) as closed:
+        await unread.next()
+    assert (closed.value.code, closed.value.reason) == TOO_SLOW
+
+
 async def test_each_state_of_a_batch_is_told_in_its_place() -> None:
     unread = feed()
     unread.tell_counters("j", b"one file")

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from pharos_contracts.batches.v1 import BatchSource
+from pharos_contracts.batches.v1 import BatchPart, BatchSource
+from pharos_contracts.connections.v1 import SourceType
 from pharos_contracts.jobs.v1 import DocumentSource, JobKind, RepositorySource, SubmitJob
 from pharos_gateway import projects
 from pharos_gateway.deleting import Deleted, Wanted, concerns
@@ -40,8 +41,13 @@ NOTE = {
 BATCH = {
     "kind": JobKind.BATCH,
     "source": None,
-    "batch": BatchSource(name="b", manifest="m", parts=()),
-    "dataset": "papers",
+    "batch": BatchSource(
+        name="b",
+        manifest="m",
+        parts=tuple(
+            BatchPart(connection_id=each, source_type=SourceType.S3, files=1) for each in ("papers", "notes")
+        ),
+    ),
 }
 
 
@@ -63,8 +69,10 @@ BATCH = {
         (NOTE, "documents/docs", None, True),
         (NOTE, "documents/other", None, False),
         (NOTE, None, "github.com/o/r", False),
-        (BATCH, "papers", None, True),
-        (BATCH, "other", None, False),
+        (BATCH, "connections/papers", None, True),
+        (BATCH, "connections/notes", None, True),
+        (BATCH, "connections/other", None, False),
+        (BATCH, "papers", None, False),
         (BATCH, None, "github.com/o/r", False),
         ({"tenant": "other", "dataset": "core"}, "core", None, False),
         ({"project": "other", "dataset": "core"}, "core", None, False),

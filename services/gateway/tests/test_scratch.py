@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from pharos_gateway.scratch import Scratch
+from pharos_sources.removal import remove_tree
 
 pytestmark = pytest.mark.anyio
 
@@ -67,3 +68,17 @@ async def test_the_folder_of_a_killed_process_is_removed_and_that_of_a_living_on
     folder = await second.folder()
     assert not theirs.exists() and list(tmp_path.iterdir()) == [folder]
     await second.close()
+
+
+async def test_what_a_killed_one_left_is_removed_however_deep_it_is(tmp_path: Path) -> None:
+    """It may be the checkout of a repository, as deep as a stranger made it."""
+    left = tmp_path / "process-killed"
+    left.mkdir()
+    script = f"cd {left}; for i in $(seq 1500); do mkdir d && cd d; done"
+    subprocess.run(["/bin/sh", "-c", script], check=True)
+    scratch = Scratch(tmp_path)
+    try:
+        assert await scratch.folder() and not left.exists()
+    finally:
+        remove_tree(left)  # which pytest could not
+    await scratch.close()

@@ -87,7 +87,10 @@ async def test_files_are_looked_up_several_at_once_and_stay_in_their_order() -> 
         (0, "name of last", 7, "v1"),
         (1, "name of x", 7, "v1"),
     ]
-    assert [(part.connection_id, part.files) for part in found.parts] == [("a", 51), ("b", 1)]
+    assert [(part.connection_id, part.files, part.user) for part in found.parts] == [
+        ("a", 51, "u"),
+        ("b", 1, "u"),
+    ]
     assert (held.most, held.asked, found.project, found.warnings) == (8, 52, "p", ())
 
 

@@ -71,7 +71,7 @@ def retry_after(header: str | None, *, now: datetime | None = None) -> float | N
         return float(text[:9])
     try:
         when = parsedate_to_datetime(text)
-    except ValueError:
+    except (OverflowError, ValueError):
         return None
     if when.tzinfo is None:
         when = when.replace(tzinfo=UTC)

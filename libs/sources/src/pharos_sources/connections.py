@@ -43,6 +43,8 @@ GOOGLE_API: Final = "https://www.googleapis.com"
 GOOGLE_TOKENS: Final = "https://oauth2.googleapis.com/token"
 
 _SECRET_LENGTH_MAX: Final = 16 * 1024
+# More is not kept, sealed as it is; and to look at the hosts of a mebibyte of them takes seconds.
+URLS_LENGTH_MAX: Final = 96 * 1024
 
 Line = Annotated[str, msgspec.Meta(min_length=1, max_length=2_048, pattern=r"\A[^\x00-\x1f\x7f]+\Z")]
 PathText = Annotated[str, msgspec.Meta(min_length=1, max_length=4_096)]
@@ -433,6 +435,8 @@ def _web_addresses(connection: HttpConnection, installation: Installation) -> Ma
     from pharos_sources.http_source import addresses_of
 
     urls = [each.reveal() for each in connection.urls]
+    if sum(map(len, urls)) > URLS_LENGTH_MAX:
+        raise InvalidConnection("urls", "together they are too long to be kept")
     try:
         return addresses_of(urls, allowed_hosts=installation.allowed_hosts)
     except SourceRefused as refused:

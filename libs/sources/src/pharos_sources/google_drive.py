@@ -316,7 +316,7 @@ def _resumed(cursor: str, top: str, depth_max: int) -> list[_Frame]:
 def _decoded(body: bytes, kind: type[T]) -> T:
     try:
         return msgspec.json.decode(body, type=kind, strict=False)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         raise SourceUnavailable("Google's answer cannot be read") from None
 
 
@@ -347,7 +347,7 @@ def _refused(answer: httpx.Response, body: bytes, *, file_id: str, paged: bool) 
 def _reasons(body: bytes) -> frozenset[str]:
     try:
         return frozenset(each.reason for each in msgspec.json.decode(body, type=_Refusal).error.errors)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         return frozenset()
 
 

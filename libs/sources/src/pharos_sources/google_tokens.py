@@ -29,6 +29,8 @@ _ASSERTION_SECONDS: Final = 3_600
 _EARLY_SECONDS: Final = 60.0  # a token is renewed this long before it ends
 _ANSWER_BYTES_MAX: Final = 64 * 1024
 _KEY_LENGTH_MAX: Final = 16 * 1024
+# Google's have 2,048. Whether a key is one takes time that grows with the fourth power: minutes at 20,000.
+_KEY_BITS_MAX: Final = 4_096
 _REFUSED: Final[Mapping[str, str]] = {
     "invalid_client": "Google does not know the OAuth client, or its secret is wrong",
     "deleted_client": "the OAuth client was deleted",
@@ -64,15 +66,30 @@ def parse_key_file(secret: Secret) -> tuple[ServiceAccountKey, RSAPrivateKey]:
         raise InvalidKeyFile("it is too long for the key file of a service account")
     try:
         account = msgspec.json.decode(text, type=ServiceAccountKey)
-    except (msgspec.MsgspecError, UnicodeError):
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
         raise InvalidKeyFile("it must be the JSON key file of a service account, whole") from None
+    pem = account.private_key.encode(errors="replace")
+    _check_size(_loaded(pem, checked=False))
+    return account, _loaded(pem, checked=True)
+
+
+def _loaded(pem: bytes, *, checked: bool) -> RSAPrivateKey:
+    """The key in *pem*; *checked*: its numbers belong together, which takes long for large ones."""
     try:
-        key = load_pem_private_key(account.private_key.encode(), password=None)
-    except (ValueError, TypeError, UnicodeError):
+        key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=not checked)
+    except (ValueError, TypeError):
         raise InvalidKeyFile("the private key in it cannot be read") from None
     if not isinstance(key, RSAPrivateKey):
         raise InvalidKeyFile("the private key in it is not an RSA key")
-    return account, key
+    return key
+
+
+def _check_size(key: RSAPrivateKey) -> None:
+    """Every number of it, since nobody has checked that they belong together."""
+    numbers = key.private_numbers()
+    primes = max(numbers.p.bit_length(), numbers.q.bit_length())
+    if key.key_size > _KEY_BITS_MAX or 2 * primes > _KEY_BITS_MAX or numbers.d.bit_length() > _KEY_BITS_MAX:
+        raise InvalidKeyFile(f"the private key in it has more than {_KEY_BITS_MAX} bits")
 
 
 class Grant(Protocol):
@@ -185,7 +202,7 @@ class GoogleTokens:
         if answer.status_code == 200:
             try:
                 return msgspec.json.decode(body, type=_Granted, strict=False)
-            except (msgspec.MsgspecError, UnicodeError):
+            except (msgspec.MsgspecError, RecursionError, UnicodeError):
                 raise SourceUnavailable("Google's answer about a token cannot be read") from None
         if answer.status_code == 429 or answer.status_code >= 500:
             wait = retry_after(answer.headers.get("Retry-After"))
@@ -195,7 +212,7 @@ class GoogleTokens:
     def _why(self, body: bytes) -> str:
         try:
             error = msgspec.json.decode(body, type=_Refused).error
-        except (msgspec.MsgspecError, UnicodeError):
+        except (msgspec.MsgspecError, RecursionError, UnicodeError):
             error = ""
         if error == "invalid_grant":
             return self._grant.rejected

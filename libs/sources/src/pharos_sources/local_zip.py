@@ -198,26 +198,28 @@ class _Archive:
         times = Counter(member.filename for member in members)
         self._members: dict[str, zipfile.ZipInfo] = {}
         self._refused: dict[str, tuple[str, str]] = {}
-        self._folders: set[str] = set()
+        folders: list[str] = []
         for member in members:
             name = member.filename
             refusal = _refusal(member, limits) if times[name] == 1 else _DUPLICATE
             if refusal is not None:
                 self._refused[name] = refusal
                 continue
-            self._folders.update(f"{each}/" for each in PurePosixPath(name).parents if each.name)
             if name.endswith("/"):
-                self._folders.add(name)
+                folders.append(name)
             else:
                 self._members[name] = member
         self._names = sorted([*self._members, *self._refused])
+        # Members and folders that are not refused. The folders above them are not named: there may be thirty
+        # to a member.
+        self._known = sorted([*self._members, *folders])
 
     def close(self) -> None:
         self._zip.close()
         self._file.close()
 
     def page(self, prefix: str, after: str, limit: int) -> Page:
-        if prefix and prefix not in self._folders:
+        if prefix and not self._is_folder(prefix):
             raise EntryNotFound(prefix)
         entries: list[Entry] = []
         left_out: Counter[str] = Counter()
@@ -236,9 +238,14 @@ class _Archive:
         return Page(entries=tuple(entries), left_out=dict(left_out))
 
     def stat(self, file_id: str) -> Entry:
-        if f"{file_id.rstrip('/')}/" in self._folders:
+        if self._is_folder(f"{file_id.rstrip('/')}/"):
             return Entry(id=file_id, name=file_id, folder=True)
         return _entry(self.member(file_id), file_id)
+
+    def _is_folder(self, prefix: str) -> bool:
+        """Whether something is below *prefix*, which ends in a slash, or is it."""
+        place = bisect_left(self._known, prefix)
+        return place < len(self._known) and self._known[place].startswith(prefix)
 
     def member(self, file_id: str) -> zipfile.ZipInfo:
         if file_id in self._refused:

@@ -49,6 +49,9 @@ logging.getLogger("botocore.auth").setLevel(logging.WARNING)
 
 _LISTING_BYTES_MAX: Final = 8 * 1024 * 1024  # 1,000 keys of 1,024 bytes, each percent-encoded
 _ERROR_BYTES_MAX: Final = 64 * 1024
+_MARKS_MAX: Final = (
+    64_000  # of 1,000 objects there are 30,000 tags; as many as fit would take seconds to read
+)
 _UNKNOWN_KINDS: Final = frozenset({"", "application/octet-stream", "binary/octet-stream"})
 _ARCHIVED: Final = frozenset({"GLACIER", "DEEP_ARCHIVE"})
 
@@ -301,7 +304,7 @@ def _told(file_id: str, headers: httpx.Headers) -> Entry:
         raise EntryRefused(file_id, "it is archived: restore it first")
     try:
         modified = parsedate_to_datetime(headers["Last-Modified"])
-    except (KeyError, ValueError):
+    except (KeyError, OverflowError, ValueError):
         modified = None
     size, etag = headers.get("Content-Length", ""), headers.get("ETag", "").strip('"')
     kind = headers.get("Content-Type", "")
@@ -338,6 +341,8 @@ def _would_change(key: str) -> bool:
 
 
 def _xml(body: bytes) -> Element | None:
+    if max(body.count(b"<"), body.count(b"=")) > _MARKS_MAX:  # tags, and attributes
+        return None
     try:
         root: Element = DefusedElementTree.fromstring(body, forbid_dtd=True)
     except (ParseError, DefusedXmlException, ValueError):

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
+from hashlib import sha256
 from typing import Final, Protocol, runtime_checkable
 
 import msgspec
+from msgspec.structs import force_setattr
 
 __all__ = [
     "Entry",
@@ -32,6 +34,10 @@ __all__ = [
 
 LIST_MAX: Final = 1_000
 ID_LENGTH_MAX: Final = 4_096
+NAME_LENGTH_MAX: Final = 1_024
+CONTENT_TYPE_LENGTH_MAX: Final = 255
+IDENTITY_LENGTH_MAX: Final = 255
+SIZE_MAX: Final = 2**63 - 1
 _SHOWN_LENGTH_MAX: Final = 200
 
 
@@ -42,6 +48,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     bytes; None where the source does not know it before the last one. `identity` changes when the content
     does, and says how it was found: `md5:…`, `etag:…`, `git:…`; None where the source knows nothing of the
     kind. Equal identities of one id mean that there is nothing new to read.
+
+    What a server says at greater length than anybody needs is cut here, since thousands of entries are held
+    at once: of a name the end stays, which has the ending, and of an identity its SHA-256.
     """
 
     id: str
@@ -51,6 +60,17 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
     content_type: str | None = None
     identity: str | None = None
     folder: bool = False
+
+    def __post_init__(self) -> None:
+        if len(self.name) > NAME_LENGTH_MAX:
+            force_setattr(self, "name", self.name[-NAME_LENGTH_MAX:])
+        if self.size is not None and not 0 <= self.size <= SIZE_MAX:
+            force_setattr(self, "size", None)
+        if self.content_type is not None and len(self.content_type) > CONTENT_TYPE_LENGTH_MAX:
+            force_setattr(self, "content_type", None)
+        if self.identity is not None and len(self.identity) > IDENTITY_LENGTH_MAX:
+            digest = sha256(self.identity.encode(errors="surrogatepass")).hexdigest()
+            force_setattr(self, "identity", f"sha256:{digest}")
 
 
 class Page(msgspec.Struct, frozen=True, kw_only=True):

@@ -16,15 +16,25 @@ from pharos_gateway.feeds import STOPPING, TOO_SLOW, FeedClosed
 from pharos_gateway.sight import Sight
 
 UNSENT_MAX: Final = 5_000
+UNSENT_BYTES_MAX: Final = 4 * 1024 * 1024
 
 
 class BatchFeed:
     """The unread messages of one socket, which follows what *sight* shows; of one batch, where it says so."""
 
-    def __init__(self, sight: Sight, job_id: str | None, *, unsent_max: int = UNSENT_MAX) -> None:
+    def __init__(
+        self,
+        sight: Sight,
+        job_id: str | None,
+        *,
+        unsent_max: int = UNSENT_MAX,
+        unsent_bytes_max: int = UNSENT_BYTES_MAX,
+    ) -> None:
         self.sight = sight
         self.job_id = job_id
         self._unsent_max = unsent_max
+        self._unsent_bytes_max = unsent_bytes_max
+        self._unsent_bytes = 0
         self._unsent: OrderedDict[tuple[str, int | None, int], bytes] = OrderedDict()
         self._later: dict[str, bytes] = {}
         self._states = 0
@@ -38,7 +48,7 @@ class BatchFeed:
         """Where a file of a batch is now."""
         if self._farewell is not None:
             return
-        self._unsent.pop((job_id, item, 0), None)
+        self._unsent_bytes -= len(self._unsent.pop((job_id, item, 0), b""))
         self._add((job_id, item, 0), message)
 
     def tell_counters(self, job_id: str, message: bytes) -> None:
@@ -60,7 +70,8 @@ class BatchFeed:
 
     def _add(self, key: tuple[str, int | None, int], message: bytes) -> None:
         self._unsent[key] = message
-        if len(self._unsent) > self._unsent_max:
+        self._unsent_bytes += len(message)
+        if len(self._unsent) > self._unsent_max or self._unsent_bytes > self._unsent_bytes_max:
             self.close(TOO_SLOW)
         self._something.set()
 
@@ -69,6 +80,7 @@ class BatchFeed:
         if self._farewell is None:
             self._farewell = farewell
             self._unsent.clear()
+            self._unsent_bytes = 0
             self._later.clear()
         self._something.set()
 
@@ -77,8 +89,9 @@ class BatchFeed:
         while True:
             if self._unsent:
                 key, message = self._unsent.popitem(last=False)
+                self._unsent_bytes -= len(message)
                 if key == (key[0], None, 0) and key[0] in self._later:
-                    self._unsent[key] = self._later.pop(key[0])
+                    self._add(key, self._later.pop(key[0]))
                 return message
             if self._farewell is not None:
                 raise FeedClosed(*self._farewell)

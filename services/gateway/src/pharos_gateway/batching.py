@@ -48,6 +48,7 @@ from pharos_gateway.batches import (
     BatchRequest,
     BatchStatistics,
     BatchView,
+    InvalidBatch,
     ListRequest,
 )
 from pharos_gateway.callback_url import CallbackAddress, InvalidCallbackUrl
@@ -61,7 +62,7 @@ from pharos_gateway.sight import Sight
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
-from pharos_service.objects import remove
+from pharos_service.objects import ObjectTooLarge, remove
 from pharos_service.pull import CaughtUp, tail
 
 log = structlog.get_logger()
@@ -189,6 +190,12 @@ class Batching:
             await self._manifests.put(Manifest(job_id=job_id, tenant=order.tenant, files=selected.files))
             job = await self._command(command, by=order.by)
             kept = True
+        except ObjectTooLarge as error:
+            raise InvalidBatch(
+                "too_many_files",
+                "The names of the files are too long for one list: select fewer of them",
+                field="file_selections",
+            ) from error
         except BatchUndecided:
             kept = True
             raise

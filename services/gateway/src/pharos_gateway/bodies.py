@@ -60,6 +60,8 @@ def parse(body: bytes, kind: Any) -> Any:
         raise invalid(f"Invalid request: '{field}': {message}", field=field) from error
     except msgspec.DecodeError as error:
         raise invalid("The body of the request is not valid JSON") from error
+    except RecursionError as error:
+        raise invalid("The body of the request is too deeply nested") from error
 
 
 @lru_cache(maxsize=_DECODERS_MAX)

@@ -14,11 +14,12 @@ import msgspec
 import structlog
 
 from pharos_contracts import rpc
+from pharos_contracts.batches.v1 import connection_dataset
 from pharos_contracts.control.v1 import Action
 from pharos_contracts.datasets.v1 import DatasetDeleted, DeleteDataset, FindDatasets, FoundDatasets
 from pharos_contracts.identity import documents_dataset, token
 from pharos_contracts.jobs.v1 import ActiveJob, Job, SubmitJob, command_of
-from pharos_contracts.lifecycle import TERMINAL
+from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.workers.v1 import Worker
 from pharos_gateway.controlling import InvalidTransition
 from pharos_gateway.sight import Sight
@@ -37,6 +38,8 @@ DELETE_SECONDS: Final = 60.0
 POLL_SECONDS: Final = 0.05
 STOPPED_AT_ONCE: Final = 8
 JOBS_MAX: Final = 1_000  # that are stopped in one round
+# A batch that its owner has not started yet brings nothing back.
+IDLE: Final = TERMINAL | {JobState.PENDING}
 ROUNDS_MAX: Final = 10
 
 
@@ -106,6 +109,8 @@ def concerns(command: SubmitJob, wanted: Wanted) -> bool:
         source = command.source
         return source is not None and source.identity.lower() == wanted.repository.lower()
     assert wanted.dataset is not None, "one of the two is given"
+    if command.batch is not None:
+        return wanted.dataset in {connection_dataset(part.connection_id) for part in command.batch.parts}
     name = name_of(command)
     if name is not None or command.source is None:
         return name == wanted.dataset
@@ -189,11 +194,11 @@ class Deleting:
         return stopped
 
     async def _open_jobs(self, wanted: Wanted, *, but: Collection[str]) -> list[SubmitJob]:
-        """At most 1,000 of them. Those that were claimed, and what was seen lately besides."""
+        """At most 1,000 of them: those that were claimed, and those seen lately, such as batches."""
         found = {
             job.job_id: command_of(job)
             for job in self._known.recent_jobs()
-            if job.state not in TERMINAL and job.job_id not in but and concerns(command_of(job), wanted)
+            if job.state not in IDLE and job.job_id not in but and concerns(command_of(job), wanted)
         }
         try:
             async with asyncio.timeout(LOOK_SECONDS):

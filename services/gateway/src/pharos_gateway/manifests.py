@@ -48,17 +48,21 @@ class Manifests:
     async def of(self, job: Job) -> Manifest:
         """That of *job*. ManifestGone, and errors of the bus."""
         assert job.batch is not None, "only batches have a manifest"
-        kept = self._kept.get(job.batch.manifest)
+        manifest = await self._found(job.batch.manifest)
+        if not manifest.fits(job.batch) or manifest.tenant != job.tenant:
+            raise ManifestGone
+        return manifest
+
+    async def _found(self, name: str) -> Manifest:
+        kept = self._kept.get(name)
         if kept is not None:
-            self._kept.move_to_end(job.batch.manifest)
+            self._kept.move_to_end(name)
             return kept[0]
         try:
-            content = await read(self._bus, OBJ_MANIFESTS, job.batch.manifest, bytes_max=BYTES_MAX)
+            content = await read(self._bus, OBJ_MANIFESTS, name, bytes_max=BYTES_MAX)
             manifest: Manifest = decode(content, Manifest)
         except (ObjectGone, ObjectDamaged, UnreadableMessage) as error:
             raise ManifestGone from error
-        if len(manifest.files) != job.batch.files or manifest.tenant != job.tenant:
-            raise ManifestGone
         self._keep(manifest, len(content))
         return manifest
 

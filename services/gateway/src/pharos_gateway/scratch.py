@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import fcntl
 import os
-import shutil
+from contextlib import suppress
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Final
 
 from anyio import to_thread
+
+from pharos_sources.removal import remove_tree
 
 PREFIX: Final = "process-"
 
@@ -75,4 +77,5 @@ def _lock(folder: Path) -> int | None:
 
 
 def _remove(folder: Path) -> None:
-    shutil.rmtree(folder, ignore_errors=True)
+    with suppress(OSError):  # what stays, the next process tries again
+        remove_tree(folder)

@@ -98,6 +98,7 @@ class Selecting:
                     connection_id=each.connection.connection_id,
                     source_type=each.connection.source_type,
                     files=len(each.file_ids),
+                    user=each.connection.user,
                 )
                 for each in wanted
             ),

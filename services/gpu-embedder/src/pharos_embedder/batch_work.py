@@ -256,10 +256,10 @@ class _Making:
         self._check = check
         self._midway = midway
         self._options = item.job.batch.options
-        self._connection_id = item.job.batch.parts[file.part].connection_id
+        self._part = item.job.batch.parts[file.part]
         self._cutting = cutting(self._options, config)
         self._seconds = StageSeconds()
-        self.dataset = _dataset(item.job, self._connection_id)
+        self.dataset = _dataset(item.job, self._part.connection_id)
 
     async def make(self, target: Target, workspace: Path, *, again: bool) -> tuple[ReadyFile, IndexResult]:
         skips = self._options.skip_existing and not again
@@ -272,7 +272,10 @@ class _Making:
         await anyio.Path(workspace).mkdir(parents=True)
         path = workspace / FILE
         self._report(Stage.ACCESS, 0, 0)
-        async with self._tools.connections.use(self._item.job.tenant, self._connection_id) as source:
+        job, part = self._item.job, self._part
+        async with self._tools.connections.use(
+            job.tenant, part.connection_id, user=part.user, project=job.project
+        ) as source:
             # Asked before the bytes: where they change in between, they are newer than what is said of them.
             entry = await source.stat(self._file.file_id)
             self._refuse(entry)

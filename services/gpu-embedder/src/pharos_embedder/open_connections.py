@@ -19,9 +19,9 @@ from pharos_contracts.identity import InvalidName
 from pharos_contracts.streams import KV_CONNECTIONS
 from pharos_embedder.connecting import ConnectionGone
 from pharos_embedder.holding import clock
-from pharos_service.buckets import Bucket
+from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus
-from pharos_sources.source import Source
+from pharos_sources.source import Source, SourceUnavailable
 
 log = structlog.get_logger()
 
@@ -65,18 +65,27 @@ class OpenConnections:
         await asyncio.gather(*ending, return_exceptions=True)
 
     @asynccontextmanager
-    async def use(self, tenant: str, connection_id: str) -> AsyncIterator[Source]:
+    async def use(
+        self, tenant: str, connection_id: str, *, user: str | None = None, project: str | None = None
+    ) -> AsyncIterator[Source]:
         """The source of a connection as it is kept now, while the block lasts.
+
+        One that belongs to another *user* or *project* than it is to (None: to any) is another connection,
+        which took the id of one that was deleted.
 
         SourceError, of which ConnectionGone is one; errors of the bus pass through.
         """
         key = (tenant, connection_id)
-        revision = await self._revision(tenant, connection_id)
+        kept = await self._kept(tenant, connection_id)
+        revision = None if kept is None else kept.revision
         one = self._open.get(key)
         if one is not None and one.revision != revision:
             self._close(key, one)  # it was changed, or deleted
             one = None
         if revision is None:
+            raise ConnectionGone(connection_id)
+        assert kept is not None, "it has a revision"
+        if user not in (None, kept.value.user) or project not in (None, kept.value.project):
             raise ConnectionGone(connection_id)
         if one is None:
             one = self._begin(key, revision)
@@ -92,12 +101,11 @@ class OpenConnections:
         """How many are open, or being opened or closed."""
         return len(self._tasks)
 
-    async def _revision(self, tenant: str, connection_id: str) -> int | None:
+    async def _kept(self, tenant: str, connection_id: str) -> Entry[Connection] | None:
         try:
-            entry = await self._bucket.get(connection_key(tenant, connection_id))
+            return await self._bucket.get(connection_key(tenant, connection_id))
         except InvalidName:
             return None
-        return None if entry is None else entry.revision
 
     def _begin(self, key: tuple[str, str], revision: int) -> _Open:
         idle = sorted((each.idle_since, name) for name, each in self._open.items() if not each.users)
@@ -122,6 +130,9 @@ class OpenConnections:
             async with asyncio.timeout(OPENING_SECONDS_MAX) as opening:
                 async with self._opener.open(*key) as source:
                     opening.reschedule(None)
+                    kept = await self._kept(*key)
+                    if kept is None or kept.revision != one.revision:
+                        raise SourceUnavailable("the connection was changed just now")
                     one.opened.set_result(source)
                     await one.ending.wait()
         except Exception as error:

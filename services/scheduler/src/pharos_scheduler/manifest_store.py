@@ -34,7 +34,7 @@ class BusManifests:
         except (ObjectDamaged, UnreadableMessage) as error:
             log.error("manifest_unreadable", job_id=job.job_id, error=repr(error))
             return None
-        if len(manifest.files) != job.batch.files:
+        if not manifest.fits(job.batch):
             log.error("manifest_differs", job_id=job.job_id, files=len(manifest.files))
             return None
         return manifest

@@ -58,11 +58,16 @@ class BatchOptions(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BatchPart(msgspec.Struct, frozen=True, kw_only=True):
-    """The files that a batch takes from one connection: how many, of which kind of source."""
+    """The files that a batch takes from one connection: how many, of which kind of source.
+
+    ``user`` is whose connection it was when the batch was made: one that somebody else makes later under the
+    same id is another one. None in batches of before this was noted.
+    """
 
     connection_id: str
     source_type: SourceType
     files: int
+    user: str | None = None
 
 
 class BatchSource(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +108,16 @@ class Manifest(Message, frozen=True, kw_only=True, tag="batches.view.v1.manifest
     job_id: str
     tenant: str
     files: tuple[BatchFile, ...]
+
+    def fits(self, batch: BatchSource) -> bool:
+        """Whether these are the files of *batch*: as many of each part, and in the order of the parts.
+
+        Two requests that make one batch at once may store another list than the one that is counted on.
+        """
+        parts = (part for part, each in enumerate(batch.parts) for _ in range(each.files))
+        return len(self.files) == batch.files and all(
+            file.part == part for file, part in zip(self.files, parts, strict=True)
+        )
 
 
 class PartTally(msgspec.Struct, frozen=True, kw_only=True):

@@ -31,5 +31,8 @@ class Resource(Message, frozen=True, kw_only=True, tag="resources.view.v1.resour
 
 
 def resource_identity(resource_id: str) -> str:
-    """What the text of a resource is called among the documents of its dataset."""
-    return f"{RESOURCES_LABEL}/{resource_id}"
+    """What the text of a resource is called among the documents of its dataset.
+
+    It has a slash more than a file of that label can have in its name, which somebody else may have sent.
+    """
+    return f"{RESOURCES_LABEL}/texts/{resource_id}"
