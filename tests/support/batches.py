@@ -27,7 +27,7 @@ from pharos_contracts.jobs.v1 import (
 )
 from pharos_contracts.message import decode, encode
 from pharos_scheduler.app import utc_now
-from pharos_service.bus import Bus
+from pharos_service.bus import Bus, heeding
 from pharos_service.journal import Superseded
 from tests.support.scheduling import RESULT, ask, command, say
 
@@ -107,18 +107,18 @@ class Hands:
         )
         while True:
             try:
-                (message,) = await consumer.fetch(1, timeout=1)
+                (message,) = await heeding(consumer.fetch(1, timeout=1))
             except TimeoutError:
                 continue
             item: WorkItem = decode(message.data, WorkItem)
             if item.purpose is Purpose.CLEAR:
                 self.cleared.append(item.job.job_id)
-                await message.ack_sync()
+                await heeding(message.ack_sync())
                 continue
             with contextlib.suppress(Superseded):  # it was taken away
                 await self._take(item)
             self.in_hand.discard((item.job.job_id, item.item_id))
-            await message.ack_sync()
+            await heeding(message.ack_sync())
 
     async def _take(self, item: WorkItem) -> None:
         name = (item.job.job_id, item.item_id)
