@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from nats.errors import TimeoutError as NoMessage
 from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import Action, Controlled, StopItem
 from pharos_contracts.jobs.v1 import (
+    AnyEvent,
     ItemCommitting,
     ItemCompleted,
     ItemFailed,
@@ -24,7 +27,9 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import decode
 from pharos_contracts.rpc import Refused
+from pharos_contracts.tracing import Fold
 from pharos_scheduler import batches
 from pharos_scheduler.batch_files import Files
 from pharos_service.buckets import Bucket
@@ -419,3 +424,70 @@ async def test_a_batch_that_was_created_is_not_refused_when_its_command_comes_ag
         first = await create(bus, wanted)
         assert (await create(bus, wanted)).job == first.job
         assert (await create(bus, batch_command(2, 3))).code == "too_many_batches"
+
+
+async def traced(bus: Bus) -> Fold:
+    """Every event of JOBS, folded."""
+    fold = Fold(whole=True)
+    sequence = 1
+    while (stored := await bus.first(streams.JOBS, "events.>", sequence)) is not None:
+        event: Any = decode(stored.data, AnyEvent)
+        fold.take(event, sequence=stored.sequence, at=event.at, digest=str(stored.sequence))
+        sequence = stored.sequence + 1
+    return fold
+
+
+async def test_a_file_that_is_published_longer_than_a_cancel_waits_is_finished_and_counted_by_a_retry(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PUBLISHING_SECONDS", 0.2)
+    wanted = batch_command(1, 2)
+    async with leading(bus):
+        await announce(bus, document_slots=1)
+        await started(bus, wanted)
+        publishing, message = await take_file(bus)
+        await say(bus, publishing, ItemStarted)
+        await say(bus, publishing, ItemCommitting, result=RESULT)
+        assert counts((await order(bus, wanted, Action.CANCEL)).job) == (0, 0, 0)
+        await say(bus, publishing, ItemCompleted, result=RESULT)
+        await message.ack()
+        assert counts((await order(bus, wanted, Action.RETRY)).job) == (1, 0, 0)
+        async with hands(bus) as workers:
+            done = await job_when(bus, wanted, ended)
+        assert (done.state, counts(done)) == (JobState.COMPLETED, (2, 0, 0))
+        assert sum(workers.done.values()) == 1
+        assert (await traced(bus)).found == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_its_owner_asks_and_whoever_leads_every_file_is_done_once(bus: Bus, seed: int) -> None:
+    """Pauses, cancels and tries anew in any order, with another leader now and then."""
+    chance = random.Random(seed)
+    tried: Counter[tuple[str, str]] = Counter()
+
+    def do(item: WorkItem) -> str | None:
+        name = (item.job.job_id, item.item_id)
+        tried[name] += 1
+        return "again" if tried[name] == 1 and item.item_id.endswith("3") else None
+
+    several = [batch_command(number, 14, 6, connection=f"b{number}-") for number in range(2)]
+    async with hands(bus, 4, do=do, hold=lambda: asyncio.sleep(chance.random() * 0.03)) as workers:
+        for term in range(1, 5):
+            async with leading(bus, term=term):
+                await announce(bus, document_slots=4)
+                for wanted in several if term == 1 else []:
+                    await started(bus, wanted)
+                for _ in range(6 if term < 4 else 0):
+                    action = chance.choice([Action.PAUSE, Action.RESUME, Action.CANCEL, Action.RETRY])
+                    await order(bus, chance.choice(several), action)
+                    await asyncio.sleep(chance.random() * 0.1)
+                for wanted in several if term == 4 else []:
+                    for action in (Action.RESUME, Action.RETRY):
+                        await order(bus, wanted, action)
+                    done = await job_when(bus, wanted, ended, 60)
+                    assert (done.state, counts(done)) == (JobState.COMPLETED, (20, 0, 0))
+                    for event in await events_of(bus, wanted):
+                        assert sum(counts(event.job)) <= 20
+                    assert all(workers.done[wanted.job_id, str(item)] == 1 for item in range(20))
+        await until_holds(bus, streams.WORK, 0)
+    assert (await traced(bus)).found == []
