@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import random
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ from nats.errors import TimeoutError as NoMessage
 from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import Action, Controlled, StopItem
 from pharos_contracts.jobs.v1 import (
+    AnyEvent,
     ItemCommitting,
     ItemCompleted,
     ItemFailed,
@@ -23,7 +27,11 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import decode
 from pharos_contracts.rpc import Refused
+from pharos_contracts.tracing import Fold
+from pharos_scheduler import batches
+from pharos_scheduler.batch_files import Files
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.journal import Superseded
@@ -51,6 +59,12 @@ async def take_file(bus: Bus, seconds: float = 10) -> tuple[WorkItem, Any]:
 async def started(bus: Bus, wanted: SubmitJob) -> None:
     assert isinstance(await create(bus, wanted), Controlled)
     assert isinstance(await order(bus, wanted, Action.START), Controlled)
+
+
+def files_in_memory() -> int:
+    """Of how many batches the files are known to a leader in this process."""
+    gc.collect()
+    return sum(isinstance(each, Files) for each in gc.get_objects())
 
 
 def counts(job: Job) -> tuple[int, int, int]:
@@ -341,3 +355,157 @@ async def test_a_command_that_comes_twice_is_carried_out_once(bus: Bus) -> None:
         first = await create(bus, wanted)
         assert (await create(bus, wanted)).job == first.job
         assert [type(event).__name__ for event in await events_of(bus, wanted)] == ["JobCreated"]
+
+
+async def test_a_running_batch_whose_files_nobody_knows_any_more_ends_when_the_next_leader_looks(
+    bus: Bus,
+) -> None:
+    wanted = batch_command(1, 2)
+    async with leading(bus):
+        await announce(bus, document_slots=1)
+        await started(bus, wanted)
+        await take_file(bus)
+    await bus.api(f"STREAM.PURGE.OBJ_{streams.OBJ_MANIFESTS}")
+    async with leading(bus, term=2):
+        done = await job_when(bus, wanted, ended)
+        assert (done.state, done.code) == (JobState.FAILED, "files_forgotten")
+
+
+async def test_the_next_leader_knows_what_workers_have_of_a_batch_that_waits_to_go_on(bus: Bus) -> None:
+    wanted, other = batch_command(1, 2, connection="a"), batch_command(2, 2, connection="b")
+    async with leading(bus, max_concurrent_jobs=1):
+        await announce(bus, document_slots=2)
+        await started(bus, wanted)
+        begun, _ = await take_file(bus)
+        await say(bus, begun, ItemStarted)
+        await started(bus, other)
+        assert (await order(bus, wanted, Action.PAUSE)).job.state is JobState.PAUSED
+        await job_when(bus, other, lambda job: job.state is JobState.RUNNING)
+        assert (await order(bus, wanted, Action.RESUME)).job.state is JobState.QUEUED
+    async with leading(bus, term=2, max_concurrent_jobs=1):
+        assert (await order(bus, wanted, Action.CANCEL)).job.state is JobState.CANCELLED
+        with pytest.raises(Superseded):
+            await say(bus, begun, ItemCommitting, after=0, result=RESULT)
+        assert await messages_in(bus, streams.WORK, subjects.work_item(wanted.job_id, begun.item_id)) == 0
+
+
+async def test_of_a_paused_batch_nothing_stays_in_memory(bus: Bus) -> None:
+    wanted = batch_command(1, 3)
+    async with leading(bus):
+        await announce(bus, document_slots=1)
+        await started(bus, wanted)
+        await take_file(bus)
+        assert files_in_memory() == 1
+        async with asyncio.timeout(5):  # until the leader has looked whether there is anything to tell
+            while any(each._untold for each in gc.get_objects() if isinstance(each, batches.Batches)):
+                await asyncio.sleep(0.05)
+        assert (await order(bus, wanted, Action.PAUSE)).job.state is JobState.PAUSED
+        async with asyncio.timeout(5):
+            while files_in_memory():
+                await asyncio.sleep(0.05)
+
+
+async def test_a_cancel_that_waits_for_a_file_holds_up_no_other_batch(bus: Bus) -> None:
+    stopped = batch_command(1, 9, connection="a", max_workers=2)
+    other = batch_command(2, 9, connection="b", max_workers=2)
+    async with leading(bus):
+        await announce(bus, document_slots=4)
+        await started(bus, stopped)
+        publishing, _ = await take_file(bus)
+        await say(bus, publishing, ItemStarted)
+        await say(bus, publishing, ItemCommitting, result=RESULT)
+        begun, _ = await take_file(bus)
+        await say(bus, begun, ItemStarted)
+        await started(bus, other)
+        first, _ = await take_file(bus)
+        await take_file(bus)
+        asked = asyncio.create_task(order(bus, stopped, Action.CANCEL))
+        stops = Bucket(bus, streams.KV_CONTROL, StopItem)
+        async with asyncio.timeout(5):
+            while await stops.get(subjects.held_name(begun.job, begun.item_id)) is None:
+                await asyncio.sleep(0.02)
+        await say(bus, first, ItemStarted)
+        await say(bus, first, ItemCommitting, result=RESULT)
+        await say(bus, first, ItemCompleted, result=RESULT)
+        following, _ = await take_file(bus, 3)
+        assert following.job.job_id == other.job_id and not asked.done()
+        await say(bus, publishing, ItemCompleted, result=RESULT)
+        assert counts((await asked).job) == (1, 0, 0)
+
+
+async def test_a_batch_that_was_created_is_not_refused_when_its_command_comes_again(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "OPEN_MAX", 1)
+    wanted = batch_command(1, 3)
+    async with leading(bus):
+        first = await create(bus, wanted)
+        assert (await create(bus, wanted)).job == first.job
+        assert (await create(bus, batch_command(2, 3))).code == "too_many_batches"
+
+
+async def traced(bus: Bus) -> Fold:
+    """Every event of JOBS, folded."""
+    fold = Fold(whole=True)
+    sequence = 1
+    while (stored := await bus.first(streams.JOBS, "events.>", sequence)) is not None:
+        event: Any = decode(stored.data, AnyEvent)
+        fold.take(event, sequence=stored.sequence, at=event.at, digest=str(stored.sequence))
+        sequence = stored.sequence + 1
+    return fold
+
+
+async def test_a_file_that_is_published_longer_than_a_cancel_waits_is_finished_and_counted_by_a_retry(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batches, "PUBLISHING_SECONDS", 0.2)
+    wanted = batch_command(1, 2)
+    async with leading(bus):
+        await announce(bus, document_slots=1)
+        await started(bus, wanted)
+        publishing, message = await take_file(bus)
+        await say(bus, publishing, ItemStarted)
+        await say(bus, publishing, ItemCommitting, result=RESULT)
+        assert counts((await order(bus, wanted, Action.CANCEL)).job) == (0, 0, 0)
+        await say(bus, publishing, ItemCompleted, result=RESULT)
+        await message.ack()
+        assert counts((await order(bus, wanted, Action.RETRY)).job) == (1, 0, 0)
+        async with hands(bus) as workers:
+            done = await job_when(bus, wanted, ended)
+        assert (done.state, counts(done)) == (JobState.COMPLETED, (2, 0, 0))
+        assert sum(workers.done.values()) == 1
+        assert (await traced(bus)).found == []
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_whatever_its_owner_asks_and_whoever_leads_every_file_is_done_once(bus: Bus, seed: int) -> None:
+    """Pauses, cancels and tries anew in any order, with another leader now and then."""
+    chance = random.Random(seed)
+    tried: Counter[tuple[str, str]] = Counter()
+
+    def do(item: WorkItem) -> str | None:
+        name = (item.job.job_id, item.item_id)
+        tried[name] += 1
+        return "again" if tried[name] == 1 and item.item_id.endswith("3") else None
+
+    several = [batch_command(number, 14, 6, connection=f"b{number}-") for number in range(2)]
+    async with hands(bus, 4, do=do, hold=lambda: asyncio.sleep(chance.random() * 0.03)) as workers:
+        for term in range(1, 5):
+            async with leading(bus, term=term):
+                await announce(bus, document_slots=4)
+                for wanted in several if term == 1 else []:
+                    await started(bus, wanted)
+                for _ in range(6 if term < 4 else 0):
+                    action = chance.choice([Action.PAUSE, Action.RESUME, Action.CANCEL, Action.RETRY])
+                    await order(bus, chance.choice(several), action)
+                    await asyncio.sleep(chance.random() * 0.1)
+                for wanted in several if term == 4 else []:
+                    for action in (Action.RESUME, Action.RETRY):
+                        await order(bus, wanted, action)
+                    done = await job_when(bus, wanted, ended, 60)
+                    assert (done.state, counts(done)) == (JobState.COMPLETED, (20, 0, 0))
+                    for event in await events_of(bus, wanted):
+                        assert sum(counts(event.job)) <= 20
+                    assert all(workers.done[wanted.job_id, str(item)] == 1 for item in range(20))
+        await until_holds(bus, streams.WORK, 0)
+    assert (await traced(bus)).found == []

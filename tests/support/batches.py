@@ -26,8 +26,10 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.message import decode, encode
+from pharos_embedder.items import last_fact
+from pharos_embedder.taking import Start, decide
 from pharos_scheduler.app import utc_now
-from pharos_service.bus import Bus
+from pharos_service.bus import Bus, heeding
 from pharos_service.journal import Superseded
 from tests.support.scheduling import RESULT, ask, command, say
 
@@ -107,33 +109,36 @@ class Hands:
         )
         while True:
             try:
-                (message,) = await consumer.fetch(1, timeout=1)
+                (message,) = await heeding(consumer.fetch(1, timeout=1))
             except TimeoutError:
                 continue
             item: WorkItem = decode(message.data, WorkItem)
             if item.purpose is Purpose.CLEAR:
                 self.cleared.append(item.job.job_id)
-                await message.ack_sync()
+                await heeding(message.ack_sync())
                 continue
             with contextlib.suppress(Superseded):  # it was taken away
                 await self._take(item)
             self.in_hand.discard((item.job.job_id, item.item_id))
-            await message.ack_sync()
+            await heeding(message.ack_sync())
 
     async def _take(self, item: WorkItem) -> None:
         name = (item.job.job_id, item.item_id)
-        await say(self._bus, item, ItemStarted)
+        last = await last_fact(self._bus, item.job.tenant, *name)
+        if not isinstance(decide(item, last, died=False, now=utc_now()), Start):
+            return  # it was taken away before it was begun
+        said = await say(self._bus, item, ItemStarted, after=last.sequence if last is not None else 0)
         self.in_hand.add(name)
         self.most = max(self.most, len(self.in_hand))
         await self._hold()
         problem = self._do(item)
         if problem is not None:
-            transient = problem.startswith("again")
-            await say(self._bus, item, ItemFailed, error=problem, code="x", transient=transient, cleared=True)
+            of_it: dict[str, Any] = {"error": problem, "code": "x", "transient": problem.startswith("again")}
+            await say(self._bus, item, ItemFailed, after=said, cleared=True, **of_it)
         else:
-            await say(self._bus, item, ItemCommitting, result=RESULT)
+            said = await say(self._bus, item, ItemCommitting, after=said, result=RESULT)
             self.done[name] += 1
-            await say(self._bus, item, ItemCompleted, result=RESULT)
+            await say(self._bus, item, ItemCompleted, after=said, result=RESULT)
 
 
 async def _no_hold() -> None:

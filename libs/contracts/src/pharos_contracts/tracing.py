@@ -198,7 +198,7 @@ class Fold:
         )
         if event.item_id == subjects.ITEM_CLEAR:
             return  # it comes behind a job's end, and changes nothing that readers see
-        if job is not None and not job.is_open:
+        if job is not None and not job.is_open and not _was_publishing(job, last):
             self._note(_after_end(job, event, sequence))
         elif last is not None or self._whole:
             self._note(wrong_fact(None if _is_past(last, job) else last, event, sequence))
@@ -269,6 +269,12 @@ def _is_past(last: ItemTrace | None, job: JobTrace | None) -> bool:
         and last.sequence <= job.facts_after
         and job.state is not JobState.PAUSED
     )
+
+
+def _was_publishing(job: JobTrace, last: ItemTrace | None) -> bool:
+    """A cancelled batch does not wait for long for a file that is being published: that is finished."""
+    cancelled = job.is_batch and job.state is JobState.CANCELLED
+    return cancelled and last is not None and last.said == _COMMITTING
 
 
 def wrong_fact(last: ItemTrace | None, event: AnyItemEvent, sequence: int) -> Violation | None:

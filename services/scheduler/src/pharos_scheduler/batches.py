@@ -87,6 +87,7 @@ class Batches:
         self._queued = Waiting()
         self._files: dict[str, Files] = {}
         self._untold: set[str] = set()
+        self._stopping: set[str] = set()  # nobody else waits for the lock of one of these
         self._lost_since: dict[tuple[str, int], datetime] = {}
         self._served: dict[str, int] = {}
         self._turn = 0
@@ -99,9 +100,11 @@ class Batches:
         if job.state is JobState.QUEUED:
             self._queued.add(job)
         elif job.state is JobState.RETRYING:
-            await self._requeue(tracked)
-        elif job.state is JobState.RUNNING or handed.of(job.job_id):
-            await self._load(job, handed)
+            job = (await self._requeue(tracked)).job
+        runs = job.state is JobState.RUNNING
+        # Of one that waits files may be in flight, too: it was paused, and is to go on.
+        if (runs or handed.of(job.job_id)) and await self._load(job, handed) is None and runs:
+            await self._end_forgotten(tracked)
 
     async def note(self, job: Job) -> None:
         """Follow the state that was just written."""
@@ -111,6 +114,8 @@ class Batches:
             self._queued.discard(job.job_id)
         if job.state in TERMINAL or job.state is JobState.RETRYING:
             self._forget(job.job_id)
+        elif job.state is JobState.PAUSED:
+            self._untold.add(job.job_id)
         self._changed.set()
 
     async def follow(self, tracked: Tracked, event: AnyItemEvent, sequence: int) -> None:
@@ -138,6 +143,16 @@ class Batches:
             lambda job: deciding.ended(job, files, now) if job.state is JobState.RUNNING else None,
         )
 
+    async def _end_forgotten(self, tracked: Tracked) -> None:
+        """Nobody knows any more which files it is about."""
+        now = self._now()
+        await self._book.write_over(
+            tracked,
+            lambda job: (
+                deciding.forgotten(job, now) if job.state in (JobState.QUEUED, JobState.RUNNING) else None
+            ),
+        )
+
     async def give_up(self, item: WorkItem, reason: str) -> None:
         """The server will not deliver an item again: that file has failed."""
         tracked = await self._book.find(item.job.tenant, item.job.job_id)
@@ -154,7 +169,7 @@ class Batches:
 
     async def tell(self) -> None:
         """Write how many files have ended, where that has changed."""
-        untold, self._untold = self._untold, set()
+        untold, self._untold = self._untold - self._stopping, self._untold & self._stopping
         for job_id in untold:
             async with self._book.deciding(job_id):
                 tracked, files = self._book.get(job_id), self._files.get(job_id)
@@ -167,7 +182,7 @@ class Batches:
                         ),
                         advanced=True,
                     )
-                    if not files.flying and tracked.job.state is JobState.PAUSED:
+                    if not files.flying and tracked.job.state is not JobState.RUNNING:
                         self._forget(job_id)  # it is read again when it goes on
 
     # What the leader does by itself
@@ -186,7 +201,7 @@ class Batches:
             offers = sorted(
                 (files.flying, job.submitted_at, job.job_id)
                 for job, files in self._running()
-                if files.flying < _at_once(job)
+                if files.flying < _at_once(job) and job.job_id not in self._stopping
             )
             for _, _, job_id in offers:
                 if await self._hand_out_one(job_id):
@@ -246,7 +261,7 @@ class Batches:
 
         def may_run(job: Job) -> bool:
             free = all(taken.get(name, job.job_id) == job.job_id for name in _connections(job))
-            return free and job.job_id not in clearing
+            return free and job.job_id not in clearing and job.job_id not in self._stopping
 
         turns = Turns(Counter(job.tenant for job in running), self._served)
         order = in_order(self._queued, turns, self._now(), self._ageing_seconds, may_run, POOL_DOCUMENTS)
@@ -272,7 +287,7 @@ class Batches:
             files = await self._load(tracked.job, await self._dispatcher.handed())
             now = self._now()
             if files is None:
-                await self._book.write_over(tracked, lambda job: deciding.forgotten(job, now))
+                await self._end_forgotten(tracked)
                 return
             started = await self._book.write_over(
                 tracked,
@@ -372,7 +387,8 @@ class Batches:
 
     async def create(self, command: CreateBatch) -> Controlled | Refused:
         """Keep the batch, which waits to be started. Repeatable."""
-        if sum(job.batch is not None and job.tenant == command.job.tenant for job in self._book) >= OPEN_MAX:
+        others = (job for job in self._book if job.batch is not None and job.job_id != command.job.job_id)
+        if sum(job.tenant == command.job.tenant for job in others) >= OPEN_MAX:
             return TOO_MANY
         async with self._book.deciding(command.job.job_id):
             return Controlled(job=(await self._book.open(deciding.created(command.job))).job)
@@ -457,11 +473,15 @@ class Batches:
     async def _until_published(self, job: Job, files: Files) -> None:
         """Wait for the files that are being published: they are finished, and counted."""
         deadline = asyncio.get_running_loop().time() + PUBLISHING_SECONDS
-        while publishing := files.in_state((FileState.PUBLISHING,)):
-            if asyncio.get_running_loop().time() > deadline:
-                return
-            await asyncio.sleep(PUBLISHING_POLL_SECONDS)
-            await self._catch_up(job, files, publishing)
+        self._stopping.add(job.job_id)
+        try:
+            while publishing := files.in_state((FileState.PUBLISHING,)):
+                if asyncio.get_running_loop().time() > deadline:
+                    return
+                await asyncio.sleep(PUBLISHING_POLL_SECONDS)
+                await self._catch_up(job, files, publishing)
+        finally:
+            self._stopping.discard(job.job_id)
 
     async def _take_effect(self, job: Job) -> None:
         """What must follow a stop that was written: nothing of it queued, worked on or left. Repeatable."""
