@@ -55,10 +55,7 @@ class DocumentIngest:
         """EmptyDocument, UploadsFull, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
         if not request.text.strip():
             raise EmptyDocument
-        if idempotency_key is None:
-            name = f"text-{fingerprint(request.text)}"
-        else:
-            name = f"text-by-{fingerprint(caller.user, idempotency_key)}"
+        name = f"text-{fingerprint(idempotency_key or request.text)}"
         wanted = self._order(JobKind.TEXT, request, caller, idempotency_key)
         content = request.text.encode(errors="replace")
         try:

@@ -312,8 +312,7 @@ class Submitting:
     async def _submit(self, order: Order | DocumentOrder, attempt: _Attempt) -> Submitted:
         if order.idempotency_key is None:
             return await self._claim(self._command(order, self._new_job_id()), attempt)
-        # Of each user by themselves: what is simple, such as "1", somebody else has sent as well.
-        key = f"{order.tenant}.{fingerprint(order.user, order.idempotency_key)}"
+        key = f"{order.tenant}.{fingerprint(order.idempotency_key)}"
         entry, fresh = await self._remember(key)
         if entry.value.answer is not None:
             return entry.value.answer
