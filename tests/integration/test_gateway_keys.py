@@ -276,23 +276,6 @@ async def test_a_user_starts_so_many_jobs_a_day_and_what_started_none_does_not_c
         assert (await submit("e", BEARER)).status_code == 200
 
 
-async def test_an_idempotency_key_of_another_user_is_another_one(http: httpx.AsyncClient) -> None:
-    """Or the second would have the first one's job: as the answer, and as that of their resource."""
-    ada, bob = [await issue(http, user=user) for user in ("ada", "bob")]
-    once = {"Idempotency-Key": "1"}
-    jobs = [
-        (await http.post(f"{INGEST}/o/{name}", headers={**with_key(key), **once})).json()["id"]
-        for name, key in (("a", ada), ("b", bob), ("a", ada))
-    ]
-    assert jobs[0] != jobs[1] and jobs[0] == jobs[2]
-    text = {"title": "t", "content": "c", "url": "https://h.example/"}
-    made = [
-        (await http.post("/resources", json=text, headers={**with_key(key), "Idempotency-Key": "2"})).json()
-        for key in (ada, bob)
-    ]
-    assert made[0]["id"] != made[1]["id"] and made[0]["job_id"] != made[1]["job_id"]
-
-
 async def test_a_full_disk_refuses_jobs_with_a_sentence_and_nothing_else(
     bus: Bus, nats_server: NatsServer
 ) -> None:

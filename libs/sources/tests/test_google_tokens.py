@@ -7,6 +7,8 @@ from base64 import encodebytes
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric.rsa import generate_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from pharos_sources.asking import Patience
 from pharos_sources.google_drive import GoogleDrive
@@ -26,10 +28,16 @@ def key_file(p: int, q: int, n: int) -> Secret:
     """With a key of these numbers, whether or not they belong together (RFC 8017, A.1.2)."""
     d = pow(E, -1, (p - 1) * (q - 1))
     numbers = (0, n, E, d % n, p, q, d % (p - 1), d % (q - 1), pow(q, -1, p))
-    body = b"".join(der(0x02, each.to_bytes(each.bit_length() // 8 + 1, "big")) for each in numbers)
-    text = encodebytes(der(0x30, body)).decode()
-    pem = f"-----BEGIN RSA PRIVATE KEY-----\n{text}-----END RSA PRIVATE KEY-----\n"
+    return in_file(der(0x30, b"".join(map(integer, numbers))))
+
+
+def in_file(key: bytes, label: str = "RSA PRIVATE KEY") -> Secret:
+    pem = f"-----BEGIN {label}-----\n{encodebytes(key).decode()}-----END {label}-----\n"
     return Secret(json.dumps({"type": "service_account", "client_email": "a@b.example", "private_key": pem}))
+
+
+def integer(number: int) -> bytes:
+    return der(0x02, number.to_bytes(number.bit_length() // 8 + 1, "big"))
 
 
 def der(tag: int, body: bytes) -> bytes:
@@ -43,6 +51,25 @@ def test_no_time_is_spent_on_a_key_that_is_larger_than_any_that_google_gives_out
     """Whether its numbers are primes takes minutes to find out, in which a gateway answers nobody."""
     with pytest.raises(InvalidKeyFile, match="more than 4096 bits"):
         parse_key_file(key_file(*LARGE, n))
+
+
+@pytest.mark.parametrize("label", ["PRIVATE KEY", "RSA PRIVATE KEY"])
+def test_a_key_of_another_kind_is_not_even_read(label: str) -> None:
+    """Its other half would be computed first: for Diffie-Hellman that takes as long as its sender wants."""
+    p = 2**2_203 - 1
+    algorithm = der(0x06, bytes.fromhex("2a864886f70d010301")) + der(0x30, integer(p) + integer(3))
+    key = der(0x30, integer(0) + der(0x30, algorithm) + der(0x04, integer(p >> 3)))
+    with pytest.raises(InvalidKeyFile, match="is not an RSA key"):
+        parse_key_file(in_file(key, label))
+
+
+def test_both_forms_of_a_key_are_read() -> None:
+    key = generate_private_key(public_exponent=E, key_size=2_048)
+    for form in (PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL):
+        pem = key.private_bytes(Encoding.PEM, form, NoEncryption()).decode()
+        content = {"type": "service_account", "client_email": "a@b.example", "private_key": pem}
+        _, found = parse_key_file(Secret(json.dumps(content)))
+        assert found.private_numbers() == key.private_numbers()
 
 
 def test_numbers_that_do_not_belong_together_are_no_key() -> None:

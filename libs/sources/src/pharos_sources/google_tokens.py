@@ -6,7 +6,9 @@ of Google Identity. The address to ask is the connection's, never that of the ke
 
 from __future__ import annotations
 
+import re
 import time
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from typing import Annotated, Final, Protocol
 
@@ -15,7 +17,7 @@ import httpx
 import jwt
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key
+from cryptography.hazmat.primitives.serialization import load_der_private_key
 
 from pharos_sources.asking import Patience, from_web, patiently, retry_after
 from pharos_sources.secret import Secret
@@ -31,6 +33,13 @@ _ANSWER_BYTES_MAX: Final = 64 * 1024
 _KEY_LENGTH_MAX: Final = 16 * 1024
 # Google's have 2,048. Whether a key is one takes time that grows with the fourth power: minutes at 20,000.
 _KEY_BITS_MAX: Final = 4_096
+_PEM: Final = re.compile(
+    r"\s*-----BEGIN (?:RSA )?PRIVATE KEY-----([A-Za-z0-9+/=\s]+)-----END (?:RSA )?PRIVATE KEY-----\s*"
+)
+# How the two forms of an RSA key begin inside: a version and a number (RFC 8017, A.1.2), or a version and the
+# algorithm (RFC 5208, 5).
+_PKCS1: Final = bytes.fromhex("020100 02")
+_PKCS8: Final = bytes.fromhex("020100 300d 0609 2a864886f70d010101 0500")
 _REFUSED: Final[Mapping[str, str]] = {
     "invalid_client": "Google does not know the OAuth client, or its secret is wrong",
     "deleted_client": "the OAuth client was deleted",
@@ -68,15 +77,30 @@ def parse_key_file(secret: Secret) -> tuple[ServiceAccountKey, RSAPrivateKey]:
         account = msgspec.json.decode(text, type=ServiceAccountKey)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
         raise InvalidKeyFile("it must be the JSON key file of a service account, whole") from None
-    pem = account.private_key.encode(errors="replace")
-    _check_size(_loaded(pem, checked=False))
-    return account, _loaded(pem, checked=True)
+    der = _der(account.private_key)
+    _check_size(_loaded(der, checked=False))
+    return account, _loaded(der, checked=True)
 
 
-def _loaded(pem: bytes, *, checked: bool) -> RSAPrivateKey:
-    """The key in *pem*; *checked*: its numbers belong together, which takes long for large ones."""
+def _der(pem: str) -> bytes:
+    """The bytes of *pem*, which say that they are an RSA key: of others even reading one takes its time."""
+    found = _PEM.fullmatch(pem)
     try:
-        key = load_pem_private_key(pem, password=None, unsafe_skip_rsa_key_validation=not checked)
+        der = b64decode("".join(found[1].split()), validate=True) if found is not None else b""
+    except ValueError:
+        der = b""
+    if len(der) < 2:
+        raise InvalidKeyFile("the private key in it cannot be read")
+    inside = 2 + (der[1] & 0x7F if der[1] & 0x80 else 0)
+    if not der.startswith((_PKCS1, _PKCS8), inside):
+        raise InvalidKeyFile("the private key in it is not an RSA key")
+    return der
+
+
+def _loaded(der: bytes, *, checked: bool) -> RSAPrivateKey:
+    """The key in *der*; *checked*: its numbers belong together, which takes long for large ones."""
+    try:
+        key = load_der_private_key(der, password=None, unsafe_skip_rsa_key_validation=not checked)
     except (ValueError, TypeError):
         raise InvalidKeyFile("the private key in it cannot be read") from None
     if not isinstance(key, RSAPrivateKey):
