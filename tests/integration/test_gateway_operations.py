@@ -24,6 +24,7 @@ from pharos_contracts.control.v1 import (
     Scheduled,
 )
 from pharos_contracts.identity import uuid7
+from pharos_contracts.jobs.v1 import JobKind
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
@@ -33,7 +34,18 @@ from pharos_contracts.subjects import dead_letter_subject
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
-from tests.support.gateway import BEARER, Scheduler, client, job, leading, now, settings, until_ready
+from tests.support.gateway import (
+    BEARER,
+    Scheduler,
+    client,
+    document_job,
+    job,
+    leading,
+    now,
+    settings,
+    until_ready,
+)
+from tests.support.keys import issue
 from tests.support.nats_server import NatsServer
 from tests.support.scheduling import document_command, submit
 
@@ -140,6 +152,38 @@ async def test_an_editor_sees_the_dead_letters_of_its_tenant_and_no_bytes(
         await http.delete(LETTERS, headers=VIEWER),
     ):
         assert refused.status_code == 403
+
+
+async def test_a_dead_letter_of_somebodys_own_job_is_not_for_the_rest_of_the_tenant(
+    bus: Bus, http: httpx.AsyncClient, scheduler: Scheduler
+) -> None:
+    ann, bob = [
+        {"Authorization": f"Bearer {(await issue(http, tenant='acme', user=user))['key']}"}
+        for user in ("ann", "bob")
+    ]
+    private = document_job(7, JobState.FAILED, kind=JobKind.RESOURCE, tenant="acme", submitted_by="ann")
+    await bury(bus, 7, letter_id=private.job_id, tenant="acme", job=private)
+    await bury(bus, 8, **message(letter_id="CONTROL-1", tenant="acme", subject="cmd.control.x.pause"))
+    await bury(bus, 9, **message(letter_id="DOCS-1", subject="cmd.document.acme.normal.k.j"))
+
+    async def seen(headers: dict[str, str]) -> list[str]:
+        page = (await http.get(LETTERS, headers=headers)).json()
+        return [each["id"] for each in page["dead_letters"]]
+
+    assert await seen(BEARER) == ["DOCS-1", "CONTROL-1", private.job_id]
+    assert await seen(ann) == ["DOCS-1", private.job_id]
+    assert await seen(bob) == ["DOCS-1"]
+    path = f"{LETTERS}/{private.job_id}"
+    for answer in (
+        await http.get(path, headers=bob),
+        await http.delete(path, headers=bob),
+        await http.post(f"{path}/replay", headers=bob),
+    ):
+        assert answer.status_code == 404
+    scheduler.decide = lambda command, _: Purged(id=command.letter_id)  # type: ignore[union-attr]
+    await http.delete(LETTERS, headers=bob)
+    assert [each.letter_id for each in scheduler.commands if isinstance(each, PurgeDeadLetter)] == ["DOCS-1"]
+    assert (await http.get(path, headers=ann)).json()["job"]["job_id"] == private.job_id
 
 
 async def test_dead_letters_are_paged_newest_first_although_most_of_the_stream_is_gone(

@@ -37,7 +37,7 @@ README = {
 @pytest.fixture
 async def http(bus: Bus, nats_server: NatsServer) -> AsyncIterator[httpx.AsyncClient]:
     async with (
-        serving(settings(nats_server.url)) as running,
+        serving(settings(nats_server.url, git_allowed_hosts="http://git.test:9418")) as running,
         client(running.address, **BEARER) as connected,
     ):
         await until_ready(connected)
@@ -290,3 +290,29 @@ async def test_a_resource_that_was_given_a_new_text_while_it_was_deleted_stays(
         await History(bus).tell(job_of(wanted, 0), JobState.COMPLETED)
         assert (await asking).status_code == 204
     assert (await http.get(f"/resources/{made['id']}")).json()["job_id"] == again["job_id"]
+
+
+async def test_nobody_else_replaces_or_deletes_what_is_a_users_own(http: httpx.AsyncClient) -> None:
+    made = await create(http)
+    issued = await http.post("/api/v1/keys", json={"user": "bob", "role": "editor"})
+    bob = {"Authorization": f"Bearer {issued.json()['key']}"}
+    repository = "http://git.test:9418/o/r"
+    into = {"dataset": "documents/resources"}
+    for path, body, field in (
+        ("/knowledge/ingest-text-async", {"text": "x", "source": "resources"}, "source"),
+        ("/knowledge/ingest-url-async", {"url": "https://h.example/", "source": "resources"}, "source"),
+        ("/api/v1/jobs", {"kind": "text", "text": "x", "source": "resources"}, "source"),
+        ("/api/v1/jobs", {"kind": "repository", "repo_url": repository, **into}, "dataset"),
+        ("/projects/default/ingest/github", {"repo": repository, **into}, "dataset"),
+        ("/projects/default/ingest/github", {"repo": repository, "dataset": "connections/c"}, "dataset"),
+        ("/api/v1/schedules", {"repo_url": repository, "cron": "0 3 * * *", **into}, "dataset"),
+    ):
+        refused = await http.post(path, json=body, headers=bob)
+        assert (refused.status_code, refused.json().get("field")) == (400, field), refused.text
+    file = {"file": (made["id"], b"Another text.", "text/plain")}
+    for query, fields in (("?source=resources", {}), ("", {"source": "resources"})):
+        answer = await http.post(f"/knowledge/ingest-file-async{query}", files=file, data=fields, headers=bob)
+        assert (answer.status_code, answer.json()["field"]) == (400, "source")
+    for path in ("/api/v1/datasets", "/projects/default/ingest/github"):
+        answer = await http.request("DELETE", path, json=into, headers=bob)
+        assert (answer.status_code, answer.json()["needed"]) == (403, "admin")

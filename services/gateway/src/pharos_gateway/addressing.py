@@ -5,8 +5,11 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from pharos_contracts.batches.v1 import connection_dataset
+from pharos_contracts.identity import documents_dataset
 from pharos_sources.repository_url import InvalidRef, RepositoryAddress, parse_ref, parse_sha
 
+RESERVED: Final = (documents_dataset(""), connection_dataset(""))
 _SHA: Final = re.compile(r"[0-9a-fA-F]{40}|[0-9a-fA-F]{64}")
 
 
@@ -17,6 +20,21 @@ def rest_of_path(raw_path: bytes, segments: int) -> str:
     """
     match = re.match(rb"(?:/+[^/]+){%d}/?" % segments, raw_path)
     return "" if match is None else raw_path[match.end() :].decode("utf-8", "surrogateescape")
+
+
+class ReservedDataset(ValueError):
+    """Other things than repositories are in datasets of such names, and one would replace them."""
+
+    def __init__(self, name: str) -> None:
+        kind = name.partition("/")[0]
+        super().__init__(f"Datasets whose names begin with '{kind}/' are for {kind}; choose another name")
+
+
+def repository_dataset(name: str | None) -> str | None:
+    """*name*, as a dataset that a repository may be indexed into. ReservedDataset."""
+    if name is not None and name.startswith(RESERVED):
+        raise ReservedDataset(name)
+    return name
 
 
 def revision(

@@ -8,6 +8,7 @@ from typing import Final
 
 from pharos_contracts.identity import fingerprint
 from pharos_contracts.jobs.v1 import DocumentSource, JobKind
+from pharos_contracts.resources.v1 import RESOURCES_LABEL
 from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.documents import DocumentRequest, TextRequest, UrlRequest
@@ -21,6 +22,13 @@ from pharos_sources.hosts import AllowedHosts
 from pharos_sources.web_address import InvalidWebAddress, WebAddress, parse_web_address
 
 TEXT_TYPE: Final = "text/plain; charset=utf-8"
+
+
+class ReservedSource(ValueError):
+    """It is the one that resources are in, which belong to their users."""
+
+    def __init__(self) -> None:
+        super().__init__(f"The source {RESOURCES_LABEL!r} is for what is sent to /resources; name another")
 
 
 class EmptyDocument(ValueError):
@@ -52,7 +60,7 @@ class DocumentIngest:
         self._callback_of = callback_of
 
     async def text(self, request: TextRequest, caller: Caller, idempotency_key: str | None) -> Submitted:
-        """EmptyDocument, UploadsFull, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
+        """EmptyDocument, ReservedSource, UploadsFull, OtherProject, InvalidCallbackUrl, what ``submit`` does."""
         if not request.text.strip():
             raise EmptyDocument
         # A key is its user's own: what another one calls so is another text.
@@ -67,7 +75,7 @@ class DocumentIngest:
             raise QueueUnavailable(str(error)) from error
 
     async def url(self, request: UrlRequest, caller: Caller, idempotency_key: str | None) -> Submitted:
-        """InvalidWebAddress, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
+        """InvalidWebAddress, ReservedSource, OtherProject, InvalidCallbackUrl, and what ``submit`` raises."""
         address = parse_web_address(request.url, allowed_hosts=self._allowed_hosts)
         wanted = self._order(JobKind.URL, request, caller, idempotency_key, address=address)
         document = DocumentSource(label=request.source, identity=address.url, url=request.url)
@@ -79,7 +87,10 @@ class DocumentIngest:
     async def file(
         self, request: DocumentRequest, upload: Upload, caller: Caller, idempotency_key: str | None
     ) -> Submitted:
-        """OtherProject, InvalidCallbackUrl, what ``submit`` raises. *upload* is kept if a job reads it."""
+        """ReservedSource, OtherProject, InvalidCallbackUrl, what ``submit`` raises.
+
+        *upload* is kept if a job reads it.
+        """
         wanted = self._order(JobKind.FILE, request, caller, idempotency_key)
         document = _uploaded(request.source, upload.filename, upload)
         return await self._begin(wanted(document=document), upload)
@@ -92,7 +103,12 @@ class DocumentIngest:
         idempotency_key: str | None,
         address: WebAddress | None = None,
     ) -> Callable[..., DocumentOrder]:
-        """Makes an order of a ``document``: all else of it, checked. OtherProject, InvalidCallbackUrl."""
+        """Makes an order of a ``document``: all else of it, checked.
+
+        ReservedSource, OtherProject, InvalidCallbackUrl.
+        """
+        if request.source == RESOURCES_LABEL:
+            raise ReservedSource
         project = one_project(request.project)
         if not caller.sight.project(project):
             raise OtherProject(project)

@@ -10,7 +10,7 @@ from msgspec import Meta
 
 from pharos_contracts.identity import PROJECT_DEFAULT
 from pharos_contracts.jobs.v1 import Priority, Scope
-from pharos_gateway.addressing import revision
+from pharos_gateway.addressing import repository_dataset, revision
 from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.document_ingest import DocumentIngest
@@ -136,6 +136,6 @@ class JobRequests:
             callback=None if url is None else self._callback_of(url),
             quota=subject_of(caller),
             project=project,
-            dataset=request.dataset,
+            dataset=repository_dataset(request.dataset),
             scope=request.scope,
         )

@@ -12,6 +12,7 @@ from litestar.types import ExceptionHandlersMap
 
 from pharos_contracts.identity import InvalidName
 from pharos_gateway.access import KeysUnknown, RateExceeded, TooManyGuesses
+from pharos_gateway.addressing import ReservedDataset
 from pharos_gateway.authentication import (
     Forbidden,
     InvalidIdentity,
@@ -28,7 +29,7 @@ from pharos_gateway.connections import ArchivesFull, ConnectionTaken, TooManyCon
 from pharos_gateway.controlling import InvalidTransition, UnknownAction
 from pharos_gateway.deleting import DeletionUnfinished, StoreUnavailable
 from pharos_gateway.disk import DiskNearlyFull
-from pharos_gateway.document_ingest import EmptyDocument
+from pharos_gateway.document_ingest import EmptyDocument, ReservedSource
 from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
 from pharos_gateway.job_requests import WrongRoute
@@ -224,6 +225,10 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             return Problem(400, "invalid_ref", "Invalid branch or commit", extra={"reason": error.reason})
         case InvalidWebAddress():
             return Problem(400, "invalid_url", "Invalid URL", extra={"reason": error.reason})
+        case ReservedDataset():
+            return invalid(str(error), field="dataset")
+        case ReservedSource():
+            return invalid(str(error), field="source")
         case EmptyDocument():
             return Problem(400, "document_empty", str(error))
         case WrongRoute():

@@ -8,7 +8,7 @@ from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import Job, Scope
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_gateway import projects
-from pharos_gateway.addressing import revision
+from pharos_gateway.addressing import repository_dataset, revision
 from pharos_gateway.authentication import Caller
 from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.datasets import Datasets, DatasetView
@@ -54,7 +54,7 @@ class ProjectIngest:
     ) -> tuple[GithubIngested, bool]:
         """(what stands for the request, whether it started a job).
 
-        InvalidRef, InvalidCallbackUrl, and what ``Submitting.submit`` raises.
+        InvalidRef, ReservedDataset, InvalidCallbackUrl, and what ``Submitting.submit`` raises.
         """
         branch, _ = revision(address, branch=request.branch, ref=None)
         sha = None if request.sha is None else parse_sha(request.sha)
@@ -71,7 +71,7 @@ class ProjectIngest:
             callback=callback,
             quota=subject_of(caller),
             project=project,
-            dataset=request.dataset,
+            dataset=repository_dataset(request.dataset),
             scope=request.scope,
         )
         if sha is not None and not request.force:

@@ -14,7 +14,7 @@ from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.jobs.v1 import Priority, RepositorySource, Scope
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.streams import KV_SCHEDULES
-from pharos_gateway.addressing import revision
+from pharos_gateway.addressing import repository_dataset, revision
 from pharos_gateway.commanding import Commands
 from pharos_gateway.entries import entries
 from pharos_gateway.resolving import Address
@@ -136,7 +136,8 @@ class Scheduling:
     async def put(self, request: ScheduleRequest, *, sight: Sight, by: str) -> ScheduleView:
         """The schedule as it stands now.
 
-        ScheduleTaken, InvalidRepositoryUrl, InvalidRef, InvalidName, HostRefused, QuestionRefused.
+        ScheduleTaken, ReservedDataset, InvalidRepositoryUrl, InvalidRef, InvalidName, HostRefused,
+        QuestionRefused.
         """
         tenant = sight.tenant
         assert tenant is not None, "a schedule is of one tenant"
@@ -166,7 +167,7 @@ class Scheduling:
             tenant=tenant,
             source=RepositorySource(identity=address.identity, clone_url=address.clone_url, branch=branch),
             project=token(request.project),
-            dataset=request.dataset,
+            dataset=repository_dataset(request.dataset),
             scope=request.scope,
             priority=request.priority,
             cron=" ".join(request.cron.split()),

@@ -14,6 +14,7 @@ from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.jobs.v1 import Priority, RepositorySource, Scope
 from pharos_contracts.streams import KV_WATCHES
 from pharos_contracts.watches.v1 import Watch
+from pharos_gateway.addressing import repository_dataset
 from pharos_gateway.entries import entries
 from pharos_gateway.keys import RandomBytes
 from pharos_gateway.resolving import Address
@@ -146,7 +147,8 @@ class Watching:
     async def create(self, request: WatchRequest, *, tenant: str, by: str, quota: str | None) -> CreatedWatch:
         """A new watch.
 
-        WebhooksDisabled, InvalidWatch, TooManyWatches, InvalidRepositoryUrl, InvalidName, HostRefused.
+        WebhooksDisabled, InvalidWatch, ReservedDataset, TooManyWatches, InvalidRepositoryUrl, InvalidName,
+        HostRefused.
         """
         if self._sealer is None:
             raise WebhooksDisabled
@@ -158,6 +160,7 @@ class Watching:
                 "dataset",
                 "Several branches would overwrite each other in one dataset: watch one, or name none",
             )
+        repository_dataset(request.dataset)
         token(request.project)
         self._check_room(tenant, address.key)
         await self._check_host(address)

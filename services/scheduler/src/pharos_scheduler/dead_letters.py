@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import datetime
+from typing import Final
 
 from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import DeadLetter, DeadLetterKind
 from pharos_contracts.identity import TENANT_DEFAULT, InvalidName, token
 from pharos_contracts.message import decode
 from pharos_service.bus import Bus
+
+SUBMITS: Final = (["cmd", "ingest"], ["cmd", "document"])  # what their subjects begin with
 
 
 class BusDeadLetters:
@@ -41,7 +44,7 @@ def unreadable(
     """A message that nobody can read, with all that there is of it. Its subject may say whose it is."""
     parts = subject.split(".")
     try:
-        tenant = token(parts[2]) if parts[:2] == ["cmd", "ingest"] else TENANT_DEFAULT
+        tenant = token(parts[2]) if parts[:2] in SUBMITS else TENANT_DEFAULT
     except (InvalidName, IndexError):
         tenant = TENANT_DEFAULT
     return DeadLetter(

@@ -337,7 +337,8 @@ def routes(
         security=list(openapi.SECURITY),
         summary="Delete a dataset",
         description="Jobs that would write it again are cancelled first, those too of its repository that "
-        "named no branch. A deletion that failed half-way is finished by asking again.",
+        "named no branch. A deletion that failed half-way is finished by asking again. "
+        "`documents/resources`, where the resources of all users are, is for admins.",
         responses={
             200: openapi.success(Deleted, openapi.DELETED, "It is gone"),
             **openapi.errors(400, 401, 403, 404, 503),

@@ -81,7 +81,7 @@ def routes(
         before: openapi.Cursor = None,
     ) -> DeadLetterList:
         await reach(bus)
-        return await letters.page(caller_of(request).sees, limit=limit, before=before)
+        return await letters.page(caller_of(request).sight, limit=limit, before=before)
 
     @get(
         "/dead-letters/{letter_id:str}",
@@ -95,7 +95,7 @@ def routes(
     async def one_dead_letter(request: Request[Any, Any, Any], letter_id: FromPath[str]) -> DeadLetterView:
         caller = caller_of(request)
         await reach(bus)
-        found = await letters.one(caller.sees, letter_id, payload=caller.may(Role.ADMIN))
+        found = await letters.one(caller.sight, letter_id, payload=caller.may(Role.ADMIN))
         if found is None:
             raise not_found("dead letter")
         return found
@@ -116,7 +116,7 @@ def routes(
     ) -> Response[JobView | Resent]:
         caller = caller_of(request)
         await reach(bus)
-        found, job = await letters.replay(caller.sees, letter_id, by=caller.user)
+        found, job = await letters.replay(caller.sight, letter_id, by=caller.user)
         if not found:
             raise not_found("dead letter")
         if job is None:
@@ -132,7 +132,7 @@ def routes(
     async def purge_dead_letter(request: Request[Any, Any, Any], letter_id: FromPath[str]) -> None:
         caller = caller_of(request)
         await reach(bus)
-        if not await letters.purge(caller.sees, letter_id, by=caller.user):
+        if not await letters.purge(caller.sight, letter_id, by=caller.user):
             raise not_found("dead letter")
 
     @delete(
@@ -148,7 +148,7 @@ def routes(
     async def purge_dead_letters(request: Request[Any, Any, Any]) -> PurgedCount:
         caller = caller_of(request)
         await reach(bus)
-        return PurgedCount(purged=await letters.purge_all(caller.sees, by=caller.user))
+        return PurgedCount(purged=await letters.purge_all(caller.sight, by=caller.user))
 
     return Router(
         PATH,
