@@ -33,7 +33,7 @@ from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import terms_of
 from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.items import ItemLog, last_fact
-from pharos_embedder.vectors import StoreUnavailable
+from pharos_embedder.vectors import StoreFull, StoreUnavailable
 from pharos_service.bus import Bus
 from pharos_sources.connections import Installation
 from pharos_sources.hosts import AllowedHosts
@@ -277,6 +277,19 @@ async def test_what_cannot_be_done_fails_with_its_sentence_and_the_others_go_on(
         "below the threshold of 0.7 of its batch"
     )
     assert texts(machine, "here", await record(bus, "here")) == {"a.txt": [KEEPER]}
+
+
+async def test_a_file_that_finds_no_room_on_the_disk_fails_and_is_not_said_to_be_tried_again(
+    bus: Bus, machine: Machine, pool: DocumentPool, folder: Path, installation: Installation
+) -> None:
+    write_files(folder, {"a.txt": KEEPER})
+    machine.engine.broken = StoreFull("full")
+    item = item_of(batch(LOCAL, 1), 0, "a.txt")
+    async with doing(bus, machine, pool, installation):
+        await hand_out(bus, item)
+        (failed,) = await until_ended(bus, item)
+    assert isinstance(failed, ItemFailed) and (failed.code, failed.transient) == ("disk_full", False)
+    assert failed.error == "The worker's disk is full; retry the batch when it has room again"
 
 
 async def test_a_file_that_takes_too_long_fails_and_says_where_it_was(

@@ -15,7 +15,6 @@ from nats.errors import TimeoutError as NoMessage
 from pharos_contracts import streams, subjects
 from pharos_contracts.control.v1 import Action, Controlled, StopItem
 from pharos_contracts.jobs.v1 import (
-    AnyEvent,
     ItemCommitting,
     ItemCompleted,
     ItemFailed,
@@ -27,13 +26,13 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.lifecycle import JobState
-from pharos_contracts.message import decode
 from pharos_contracts.rpc import Refused
-from pharos_contracts.tracing import Fold
+from pharos_contracts.violations import Violation
 from pharos_scheduler import batches
 from pharos_scheduler.batch_files import Files
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.bus_check import check
 from pharos_service.journal import Superseded
 from tests.support.batches import batch_command, create, hands, order
 from tests.support.scheduling import (
@@ -444,15 +443,9 @@ async def test_a_batch_that_was_created_is_not_refused_when_its_command_comes_ag
         assert (await create(bus, batch_command(2, 3))).code == "too_many_batches"
 
 
-async def traced(bus: Bus) -> Fold:
-    """Every event of JOBS, folded."""
-    fold = Fold(whole=True)
-    sequence = 1
-    while (stored := await bus.first(streams.JOBS, "events.>", sequence)) is not None:
-        event: Any = decode(stored.data, AnyEvent)
-        fold.take(event, sequence=stored.sequence, at=event.at, digest=str(stored.sequence))
-        sequence = stored.sequence + 1
-    return fold
+async def what_is_wrong(bus: Bus) -> tuple[Violation, ...]:
+    """What ``pharos-bus check`` would find, had it nothing but the bus."""
+    return (await check(bus, settle_seconds=1, grace_seconds=0, history=False, index=False)).violations
 
 
 async def test_a_file_that_is_published_longer_than_a_cancel_waits_is_finished_and_counted_by_a_retry(
@@ -474,7 +467,7 @@ async def test_a_file_that_is_published_longer_than_a_cancel_waits_is_finished_a
             done = await job_when(bus, wanted, ended)
         assert (done.state, counts(done)) == (JobState.COMPLETED, (2, 0, 0))
         assert sum(workers.done.values()) == 1
-        assert (await traced(bus)).found == []
+        assert await what_is_wrong(bus) == ()
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -508,4 +501,4 @@ async def test_whatever_its_owner_asks_and_whoever_leads_every_file_is_done_once
                         assert sum(counts(event.job)) <= 20
                     assert all(workers.done[wanted.job_id, str(item)] == 1 for item in range(20))
         await until_holds(bus, streams.WORK, 0)
-    assert (await traced(bus)).found == []
+    assert await what_is_wrong(bus) == ()

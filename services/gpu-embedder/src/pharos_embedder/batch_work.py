@@ -39,17 +39,28 @@ from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
-from pharos_embedder.ports import Check, Failed, Held, NothingToDo, Report, unchecked
+from pharos_embedder.ports import Check, Failed, Held, NothingToDo, Problem, Report, unchecked
 from pharos_embedder.published_work import StageSeconds, in_workspace, told
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vector_cache import VectorCache, label_of, parse_label
-from pharos_embedder.vectors import DatasetKey, DocumentFacts, StoreError, StoreUnavailable, VectorStore
+from pharos_embedder.vectors import (
+    DatasetKey,
+    DocumentFacts,
+    StoreError,
+    StoreFull,
+    StoreUnavailable,
+    VectorStore,
+)
 from pharos_sources.source import Entry, EntryRefused, EntryTooLarge, Source
 
 log = structlog.get_logger()
 
 FILE: Final = "file"
+# Of a file that was ready: no other attempt follows by itself.
+DISK_FULL: Final = Problem(
+    sentence="The worker's disk is full; retry the batch when it has room again", code="disk_full"
+)
 AGAIN_TRIES: Final = 4
 AGAIN_PAUSE_SECONDS: Final = 1.0  # doubled each time
 
@@ -185,6 +196,8 @@ class BatchWork:
     async def _commit(self, ready: ReadyFile, result: IndexResult) -> IndexResult:
         try:
             written = await self._tools.commits.commit(ready)
+        except StoreFull as error:
+            raise Failed(DISK_FULL) from error
         except StoreError as error:
             raise Failed(told(error)) from error
         return _published(result, written, ready.identity in written.replaced)
