@@ -28,7 +28,7 @@ from pharos_contracts.jobs.v1 import (
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.rpc import Refused
 from pharos_contracts.violations import Violation
-from pharos_scheduler import batches
+from pharos_scheduler import batches, subscribers
 from pharos_scheduler.batch_files import Files
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -404,7 +404,10 @@ async def test_of_a_paused_batch_nothing_stays_in_memory(bus: Bus) -> None:
                 await asyncio.sleep(0.05)
 
 
-async def test_a_cancel_that_waits_for_a_file_holds_up_no_other_batch(bus: Bus) -> None:
+async def test_a_cancel_that_waits_for_a_file_holds_up_no_other_batch(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subscribers, "AT_ONCE_MAX", 1)
     stopped = batch_command(1, 9, connection="a", max_workers=2)
     other = batch_command(2, 9, connection="b", max_workers=2)
     async with leading(bus):

@@ -129,6 +129,10 @@ class Batches:
         if files.take(event.item_id, Fact(event, sequence), self._now()) or files.all_ended:
             await self._after_news(tracked, files)
 
+    def is_stopping(self, job_id: str) -> bool:
+        """Whether a cancel waits for files of that batch, and lets nobody else decide about it."""
+        return job_id in self._stopping
+
     async def _after_news(self, tracked: Tracked, files: Files) -> None:
         self._untold.add(tracked.job.job_id)
         self._changed.set()
@@ -438,8 +442,14 @@ class Batches:
             if pausing:
                 await self._take_away(tracked.job, files, ItemPaused, (FileState.HANDED,))
             else:
-                await self._take_away(tracked.job, files, ItemCancelled, (FileState.HANDED, FileState.BEGUN))
-                await self._until_published(tracked.job, files)
+                self._stopping.add(tracked.job.job_id)
+                try:
+                    await self._take_away(
+                        tracked.job, files, ItemCancelled, (FileState.HANDED, FileState.BEGUN)
+                    )
+                    await self._until_published(tracked.job, files)
+                finally:
+                    self._stopping.discard(tracked.job.job_id)
         decide = deciding.paused if pausing else deciding.cancelled
         answer = await self._write(
             tracked, lambda job: decide(job, files, now=self._now(), by=command.by, control=sequence)
@@ -473,15 +483,11 @@ class Batches:
     async def _until_published(self, job: Job, files: Files) -> None:
         """Wait for the files that are being published: they are finished, and counted."""
         deadline = asyncio.get_running_loop().time() + PUBLISHING_SECONDS
-        self._stopping.add(job.job_id)
-        try:
-            while publishing := files.in_state((FileState.PUBLISHING,)):
-                if asyncio.get_running_loop().time() > deadline:
-                    return
-                await asyncio.sleep(PUBLISHING_POLL_SECONDS)
-                await self._catch_up(job, files, publishing)
-        finally:
-            self._stopping.discard(job.job_id)
+        while publishing := files.in_state((FileState.PUBLISHING,)):
+            if asyncio.get_running_loop().time() > deadline:
+                return
+            await asyncio.sleep(PUBLISHING_POLL_SECONDS)
+            await self._catch_up(job, files, publishing)
 
     async def _take_effect(self, job: Job) -> None:
         """What must follow a stop that was written: nothing of it queued, worked on or left. Repeatable."""

@@ -228,6 +228,8 @@ class Scheduler:
 
     async def follow(self, event: AnyItemEvent, sequence: int) -> None:
         """A worker said something of an item; *sequence* is where, on JOBS."""
+        if self.batches.is_stopping(event.job_id):
+            return  # whoever stops it reads what becomes of its files
         async with self.book.deciding(event.job_id):
             tracked = await self.book.find(event.tenant, event.job_id)
             if tracked is None:
