@@ -60,7 +60,7 @@ class DocumentIngest:
         self._callback_of = callback_of
 
     async def text(self, request: TextRequest, caller: Caller, idempotency_key: str | None) -> Submitted:
-        """EmptyDocument, ReservedSource, UploadsFull, OtherProject, InvalidCallbackUrl, what ``submit`` does."""
+        """EmptyDocument, ReservedSource, UploadsFull, OtherProject, InvalidCallbackUrl, and of ``submit``."""
         if not request.text.strip():
             raise EmptyDocument
         # A key is its user's own: what another one calls so is another text.

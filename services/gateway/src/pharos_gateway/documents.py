@@ -41,7 +41,8 @@ Source = Annotated[
         min_length=1,
         max_length=SOURCE_LENGTH_MAX,
         pattern=NO_CONTROLS,
-        description="Where it comes from: documents of one source are one dataset, `documents/<source>`.",
+        description="Where it comes from: documents of one source are one dataset, `documents/<source>`. "
+        "`resources` is for `/resources`.",
     ),
 ]
 _CallbackUrl = Annotated[str, Meta(description="Where to POST when the job has ended.")]
