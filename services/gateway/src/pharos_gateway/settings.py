@@ -68,7 +68,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         tuple[str, ...],
         Meta(
             description="Directories of this machine below which connections of the type `local_directory` "
-            "may read, whoever made them, as absolute paths, the same at gateways and workers. Empty: none may."
+            "may read, whoever made them, as absolute paths, the same at gateways and workers. Empty: "
+            "none may."
         ),
     ] = ()
     tenant_archives_max_mb: Annotated[
