@@ -63,7 +63,7 @@ async def started(bus: Bus, wanted: SubmitJob) -> None:
 def files_in_memory() -> int:
     """Of how many batches the files are known to a leader in this process."""
     gc.collect()
-    return sum(isinstance(each, Files) for each in gc.get_objects())
+    return sum(type(each) is Files for each in gc.get_objects())
 
 
 def counts(job: Job) -> tuple[int, int, int]:
