@@ -243,7 +243,7 @@ def declare(limits: BusLimits) -> Bus:
             about="Pause, resume, cancel and retry, pushes, and batches.",
             writers="gateway",
             readers="scheduler",
-            subjects=("cmd.control.*.*", "cmd.batch.>"),
+            subjects=("cmd.control.*.*",),
             max_bytes=64 * MiB,
             max_age_seconds=DAY_SECONDS,
         ),
