@@ -18,7 +18,7 @@ import anyio
 from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import IndexResult, Job, Stage
+from pharos_contracts.jobs.v1 import IndexResult, Job, Stage, WorkItem
 from pharos_embedder.ports import Failed, Held, NothingToDo, Problem
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus, BusUnavailable
@@ -98,7 +98,8 @@ class Labour:
                 await self._break_off(day, job, run)
         return result
 
-    async def finish(self, job: Job, result: IndexResult) -> None:
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
+        job = item.job
         await self._last_day(Day.DIE_PUBLISHING, job, result.commit)
         try:
             await self._publish(job, result, IndexStage.FULL)
@@ -106,12 +107,15 @@ class Labour:
             raise Failed(Problem(sentence="It was overtaken", code="publish_conflict")) from conflict
         self._shelf.note(PUBLISHED, job.job_id, job.attempt, result.commit, self._instance)
         await self._last_day(Day.DIE_PUBLISHED, job, result.commit)
+        return result
 
-    async def tidy(self, job: Job, result: IndexResult) -> None:
+    async def tidy(self, item: WorkItem, result: IndexResult) -> None:
+        job = item.job
         await self._last_day(Day.DIE_ENDED, job, result.commit)
         self._shelf.collect(_name(job), result.built_on)
 
-    async def clear(self, job: Job, attempts: int, *, forget: bool) -> None:
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
+        job = item.job
         live = await self._withdraw(job)
         self._may_live()
         self._shelf.undo(_name(job), job.job_id, attempts, live)
