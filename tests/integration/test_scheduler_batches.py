@@ -396,7 +396,7 @@ async def test_of_a_paused_batch_nothing_stays_in_memory(bus: Bus) -> None:
         await take_file(bus)
         assert files_in_memory() == 1
         async with asyncio.timeout(5):  # until the leader has looked whether there is anything to tell
-            while any(each._untold for each in gc.get_objects() if isinstance(each, batches.Batches)):
+            while any(each._untold for each in gc.get_objects() if type(each) is batches.Batches):
                 await asyncio.sleep(0.05)
         assert (await order(bus, wanted, Action.PAUSE)).job.state is JobState.PAUSED
         async with asyncio.timeout(5):

@@ -151,6 +151,9 @@ async def until_idle(bus: Bus, *, seconds: float) -> None:
             await asyncio.sleep(0.02)
 
 
+OF_GIT_SERVER = ("http-backend", "upload-pack", "pack-objects")
+
+
 def git_processes() -> list[str]:
     """The fetches of this process, and not what its git server runs."""
     found = []
@@ -159,8 +162,9 @@ def git_processes() -> list[str]:
             command = each.cmdline()
         except psutil.Error:
             continue
-        if command and "git" in command[0] and "http-backend" not in command and "upload-pack" not in command:
-            found.append(" ".join(command))
+        said = " ".join(command)
+        if command and "git" in command[0] and not any(name in said for name in OF_GIT_SERVER):
+            found.append(said)
     return found
 
 
