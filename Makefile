@@ -44,7 +44,7 @@ test-unit: dev ## Tests of each package by itself
 	$(PYTHON) -m pytest -n 2 -m 'not gpu' $(UNIT) tests/architecture $(ARGS)
 
 test-integration: dev ## Tests against a real bus, real stores, real SQL; and of what is deployed
-	$(PYTHON) -m pytest -n 4 -m 'not chaos' tests/integration tests/conformance tests/deploy $(ARGS)
+	$(PYTHON) -m pytest -n 3 -m 'not chaos' tests/integration tests/conformance tests/deploy $(ARGS)
 
 test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest -n 2 --dist loadfile tests/e2e -m 'not chaos' $(ARGS)
