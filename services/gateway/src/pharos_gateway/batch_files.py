@@ -8,7 +8,7 @@ was the last try, and what was said before the owner asked for another try count
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final, assert_never
+from typing import Final
 
 import msgspec
 from msgspec.structs import replace
@@ -17,17 +17,14 @@ from pharos_contracts.batches.v1 import BatchFile, Manifest, is_past
 from pharos_contracts.history.v1 import ItemView
 from pharos_contracts.jobs.v1 import (
     AnyItemEvent,
-    ItemCancelled,
-    ItemCommitting,
-    ItemCompleted,
     ItemFailed,
     ItemLexicalReady,
-    ItemPaused,
     ItemSkipped,
     ItemStarted,
     Job,
     Progress,
     Stage,
+    item_state,
 )
 from pharos_contracts.lifecycle import TERMINAL, JobState
 
@@ -143,7 +140,7 @@ class Files:
         self._set(
             item,
             _Known(
-                state=_state(event, before.state),
+                state=item_state(event, before.state),
                 attempt=event.attempt,
                 sequence=sequence,
                 transient=isinstance(event, ItemFailed) and event.transient,
@@ -286,28 +283,6 @@ class Files:
         word = self._words[item]
         if word in ENDED:
             self._counts[self._files[item].part][ENDED.index(word)] += by
-
-
-def _state(event: AnyItemEvent, before: JobState | None) -> JobState:
-    match event:
-        case ItemStarted():
-            return JobState.RUNNING
-        case ItemLexicalReady():
-            return before or JobState.RUNNING
-        case ItemCommitting():
-            return JobState.COMMITTING
-        case ItemCompleted():
-            return JobState.COMPLETED
-        case ItemFailed():
-            return JobState.FAILED
-        case ItemSkipped():
-            return JobState.SKIPPED
-        case ItemCancelled():
-            return JobState.CANCELLED
-        case ItemPaused():
-            return JobState.PAUSED
-        case _:
-            assert_never(event)
 
 
 def _text(event: AnyItemEvent) -> str | None:

@@ -38,8 +38,8 @@ from pharos_contracts.jobs.v1 import (
     JobRetrying,
     JobSkipped,
     JobStarted,
+    item_state,
 )
-from pharos_contracts.lifecycle import JobState
 
 TEXT_CHARACTERS_MAX: Final = 300
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
@@ -82,7 +82,7 @@ def project_item(item: Item | None, place: int, event: AnyItemEvent) -> Item:
     started_at = _started_at(event, earlier)
     view = ItemView(
         item_id=event.item_id,
-        state=_item_state(event, earlier),
+        state=item_state(event, earlier.state if earlier is not None else None),
         attempt=event.attempt,
         dispatch=event.dispatch,
         worker=event.worker,
@@ -135,28 +135,6 @@ def microseconds(moment: datetime) -> int:
 def moment(microseconds: int) -> datetime:
     """The reverse, in UTC."""
     return _EPOCH + microseconds * _MICROSECOND
-
-
-def _item_state(event: AnyItemEvent, earlier: ItemView | None) -> JobState:
-    match event:
-        case ItemStarted():
-            return JobState.RUNNING
-        case ItemLexicalReady():
-            return earlier.state if earlier is not None else JobState.RUNNING
-        case ItemCommitting():
-            return JobState.COMMITTING
-        case ItemCompleted():
-            return JobState.COMPLETED
-        case ItemFailed():
-            return JobState.FAILED
-        case ItemSkipped():
-            return JobState.SKIPPED
-        case ItemCancelled():
-            return JobState.CANCELLED
-        case ItemPaused():
-            return JobState.PAUSED
-        case _:
-            assert_never(event)
 
 
 def _started_at(event: AnyItemEvent, earlier: ItemView | None) -> datetime | None:

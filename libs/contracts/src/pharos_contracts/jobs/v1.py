@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Final
+from typing import Final, assert_never
 
 import msgspec
 
@@ -513,6 +513,29 @@ AnyItemEvent = (
 )
 
 AnyEvent = AnyJobEvent | AnyItemEvent
+
+
+def item_state(event: AnyItemEvent, before: JobState | None) -> JobState:
+    """The state of an item after *event*; *before* is None where nothing was said of it."""
+    match event:
+        case ItemStarted():
+            return JobState.RUNNING
+        case ItemLexicalReady():
+            return before or JobState.RUNNING
+        case ItemCommitting():
+            return JobState.COMMITTING
+        case ItemCompleted():
+            return JobState.COMPLETED
+        case ItemFailed():
+            return JobState.FAILED
+        case ItemSkipped():
+            return JobState.SKIPPED
+        case ItemCancelled():
+            return JobState.CANCELLED
+        case ItemPaused():
+            return JobState.PAUSED
+        case _:
+            assert_never(event)
 
 
 class Stage(StrEnum):
