@@ -8,7 +8,7 @@ from litestar import Request, Router, get
 from litestar.params import QueryParameter
 
 from pharos_contracts.identity import InvalidName
-from pharos_gateway import auditing, openapi
+from pharos_gateway import auditing, examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.auditing import AuditPage
 from pharos_gateway.authentication import caller_of
@@ -29,7 +29,7 @@ def routes(access: Access, bus: Bus) -> Router:
         summary="Who did what, to what, from where",
         description="Each request that changes something, whatever became of it. Kept for a year.",
         responses={
-            200: openapi.success(AuditPage, openapi.AUDIT, "Newest first"),
+            200: openapi.success(AuditPage, examples.AUDIT, "Newest first"),
             **openapi.errors(400, 401, 403, 503),
         },
     )

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, TypeVar
 from litestar import Request, Router, get, post
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.acting import acting
 from pharos_gateway.audit import READS, note_target
@@ -75,10 +75,10 @@ def routes(access: Access, disk: Disk, bus: Bus, batching: Batching, controlling
         "`estimated_duration_ms` is by how long files of each type of source took of late, 5 seconds where "
         "none has been measured, divided by how many are worked on at once. Files of a connection become "
         "searchable in the dataset `connections/<connection_id>` of the connection's project. With "
-        f"`callback_url`, {openapi.CALLBACK}",
+        f"`callback_url`, {examples.CALLBACK}",
         responses={
-            200: openapi.success(BatchView, openapi.BATCH_CREATED, "It waits to be started"),
-            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 504, 507, invalid=openapi.UNKNOWN_FILE),
+            200: openapi.success(BatchView, examples.BATCH_CREATED, "It waits to be started"),
+            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 504, 507, invalid=examples.UNKNOWN_FILE),
         },
     )
     async def create_batch(
@@ -117,7 +117,7 @@ def routes(access: Access, disk: Disk, bus: Bus, batching: Batching, controlling
         summary="One batch, with all of its files",
         description=OWNER,
         responses={
-            200: openapi.success(BatchView, openapi.BATCH, "As it is now"),
+            200: openapi.success(BatchView, examples.BATCH, "As it is now"),
             **openapi.errors(400, 401, 403, 404, 503),
         },
         **viewer,
@@ -139,8 +139,8 @@ def routes(access: Access, disk: Disk, bus: Bus, batching: Batching, controlling
         "with failures can be tried again. A command that was stored is carried out even where no scheduler "
         "answers in time.",
         responses={
-            200: openapi.success(BatchControlled, openapi.BATCH_CONTROLLED, "It was carried out"),
-            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=openapi.UNKNOWN_ACTION),
+            200: openapi.success(BatchControlled, examples.BATCH_CONTROLLED, "It was carried out"),
+            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=examples.UNKNOWN_ACTION),
         },
         **editor,
     )
@@ -167,7 +167,7 @@ def routes(access: Access, disk: Disk, bus: Bus, batching: Batching, controlling
         summary="The batches of a user, newest first",
         opt=READS,
         responses={
-            200: openapi.success(BatchList, openapi.BATCHES, "A page of them"),
+            200: openapi.success(BatchList, examples.BATCHES, "A page of them"),
             **openapi.errors(400, 401, 403, 503),
         },
         **viewer,
@@ -181,7 +181,7 @@ def routes(access: Access, disk: Disk, bus: Bus, batching: Batching, controlling
         "/statistics",
         summary="What became of the batches of a user",
         responses={
-            200: openapi.success(BatchStatistics, openapi.BATCH_STATISTICS, "Of all of them"),
+            200: openapi.success(BatchStatistics, examples.BATCH_STATISTICS, "Of all of them"),
             **openapi.errors(400, 401, 403, 503),
         },
         **viewer,

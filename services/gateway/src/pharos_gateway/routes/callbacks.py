@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Router, get
 
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.problems import callbacks_disabled
@@ -28,11 +28,11 @@ def routes(access: Access, secrets: SigningSecrets | None) -> Router:
         "/api/v1/callbacks/secret",
         guards=[access.tenant_editor],
         summary="The secret that signs callbacks",
-        description=openapi.CALLBACK,
+        description=examples.CALLBACK,
         security=list(openapi.SECURITY),
         responses={
-            200: openapi.success(CallbackSecret, openapi.CALLBACK_SECRET, "That of the caller's tenant"),
-            **openapi.errors(400, 401, 403, invalid=openapi.CALLBACKS_DISABLED),
+            200: openapi.success(CallbackSecret, examples.CALLBACK_SECRET, "That of the caller's tenant"),
+            **openapi.errors(400, 401, 403, invalid=examples.CALLBACKS_DISABLED),
         },
     )
     async def callback_secret(request: Request[Any, Any, Any]) -> CallbackSecret:

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from pharos_contracts.connections.v1 import Connection, SourceType, archive_name
 from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName
-from pharos_gateway import connections, openapi
+from pharos_gateway import connections, examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.archives import Archives
 from pharos_gateway.audit import note_target
@@ -89,8 +89,8 @@ def routes(
         description=f"{OWNER} Its secrets are sealed, and never shown again: `secrets` names those that are "
         f"set. The fields of `config` are, of {connections.fields_in_words()}",
         responses={
-            201: openapi.success(ConnectionView, openapi.CONNECTION, "Kept; nobody has tried it yet"),
-            **openapi.errors(400, 401, 403, 409, 503, invalid=openapi.INVALID_CONNECTION),
+            201: openapi.success(ConnectionView, examples.CONNECTION, "Kept; nobody has tried it yet"),
+            **openapi.errors(400, 401, 403, 409, 503, invalid=examples.INVALID_CONNECTION),
         },
         **editor,
     )
@@ -118,7 +118,7 @@ def routes(
         description=f"{OWNER} The archive is kept for as long as the connection; its members are read one by "
         "one, and never unpacked. Those that are encrypted, or archives themselves, are left out.",
         responses={
-            201: openapi.success(ConnectionView, openapi.ARCHIVE_CONNECTION, "Kept; nobody has read it yet"),
+            201: openapi.success(ConnectionView, examples.ARCHIVE_CONNECTION, "Kept; nobody has read it yet"),
             **openapi.errors(400, 401, 403, 408, 409, 413, 503, 507),
         },
     )
@@ -170,7 +170,7 @@ def routes(
         summary="Where files may come from",
         description=OWNER,
         responses={
-            200: openapi.success(ConnectionList, openapi.CONNECTIONS, "By tenant and id"),
+            200: openapi.success(ConnectionList, examples.CONNECTIONS, "By tenant and id"),
             **openapi.errors(401, 503),
         },
         **viewer,
@@ -187,7 +187,7 @@ def routes(
         summary="One connection",
         description=OWNER,
         responses={
-            200: openapi.success(ConnectionView, openapi.CONNECTION, "As it stands"),
+            200: openapi.success(ConnectionView, examples.CONNECTION, "As it stands"),
             **openapi.errors(401, 404, 503),
         },
         **viewer,
@@ -216,7 +216,7 @@ def routes(
         description="A page may be short, or empty, while there is more: `cursor` says so. Of a repository, "
         "the files are fetched to be listed: one of more than 64 MiB is refused here.",
         responses={
-            200: openapi.success(FilePage, openapi.FILES, "Some of them"),
+            200: openapi.success(FilePage, examples.FILES, "Some of them"),
             **openapi.errors(400, 401, 404, 409, 503, 504),
         },
         **viewer,
@@ -254,7 +254,7 @@ def routes(
         summary="Does a connection work?",
         description="Asks the source whether it can be listed.",
         responses={
-            200: openapi.success(Tested, openapi.TESTED, "Whether it does, and if not, why"),
+            200: openapi.success(Tested, examples.TESTED, "Whether it does, and if not, why"),
             **openapi.errors(401, 403, 404, 503),
         },
         **editor,

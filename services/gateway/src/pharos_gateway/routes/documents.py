@@ -11,7 +11,7 @@ from litestar.openapi.spec import OpenAPIMediaType, OpenAPIType, Operation, Requ
 from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from pharos_contracts.jobs.v1 import JobKind
-from pharos_gateway import documents, openapi
+from pharos_gateway import documents, examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import caller_of
@@ -80,10 +80,10 @@ def routes(
         summary="Make a text searchable",
         description="At once: `GET /ops/jobs/{job_id}` says how far it is. The same `Idempotency-Key` of "
         "another day, and without one the same text, replaces what there was of it. With `callback_url`, "
-        f"{openapi.CALLBACK}",
+        f"{examples.CALLBACK}",
         responses={
-            200: openapi.success(DocumentQueued, openapi.TEXT_QUEUED, "Accepted, or found"),
-            **openapi.errors(400, 401, 403, 413, 429, 503, 507, invalid=openapi.EMPTY_DOCUMENT),
+            200: openapi.success(DocumentQueued, examples.TEXT_QUEUED, "Accepted, or found"),
+            **openapi.errors(400, 401, 403, 413, 429, 503, 507, invalid=examples.EMPTY_DOCUMENT),
         },
         **common,
     )
@@ -99,10 +99,10 @@ def routes(
         "/knowledge/ingest-url-async",
         summary="Fetch a page or another document, and make it searchable",
         description="The same address again replaces what there was of it; while the first is waiting or "
-        f"being read, it is answered with that job. With `callback_url`, {openapi.CALLBACK}",
+        f"being read, it is answered with that job. With `callback_url`, {examples.CALLBACK}",
         responses={
-            200: openapi.success(DocumentQueued, openapi.URL_QUEUED, "Accepted, or found"),
-            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=openapi.UNSAFE_URL),
+            200: openapi.success(DocumentQueued, examples.URL_QUEUED, "Accepted, or found"),
+            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=examples.UNSAFE_URL),
         },
         **common,
     )
@@ -121,11 +121,11 @@ def routes(
         summary="Make a file searchable",
         description=f"Read here: {SUPPORTED}. A file of the same name from the same source replaces what "
         "there was of it. The fields may come in the form or in the query; the form wins. With "
-        f"`callback_url`, {openapi.CALLBACK}",
+        f"`callback_url`, {examples.CALLBACK}",
         operation_class=_FormOperation,
         responses={
-            200: openapi.success(DocumentQueued, openapi.FILE_QUEUED, "Accepted, or found"),
-            **openapi.errors(400, 401, 403, 408, 413, 429, 503, 507, invalid=openapi.UNSUPPORTED_DOCUMENT),
+            200: openapi.success(DocumentQueued, examples.FILE_QUEUED, "Accepted, or found"),
+            **openapi.errors(400, 401, 403, 408, 413, 429, 503, 507, invalid=examples.UNSUPPORTED_DOCUMENT),
         },
         **common,
     )
@@ -165,7 +165,7 @@ def routes(
         description="Of a job of any kind, as long as history keeps it. What was cancelled, or waited too "
         "long, has `failed` too.",
         responses={
-            200: openapi.success(DocumentJob, openapi.DOCUMENT_JOB, "As it is now"),
+            200: openapi.success(DocumentJob, examples.DOCUMENT_JOB, "As it is now"),
             **openapi.errors(401, 403, 404, 503),
         },
     )

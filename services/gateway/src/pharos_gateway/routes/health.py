@@ -9,7 +9,7 @@ from typing import Any, Final
 import msgspec
 from litestar import HttpMethod, Response, Router, get, route
 
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.problems import Problem
 from pharos_gateway.reachability import Dependencies, submits_would_succeed
 from pharos_service.bus import Bus
@@ -51,8 +51,8 @@ def routes(bus: Bus, now: Callable[[], datetime]) -> Router:
         http_method=PROBED,
         summary="How it is",
         responses={
-            200: openapi.success(Health, openapi.HEALTHY, "All is well"),
-            503: openapi.success(Health, openapi.DEGRADED, "Something is missing, and `detail` says what"),
+            200: openapi.success(Health, examples.HEALTHY, "All is well"),
+            503: openapi.success(Health, examples.DEGRADED, "Something is missing, and `detail` says what"),
         },
     )
     async def health() -> Response[Health]:

@@ -10,7 +10,7 @@ from litestar.params import HeaderParameter, QueryParameter
 
 from pharos_contracts.identity import PROJECT_DEFAULT
 from pharos_contracts.jobs.v1 import Priority
-from pharos_gateway import history, openapi, statuses
+from pharos_gateway import examples, history, openapi, statuses
 from pharos_gateway.access import Access
 from pharos_gateway.addressing import rest_of_path, revision
 from pharos_gateway.audit import note_target
@@ -57,11 +57,11 @@ def routes(
         "`.git`, a trailing slash or `/tree/<branch>`, whose branch is all that follows, slashes included: a "
         "folder cannot be named. A second submit of the same repository and ref, while "
         "the first is pending or running, returns the first job with `deduplicated: true`. With "
-        f"`callback_url`, {openapi.CALLBACK}",
+        f"`callback_url`, {examples.CALLBACK}",
         security=list(openapi.SECURITY),
         responses={
-            200: openapi.success(Submitted, openapi.SUBMITTED, "Accepted, or found"),
-            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=openapi.INVALID_URL),
+            200: openapi.success(Submitted, examples.SUBMITTED, "Accepted, or found"),
+            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=examples.INVALID_URL),
         },
     )
     async def ingest(
@@ -125,7 +125,7 @@ def routes(
         summary="What the workers do",
         security=list(openapi.PUBLIC),
         responses={
-            200: openapi.success(WorkerStatus, openapi.WORKER_STATUS, "All workers in one phrase, and each"),
+            200: openapi.success(WorkerStatus, examples.WORKER_STATUS, "All workers in one phrase, and each"),
             **openapi.errors(401, 503),
         },
     )
@@ -144,7 +144,7 @@ def routes(
         summary="What became of recent submits of repositories",
         security=list(openapi.PUBLIC),
         responses={
-            200: openapi.success(HistoryPage, openapi.HISTORY, "Newest first"),
+            200: openapi.success(HistoryPage, examples.HISTORY, "Newest first"),
             **openapi.errors(400, 401, 503),
         },
     )

@@ -15,7 +15,7 @@ from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.jobs.v1 import JobKind
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.workers.v1 import Worker, WorkerState
-from pharos_gateway import history, openapi, statuses
+from pharos_gateway import examples, history, openapi, statuses
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import caller_of
@@ -101,7 +101,7 @@ def routes(
         description="`queue_position` and `estimated_start_at` are null here: they are told of one job at a "
         "time.",
         responses={
-            200: openapi.success(JobList, openapi.JOBS, "Newest first"),
+            200: openapi.success(JobList, examples.JOBS, "Newest first"),
             **openapi.errors(400, 401, 503),
         },
         **common,
@@ -155,11 +155,11 @@ def routes(
         description="`kind` says of what: `repository`, `text`, `url` or `resource`. A file comes as a form "
         "(`/knowledge/ingest-file-async`), and batches and deletions have routes of their own: these kinds "
         "are answered with the route to use. While a job for the same waits or runs it is answered with that "
-        f"(200). With `callback_url`, {openapi.CALLBACK}",
+        f"(200). With `callback_url`, {examples.CALLBACK}",
         responses={
-            202: openapi.success(JobView, openapi.JOB, "Accepted"),
-            200: openapi.success(JobView, openapi.JOB, "An earlier job does the same"),
-            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=openapi.INVALID_URL),
+            202: openapi.success(JobView, examples.JOB, "Accepted"),
+            200: openapi.success(JobView, examples.JOB, "An earlier job does the same"),
+            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=examples.INVALID_URL),
         },
     )
     async def start_job(
@@ -194,7 +194,7 @@ def routes(
         "/jobs/{job_id:str}",
         summary="One job, by its UUID or its number",
         responses={
-            200: openapi.success(JobView, openapi.JOB, "As it is now"),
+            200: openapi.success(JobView, examples.JOB, "As it is now"),
             **openapi.errors(401, 404, 503),
         },
         **common,
@@ -216,7 +216,7 @@ def routes(
         summary="What happened to a job",
         description="In sentences; of a batch, to its files too.",
         responses={
-            200: openapi.success(JobLogView, openapi.JOB_LOG, "Oldest first"),
+            200: openapi.success(JobLogView, examples.JOB_LOG, "Oldest first"),
             **openapi.errors(400, 401, 404, 503),
         },
         **common,
@@ -247,8 +247,8 @@ def routes(
         description="The answer is the job as the action left it. A command that was stored is carried out "
         "even where no scheduler answers in time.",
         responses={
-            200: openapi.success(JobView, openapi.PAUSED_JOB, "The job as the action left it"),
-            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=openapi.UNKNOWN_ACTION),
+            200: openapi.success(JobView, examples.PAUSED_JOB, "The job as the action left it"),
+            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=examples.UNKNOWN_ACTION),
         },
     )
     async def control_job(
@@ -271,7 +271,7 @@ def routes(
         "/workers",
         summary="The live workers",
         responses={
-            200: openapi.success(WorkerList, openapi.WORKERS, "By name"),
+            200: openapi.success(WorkerList, examples.WORKERS, "By name"),
             **openapi.errors(401, 503),
         },
         **common,
@@ -311,7 +311,7 @@ def routes(
         "/datasets",
         summary="What can be searched",
         responses={
-            200: openapi.success(DatasetList, openapi.DATASETS, "By project and name"),
+            200: openapi.success(DatasetList, examples.DATASETS, "By project and name"),
             **openapi.errors(400, 401, 503),
         },
         **common,
@@ -340,7 +340,7 @@ def routes(
         "named no branch. A deletion that failed half-way is finished by asking again. "
         "`documents/resources`, where the resources of all users are, is for admins.",
         responses={
-            200: openapi.success(Deleted, openapi.DELETED, "It is gone"),
+            200: openapi.success(Deleted, examples.DELETED, "It is gone"),
             **openapi.errors(400, 401, 403, 404, 503),
         },
     )

@@ -13,7 +13,7 @@ from msgspec import Meta
 
 from pharos_contracts.identity import InvalidName, token
 from pharos_contracts.keys.v1 import Key, Role
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access, KeysUnknown
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import caller_of
@@ -115,7 +115,7 @@ def routes(
         summary="Issue a key",
         description="Its text is shown this once; only a hash of it is kept.",
         responses={
-            201: openapi.success(IssuedKey, openapi.ISSUED_KEY, "Keep `key`: it is not shown again"),
+            201: openapi.success(IssuedKey, examples.ISSUED_KEY, "Keep `key`: it is not shown again"),
             **openapi.errors(400, 401, 403, 409, 503),
         },
         **common,
@@ -151,7 +151,7 @@ def routes(
         "/",
         summary="The keys",
         responses={
-            200: openapi.success(KeyList, openapi.KEYS, "By tenant, then the newest first"),
+            200: openapi.success(KeyList, examples.KEYS, "By tenant, then the newest first"),
             **openapi.errors(401, 403, 503),
         },
         **common,
@@ -164,7 +164,7 @@ def routes(
         "/{key_id:str}",
         summary="One key",
         responses={
-            200: openapi.success(KeyView, openapi.KEY, "What is known of it"),
+            200: openapi.success(KeyView, examples.KEY, "What is known of it"),
             **openapi.errors(401, 403, 404, 503),
         },
         **common,
@@ -182,7 +182,7 @@ def routes(
         summary="Give a key another secret",
         description="Who it is for and what it may stay as they are. Its open event streams end.",
         responses={
-            200: openapi.success(IssuedKey, openapi.ISSUED_KEY, "Keep `key`: it is not shown again"),
+            200: openapi.success(IssuedKey, examples.ISSUED_KEY, "Keep `key`: it is not shown again"),
             **openapi.errors(400, 401, 403, 404, 409, 503),
         },
         **common,
@@ -207,7 +207,7 @@ def routes(
         summary="Make a key good for nothing",
         description="Within two seconds at every gateway. Its open event streams end. It stays in the list.",
         responses={
-            200: openapi.success(KeyView, openapi.DISABLED_KEY, "It opens nothing any more"),
+            200: openapi.success(KeyView, examples.DISABLED_KEY, "It opens nothing any more"),
             **openapi.errors(401, 403, 404, 503),
         },
         **common,

@@ -10,7 +10,7 @@ import msgspec
 from litestar import Request, Response, Router, delete, get, post
 from litestar.params import FromPath, QueryParameter
 
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.authentication import Role, caller_of
 from pharos_gateway.dead_letters import DeadLetterList, DeadLetters, DeadLetterView
@@ -56,7 +56,7 @@ def routes(
         "/queue",
         summary="What waits in the queues of repositories and of documents",
         responses={
-            200: openapi.success(QueueReport, openapi.QUEUE, "Now"),
+            200: openapi.success(QueueReport, examples.QUEUE, "Now"),
             **openapi.errors(401, 403, 503),
         },
         **common,
@@ -70,7 +70,7 @@ def routes(
         "/dead-letters",
         summary="What will not be tried again by itself",
         responses={
-            200: openapi.success(DeadLetterList, openapi.DEAD_LETTERS, "Newest first"),
+            200: openapi.success(DeadLetterList, examples.DEAD_LETTERS, "Newest first"),
             **openapi.errors(400, 401, 403, 503),
         },
         **common,
@@ -87,7 +87,7 @@ def routes(
         "/dead-letters/{letter_id:str}",
         summary="One dead letter",
         responses={
-            200: openapi.success(DeadLetterView, openapi.DEAD_LETTER, "What is known of it"),
+            200: openapi.success(DeadLetterView, examples.DEAD_LETTER, "What is known of it"),
             **openapi.errors(401, 403, 404, 503),
         },
         **common,
@@ -105,8 +105,8 @@ def routes(
         status_code=200,
         summary="Try it once more, and forget the letter",
         responses={
-            200: openapi.success(JobView, openapi.JOB, "The job, which is tried again"),
-            202: openapi.success(Resent, openapi.RESENT, "It was a message, and is sent again as it was"),
+            200: openapi.success(JobView, examples.JOB, "The job, which is tried again"),
+            202: openapi.success(Resent, examples.RESENT, "It was a message, and is sent again as it was"),
             **openapi.errors(401, 403, 404, 409, 503),
         },
         **common,

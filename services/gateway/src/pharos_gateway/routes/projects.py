@@ -10,7 +10,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 
 from pharos_contracts.identity import InvalidName
 from pharos_contracts.jobs.v1 import Job
-from pharos_gateway import history, openapi, projects
+from pharos_gateway import examples, history, openapi, projects
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import Caller, OtherProject, caller_of
@@ -91,11 +91,11 @@ def routes(
         summary="Index a repository into a project",
         description="Answered with the job that does the same already (200) while there is one, and with "
         "`skipped` (200) where this `sha` is indexed and `force` is not set. Without a `sha` the worker "
-        f"finds out whether there is anything to do. With `callback_url`, {openapi.CALLBACK}",
+        f"finds out whether there is anything to do. With `callback_url`, {examples.CALLBACK}",
         responses={
-            202: openapi.success(GithubIngested, openapi.GITHUB_QUEUED, "Queued"),
-            200: openapi.success(GithubIngested, openapi.GITHUB_SKIPPED, "Nothing was started"),
-            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=openapi.INVALID_URL),
+            202: openapi.success(GithubIngested, examples.GITHUB_QUEUED, "Queued"),
+            200: openapi.success(GithubIngested, examples.GITHUB_SKIPPED, "Nothing was started"),
+            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=examples.INVALID_URL),
         },
     )
     async def ingest_github(
@@ -130,7 +130,7 @@ def routes(
         "it or lists it any more, and indexing it again begins afresh. A deletion that failed half-way is "
         "finished by asking again.",
         responses={
-            200: openapi.success(GithubDeleted, openapi.GITHUB_DELETED, "It is gone"),
+            200: openapi.success(GithubDeleted, examples.GITHUB_DELETED, "It is gone"),
             **openapi.errors(400, 401, 403, 404, 503),
         },
         **editor,
@@ -159,7 +159,7 @@ def routes(
         description=f"{ALL} `startedAt` and `duration` are for readers, `startedAtIso` and `durationSeconds` "
         "for programs.",
         responses={
-            200: openapi.success(list[IngestRow], [openapi.INGEST_ROW], "Newest first"),
+            200: openapi.success(list[IngestRow], [examples.INGEST_ROW], "Newest first"),
             **openapi.errors(400, 401, 503),
         },
         **viewer,
@@ -186,7 +186,7 @@ def routes(
         summary="One job of a project",
         description=ALL,
         responses={
-            200: openapi.success(IngestRow, openapi.INGEST_ROW, "As it is now"),
+            200: openapi.success(IngestRow, examples.INGEST_ROW, "As it is now"),
             **openapi.errors(400, 401, 404, 503),
         },
         **viewer,
@@ -201,7 +201,7 @@ def routes(
         summary="What happened to a job",
         description=ALL,
         responses={
-            200: openapi.success(IngestLog, openapi.INGEST_LOG, "Oldest first"),
+            200: openapi.success(IngestLog, examples.INGEST_LOG, "Oldest first"),
             **openapi.errors(400, 401, 404, 503),
         },
         **viewer,
@@ -225,8 +225,8 @@ def routes(
         summary="Cancel, retry, pause or resume a job of a project",
         description=ALL,
         responses={
-            200: openapi.success(IngestRow, openapi.PAUSED_ROW, "The job as the action left it"),
-            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=openapi.UNKNOWN_ACTION),
+            200: openapi.success(IngestRow, examples.PAUSED_ROW, "The job as the action left it"),
+            **openapi.errors(400, 401, 403, 404, 409, 503, invalid=examples.UNKNOWN_ACTION),
         },
         **editor,
     )
@@ -249,7 +249,7 @@ def routes(
         summary="What can be searched in a project, and what is being done",
         description=ALL,
         responses={
-            200: openapi.success(ProjectStats, openapi.PROJECT_STATS, "Now"),
+            200: openapi.success(ProjectStats, examples.PROJECT_STATS, "Now"),
             **openapi.errors(400, 401, 503),
         },
         **viewer,
@@ -278,8 +278,8 @@ def routes(
         summary="Index a repository again and again into a project",
         description="As `/api/v1/schedules`, where they are listed and removed too.",
         responses={
-            201: openapi.success(ProjectSchedule, openapi.PROJECT_SCHEDULE, "It stands"),
-            **openapi.errors(400, 401, 403, 409, 503, invalid=openapi.INVALID_CRON),
+            201: openapi.success(ProjectSchedule, examples.PROJECT_SCHEDULE, "It stands"),
+            **openapi.errors(400, 401, 403, 409, 503, invalid=examples.INVALID_CRON),
         },
         **editor,
     )

@@ -19,7 +19,7 @@ from pharos_contracts.graphs.v1 import (
     RelatedFiles,
 )
 from pharos_contracts.identity import InvalidName, token
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.datasets import Datasets
@@ -60,7 +60,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
     common: dict[str, Any] = {"guards": [access.viewer], "security": list(openapi.SECURITY)}
     of_structure = {
         **openapi.errors(400, 401, 404, 503),
-        409: openapi.problem("What is indexed has no graph", openapi.NO_GRAPH),
+        409: openapi.problem("What is indexed has no graph", examples.NO_GRAPH),
     }
 
     async def known(sight: Sight, project: str | None = None) -> RepositoryList:
@@ -85,7 +85,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         summary="The repositories that are indexed",
         description="With their branches, those indexed last first. Documents belong to no repository.",
         responses={
-            200: openapi.success(RepositoryList, openapi.REPOSITORIES, "By host and name"),
+            200: openapi.success(RepositoryList, examples.REPOSITORIES, "By host and name"),
             **openapi.errors(400, 401, 503),
         },
         **common,
@@ -104,7 +104,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         "/{repository_id:str}",
         summary="One repository",
         responses={
-            200: openapi.success(RepositoryView, openapi.REPOSITORY, "With its branches"),
+            200: openapi.success(RepositoryView, examples.REPOSITORY, "With its branches"),
             **openapi.errors(401, 404, 503),
         },
         **common,
@@ -124,7 +124,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         "an edge to it; the weight falls where many files may be meant, and where many lead to the same one. "
         "A page may have fewer files than `limit`, so that the answer is not too large; `cursor` continues.",
         responses={
-            200: openapi.success(GraphView, openapi.GRAPH, "A page of files, with their edges"),
+            200: openapi.success(GraphView, examples.GRAPH, "A page of files, with their edges"),
             **of_structure,
         },
         **common,
@@ -162,7 +162,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         "the edges between them (`ties`) and, of a symbol, by how much its name says in them; `reasons` "
         "tells in words which of these put a file forward.",
         responses={
-            200: openapi.success(RelatedView, openapi.RELATED, "Best first"),
+            200: openapi.success(RelatedView, examples.RELATED, "Best first"),
             **of_structure,
         },
         **common,
@@ -195,7 +195,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         "places are the first two principal components of the structural embedding. They are made when the "
         "repository is indexed and stay as they are until it is indexed again.",
         responses={
-            200: openapi.success(MapView, openapi.MAP, "A page of files, with their places"),
+            200: openapi.success(MapView, examples.MAP, "A page of files, with their places"),
             **of_structure,
         },
         **common,

@@ -10,7 +10,7 @@ from litestar.params import FromPath, HeaderParameter, JSONBody, QueryParameter
 from msgspec import Meta
 
 from pharos_contracts.identity import PROJECT_DEFAULT
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import Caller, OtherProject, OtherUser, Role, caller_of
@@ -65,8 +65,8 @@ def routes(
         "guards": [access.editor, disk.has_room],
         "security": list(openapi.SECURITY),
         "responses": {
-            202: openapi.success(Submitted, openapi.SUBMITTED, "Accepted, or found"),
-            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=openapi.INVALID_URL),
+            202: openapi.success(Submitted, examples.SUBMITTED, "Accepted, or found"),
+            **openapi.errors(400, 401, 403, 429, 503, 507, invalid=examples.INVALID_URL),
         },
     }
 
@@ -111,8 +111,8 @@ def routes(
         description="`url` is where it can be read, and is not fetched. The same `url` again replaces the "
         "text and keeps the id. A resource is its user's own; its text is found by searches of its project.",
         responses={
-            201: openapi.success(ResourceView, openapi.CREATED_RESOURCE, "Its text waits to be read"),
-            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=openapi.INVALID_LINK),
+            201: openapi.success(ResourceView, examples.CREATED_RESOURCE, "Its text waits to be read"),
+            **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=examples.INVALID_LINK),
         },
     )
     async def create_resource(
@@ -132,7 +132,7 @@ def routes(
         "/resources",
         summary="Resources, newest first",
         responses={
-            200: openapi.success(ResourceList, openapi.RESOURCES, "Newest first"),
+            200: openapi.success(ResourceList, examples.RESOURCES, "Newest first"),
             **openapi.errors(400, 401, 503),
         },
         **viewer,
@@ -153,7 +153,7 @@ def routes(
         "/resources/{resource_id:str}",
         summary="One resource",
         responses={
-            200: openapi.success(ResourceView, openapi.RESOURCE, "As it is now"),
+            200: openapi.success(ResourceView, examples.RESOURCE, "As it is now"),
             **openapi.errors(401, 404, 503),
         },
         **viewer,

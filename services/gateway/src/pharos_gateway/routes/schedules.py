@@ -8,7 +8,7 @@ from litestar import Request, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from pharos_contracts.identity import InvalidName
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.authentication import OtherProject, caller_of
 from pharos_gateway.problems import invalid, not_found, unavailable
@@ -33,8 +33,8 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
         description="A run that was missed while nothing ran happens once, late. One schedule of the same id "
         f"is replaced. {OF_A_TENANT}",
         responses={
-            201: openapi.success(ScheduleView, openapi.SCHEDULE, "It stands"),
-            **openapi.errors(400, 401, 403, 409, 503, invalid=openapi.INVALID_CRON),
+            201: openapi.success(ScheduleView, examples.SCHEDULE, "It stands"),
+            **openapi.errors(400, 401, 403, 409, 503, invalid=examples.INVALID_CRON),
         },
         **editor,
     )
@@ -54,7 +54,7 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
         security=list(openapi.SECURITY),
         summary="What is indexed again and again",
         responses={
-            200: openapi.success(ScheduleList, openapi.SCHEDULES, "By tenant and id"),
+            200: openapi.success(ScheduleList, examples.SCHEDULES, "By tenant and id"),
             **openapi.errors(401, 503),
         },
     )
@@ -72,7 +72,7 @@ def routes(access: Access, bus: Bus, scheduling: Scheduling) -> Router:
         summary="One schedule",
         description=OF_A_TENANT,
         responses={
-            200: openapi.success(ScheduleView, openapi.SCHEDULE, "As it stands"),
+            200: openapi.success(ScheduleView, examples.SCHEDULE, "As it stands"),
             **openapi.errors(401, 404, 503),
         },
     )

@@ -10,7 +10,7 @@ from litestar.params import FromPath, JSONBody
 
 from pharos_contracts.identity import InvalidName, token
 from pharos_contracts.search.v1 import SearchAnswer, SearchBatchAnswer
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import READS
 from pharos_gateway.authentication import caller_of
@@ -41,7 +41,7 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
         "opt": READS,
         "security": list(openapi.SECURITY),
         "responses": {
-            200: openapi.success(Found, openapi.SEARCH_ANSWER, "Best first"),
+            200: openapi.success(Found, examples.SEARCH_ANSWER, "Best first"),
             **openapi.errors(400, 401, 503),
         },
     }
@@ -58,7 +58,7 @@ def routes(access: Access, bus: Bus, new_request_id: Callable[[], str]) -> Route
         return found(answer, request_id=new_request_id())
 
     answer_of_batch = {
-        200: openapi.success(FoundBatch, openapi.SEARCH_BATCH_ANSWER, "One answer for each query, in order")
+        200: openapi.success(FoundBatch, examples.SEARCH_BATCH_ANSWER, "One answer for each query, in order")
     }
 
     @post("/api/v1/search", summary="Search", **common)

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 from litestar import Request, Router, post
 
-from pharos_gateway import openapi
+from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import READS
 from pharos_gateway.authentication import caller_of
@@ -37,7 +37,7 @@ def routes(access: Access, tickets: Tickets, now: Callable[[], datetime]) -> Rou
         description="For a minute, whoever sends it as `?ticket=` to an event stream is taken for the "
         "caller. A stream that was opened goes on after that.",
         responses={
-            200: openapi.success(IssuedTicket, openapi.TICKET, "For one minute"),
+            200: openapi.success(IssuedTicket, examples.TICKET, "For one minute"),
             **openapi.errors(401),
         },
     )

@@ -8,7 +8,7 @@ from litestar import Request, Router, delete, get, post
 from litestar.params import FromPath, JSONBody
 
 from pharos_contracts.identity import InvalidName
-from pharos_gateway import github, openapi
+from pharos_gateway import examples, github, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import OtherProject, caller_of
@@ -35,8 +35,8 @@ def routes(access: Access, bus: Bus, watching: Watching, pushing: Pushing) -> Ro
         description="Add a webhook to the repository at GitHub, with `path` at this gateway as its payload "
         "URL, with `secret`, and for the push event. The secret is shown this once.",
         responses={
-            201: openapi.success(CreatedWatch, openapi.CREATED_WEBHOOK, "Give `secret` to GitHub"),
-            **openapi.errors(400, 401, 403, 409, 503, invalid=openapi.INVALID_URL),
+            201: openapi.success(CreatedWatch, examples.CREATED_WEBHOOK, "Give `secret` to GitHub"),
+            **openapi.errors(400, 401, 403, 409, 503, invalid=examples.INVALID_URL),
         },
         **editor,
     )
@@ -58,7 +58,7 @@ def routes(access: Access, bus: Bus, watching: Watching, pushing: Pushing) -> Ro
         PATH,
         summary="What is indexed when somebody pushes",
         responses={
-            200: openapi.success(WatchList, openapi.WEBHOOKS, "By tenant and id"),
+            200: openapi.success(WatchList, examples.WEBHOOKS, "By tenant and id"),
             **openapi.errors(401, 503),
         },
         **viewer,
@@ -74,7 +74,7 @@ def routes(access: Access, bus: Bus, watching: Watching, pushing: Pushing) -> Ro
         f"{PATH}/{{watch_id:str}}",
         summary="One webhook",
         responses={
-            200: openapi.success(WatchView, openapi.WEBHOOK, "As it stands"),
+            200: openapi.success(WatchView, examples.WEBHOOK, "As it stands"),
             **openapi.errors(401, 404, 503),
         },
         **viewer,
@@ -113,8 +113,8 @@ def routes(access: Access, bus: Bus, watching: Watching, pushing: Pushing) -> Ro
         "and the answer says why: other events, other branches, tags, deleted branches, a push that was "
         "taken already or is older than a day.",
         responses={
-            202: openapi.success(Received, openapi.PUSHED, "It is signed, and this follows"),
-            **openapi.errors(400, 401, 413, 503, 507, invalid=openapi.UNREADABLE_DELIVERY),
+            202: openapi.success(Received, examples.PUSHED, "It is signed, and this follows"),
+            **openapi.errors(400, 401, 413, 503, 507, invalid=examples.UNREADABLE_DELIVERY),
         },
     )
     async def receive_github(request: Request[Any, Any, Any]) -> Received:
