@@ -290,19 +290,23 @@ async def test_the_next_leader_goes_on_where_the_one_before_stopped(bus: Bus) ->
         assert set(workers.done.values()) == {1} and len(workers.done) == 5
 
 
+@pytest.mark.parametrize(("most", "running"), [(2, ("urgent", "same")), (3, ("urgent", "same", "low"))])
 async def test_batches_run_in_their_order_no_more_than_may_and_never_two_over_one_connection(
-    bus: Bus,
+    bus: Bus, most: int, running: tuple[str, ...]
 ) -> None:
-    async with leading(bus, max_concurrent_jobs=2):
-        low = replace(batch_command(1, 1, connection="a"), priority=Priority.LOW)
-        shared = batch_command(2, 1, connection="x")
-        same = replace(batch_command(3, 1, connection="x"), priority=Priority.HIGH)
-        urgent = replace(batch_command(4, 1, connection="b"), priority=Priority.URGENT)
-        for each in (low, shared, same, urgent):
+    """The normal one comes before the low one, and waits all the same for who reads from its connection."""
+    wanted = {
+        "low": replace(batch_command(1, 1, connection="a"), priority=Priority.LOW),
+        "shared": batch_command(2, 1, connection="x"),
+        "same": replace(batch_command(3, 1, connection="x"), priority=Priority.HIGH),
+        "urgent": replace(batch_command(4, 1, connection="b"), priority=Priority.URGENT),
+    }
+    async with leading(bus, max_concurrent_jobs=most):
+        for each in wanted.values():
             await started(bus, each)
         await announce(bus, document_slots=4)
-        first = {(await take_file(bus))[0].job.job_id for _ in range(2)}
-        assert first == {urgent.job_id, same.job_id}
+        first = {(await take_file(bus))[0].job.job_id for _ in running}
+        assert first == {wanted[name].job_id for name in running}
         with pytest.raises((TimeoutError, NoMessage)):
             await take_file(bus, 0.5)
 

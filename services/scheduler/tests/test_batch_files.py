@@ -119,7 +119,7 @@ def test_what_ends_is_counted_in_its_part() -> None:
     assert not files.all_ended
     say(files, ["started", "skipped"], 2, first=20)
     assert files.tally() == Tally(parts=(PartTally(completed=1, failed=1), PartTally(skipped=1)))
-    assert files.all_ended and files.first_error() == ("It is broken.", "broken")
+    assert files.all_ended and files.first_error() == "It is broken."
 
 
 def test_a_fact_that_is_not_newer_changes_nothing() -> None:

@@ -64,13 +64,12 @@ def ended(job: Job, files: Files, now: datetime) -> Job:
     tally = files.tally()
     if tally.completed + tally.skipped > 0:
         return replace(job, state=advance(job.state, Signal.COMPLETE), tally=tally, ended_at=now)
-    error, _ = files.first_error()
     count = "Its only file" if len(files) == 1 else f"None of its {len(files)} files succeeded; the first"
     return replace(
         job,
         state=advance(job.state, Signal.FAIL),
         tally=tally,
-        error=f"{count} failed: {error}",
+        error=f"{count} failed: {files.first_error()}",
         code=NO_FILE_SUCCEEDED,
         ended_at=now,
     )

@@ -63,9 +63,7 @@ class Place(msgspec.Struct, kw_only=True):
     sequence: int = 0
     past: int = 0
     resuming: bool = False
-    retry_at: datetime | None = None
     error: str = ""
-    code: str = ""
 
 
 class HandOut(msgspec.Struct, frozen=True, kw_only=True):
@@ -160,8 +158,7 @@ class Files:
         place.attempt = max(place.attempt, event.attempt)
         place.dispatch = max(place.dispatch, event.dispatch)
         place.resuming = False
-        place.retry_at = None
-        place.error = place.code = ""
+        place.error = ""
         self._later.pop(item, None)
         self._move(item, place, self._state_after(item, place, event, now))
         if place.state not in IN_FLIGHT:
@@ -183,11 +180,11 @@ class Files:
             case ItemCancelled():
                 return FileState.WAITING
             case ItemFailed():
-                place.error, place.code = event.error, event.code
+                place.error = event.error
                 if not event.transient or event.attempt >= self._attempts_max:
                     return FileState.FAILED
                 seconds = backoff_seconds(event.attempt - self._tried, f"{self._job_id}.{item}")
-                place.retry_at = self._later[item] = now + timedelta(seconds=seconds)
+                self._later[item] = now + timedelta(seconds=seconds)
                 return FileState.WAITING
             case _:
                 assert_never(event)
@@ -276,11 +273,11 @@ class Files:
         """That of the newest fact about any of them."""
         return max((place.sequence for place in self._places), default=0)
 
-    def first_error(self) -> tuple[str, str]:
-        """(error, code) of the first file that failed; empty where none did."""
+    def first_error(self) -> str:
+        """Of the first file that failed; empty where none did."""
         failed = (place for place in self._places if place.state is FileState.FAILED)
         place = next(failed, None)
-        return (place.error, place.code) if place is not None else ("", "")
+        return "" if place is None else place.error
 
     def tally(self) -> Tally:
         parts = tuple(

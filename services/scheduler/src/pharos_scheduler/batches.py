@@ -40,6 +40,7 @@ PUBLISHING_POLL_SECONDS: Final = 0.1
 # A worker settles an item behind its last word, so one that is nowhere was taken by nobody.
 LOST_SECONDS: Final = 3.0
 TRIES_MAX: Final = 20
+SERVED_MAX: Final = 2_000
 ATTEMPTS_ANY: Final = 1_000_000
 
 NO_MANIFEST: Final = Refused(
@@ -326,6 +327,8 @@ class Batches:
         for (job_id, item), since in lost_since.items():
             if (now - since).total_seconds() >= LOST_SECONDS:
                 await self._look_for(job_id, item)
+        if len(self._served) > SERVED_MAX:
+            self._served.clear()
         self._changed.set()  # a file's next try may be due
 
     async def _look_for(self, job_id: str, item: int) -> None:
