@@ -13,9 +13,9 @@ import pytest
 
 from pharos_contracts import streams
 from pharos_contracts.connections.v1 import SourceType
-from pharos_contracts.datasets.v1 import WriteLock
+from pharos_contracts.datasets.v1 import IndexStage, WriteLock
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import Job
+from pharos_contracts.jobs.v1 import IndexResult, Job
 from pharos_embedder import dataset_locks
 from pharos_embedder.batch_stages import ReadyFile, live_facts, made_by, write_files
 from pharos_embedder.bm25 import Lexicon
@@ -27,7 +27,7 @@ from pharos_embedder.documents.reading import read_document
 from pharos_embedder.documents.splitting import split_document
 from pharos_embedder.group_commit import GROUP_FILES_MAX, GroupCommit
 from pharos_embedder.points import Origin
-from pharos_embedder.ports import unchecked
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Live
 from pharos_embedder.vectors import DatasetKey, StoreFull
@@ -222,6 +222,49 @@ async def test_who_lost_the_lock_writes_no_more_and_begins_again(
     assert written.files == 1
     assert texts(machine, "here", await record(bus, "here")) == {"a.txt": ["Nets are mended."]}
     assert await lexicon_is_whole(bus, machine)
+
+
+class LatePublisher(Publisher):
+    """Comes to its first publishing when the lock is another's: ``tried`` are the generations that it was
+    asked to publish."""
+
+    tried: list[int]
+    locks: Bucket[WriteLock]
+
+    async def publish(
+        self, job: Job, result: IndexResult, stage: IndexStage, *, check: Check = unchecked
+    ) -> None:
+        self.tried.append(result.generation)
+        if len(self.tried) == 1:
+            await self.locks.put(LOCK, WriteLock(holder="another"))
+            async with asyncio.timeout(5 * LOCK_SECONDS):
+                while not is_lost(check):
+                    await asyncio.sleep(0.02)
+        await super().publish(job, result, stage, check=check)
+
+
+def is_lost(check: Check) -> bool:
+    try:
+        check()
+    except LockLost:
+        return True
+    return False
+
+
+async def test_who_lost_the_lock_publishes_nothing_of_what_it_wrote(
+    bus: Bus, machine: Machine, job: Job, quick_locks: None
+) -> None:
+    encoder = machine.encoder.version
+    publisher = LatePublisher(bus, encoder=encoder, chunker="document", now=now, on_change=lambda *_: None)
+    publisher.tried, publisher.locks = [], Bucket(bus, streams.KV_LOCKS, WriteLock)
+    locks = DatasetLocks(bus, "one", ttl_seconds=LOCK_SECONDS)
+    async with GroupCommit(machine.store, publisher, locks, encoder=encoder) as commits:
+        written = await commits.commit(ready(job, "a.txt", "Nets are mended."))
+    first, second = publisher.tried
+    live = await record(bus, "here")
+    assert live is not None
+    assert (written.generation, live.generation) == (second, second) and first < second
+    assert texts(machine, "here", live) == {"a.txt": ["Nets are mended."]}
 
 
 async def test_a_lock_is_kept_for_as_long_as_its_holder_needs_it(
