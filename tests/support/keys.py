@@ -23,3 +23,10 @@ async def issue(http: httpx.AsyncClient, **wanted: Any) -> dict[str, Any]:
 def with_key(issued: dict[str, Any]) -> dict[str, str]:
     """The headers that present it."""
     return {"x-api-key": issued["key"]}
+
+
+def secret_of(issued: dict[str, Any]) -> str:
+    """The part of a key that nobody may see; it may hold ``_`` itself."""
+    secret: str = issued["key"].split("_", 2)[2]
+    assert len(secret) > 40
+    return secret
