@@ -62,11 +62,12 @@ def peers_of(texts: dict[str, str], sample: int) -> dict[str, Any]:
 
 def indexed(client: httpx.Client, address: str) -> dict[str, Any]:
     """The ended job. History may be a moment behind: the job is read until its times are there."""
-    ended = until_ended(client, submit(client, address)["id"], seconds=HOUR)
+    identifier = submit(client, address)["id"]
+    ended = until_ended(client, identifier, seconds=HOUR)
     assert ended["state"] == "completed", ended
 
     def told() -> dict[str, Any] | None:
-        found = job(client, ended["id"])
+        found = job(client, identifier)
         return found if found and found.get("ended_at") and found.get("started_at") else None
 
     return eventually(told)
