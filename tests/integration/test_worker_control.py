@@ -44,11 +44,11 @@ from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder import stages
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.indexing import forget_cancelled
 from pharos_embedder.items import ItemLog
 from pharos_embedder.ports import Check
 from pharos_embedder.publishing import Publisher
-from pharos_embedder.vector_cache import label_of
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreUnavailable
 from pharos_embedder.worker import WorkerConfig
 from pharos_service.buckets import Bucket

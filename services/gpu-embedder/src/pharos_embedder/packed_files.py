@@ -59,6 +59,12 @@ class PackedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     records: bytes
     terms: bytes
     term_counts: bytes
+    is_settled: bool = True  # whether another try would give the same
+
+    @property
+    def bytes_total(self) -> int:
+        """What it takes, about."""
+        return len(self.facts) + len(self.records) + 3 * len(self.term_counts)
 
     @property
     def chunk_count(self) -> int:
