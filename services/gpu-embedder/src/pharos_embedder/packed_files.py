@@ -90,7 +90,8 @@ def pack(file: ParsedFile) -> PackedFile:
     terms, counts = array("I"), array("H")
     for chunk in file.chunks:
         record = _ENCODER.encode(chunk)
-        found = sorted(document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol).items())
+        found = document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol)
+        ordered = sorted(found)
         heads += HEAD.pack(
             chunk.ordinal,
             chunk.start_line,
@@ -102,8 +103,8 @@ def pack(file: ParsedFile) -> PackedFile:
             bytes.fromhex(chunk.identity),
         )
         records += record
-        terms.extend([term for term, _ in found])
-        counts.extend([min(count, TERM_COUNT_MAX) for _, count in found])
+        terms.extend(ordered)
+        counts.extend([min(found[term], TERM_COUNT_MAX) for term in ordered])
     defined, used, uses, lengths = pack_names(file)
     return PackedFile(
         path=file.path,
