@@ -19,6 +19,7 @@ from pharos_contracts.lifecycle import JobState
 from pharos_embedder import stages, stored_graph
 from pharos_embedder.bm25 import document_vector
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
+from pharos_embedder.discovery import Discovery
 from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
@@ -28,11 +29,21 @@ from pharos_embedder.points import Origin, chunk_id, chunk_points
 from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
+from pharos_embedder.stages import (
+    IndexIncomplete,
+    Live,
+    ParseAccount,
+    Tools,
+    encode_stage,
+    result_of,
+    seal_stage,
+)
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile
+from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_sources.git import Checkout
 
 DIMENSIONS = 4
 ORIGIN = Origin(
@@ -134,7 +145,7 @@ def spooled(path: Path, texts: Mapping[str, Sequence[str]]) -> Iterator[Spool]:
                     )
                 )
             )
-        spool.finish()
+        spool.finish(10_000)
         yield spool
 
 
@@ -276,3 +287,26 @@ def test_an_attempt_after_one_that_ran_out_of_memory_begins_with_smaller_batches
     failed = replace(job, code=OUT_OF_MEMORY)
     assert [batch_tokens(failed, attempt, 4096) for attempt in (2, 3, 4)] == [2048, 1024, 512]
     assert batch_tokens(failed, 30, 4096) == BATCH_TOKENS_MIN
+
+
+def test_what_is_over_the_limit_on_chunks_is_told_with_what_discovery_left_out(tmp_path: Path) -> None:
+    found = Discovery(files=(), left_out={"binary": 1}, examples={"binary": ("a.png",)}, total_bytes=0)
+    checkout = Checkout(
+        root=tmp_path,
+        commit="c",
+        branch="main",
+        default_branch="main",
+        bytes=1,
+        files=1,
+        symlinks=0,
+        submodules=0,
+    )
+    account = ParseAccount(left_out=tuple(f"{number}.py" for number in range(7)))
+    graph = FileGraph.of((), (), LinkStats(imports_resolved=0, imports_external=0, imports_missing=0))
+    training = Training(vectors=np.zeros((0, 64), dtype=np.float32), losses=(), seconds=0.0)
+    with Spool(tmp_path / "parsed") as spool:
+        spool.finish(0)
+        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, graph, training, 0)
+    assert result.left_out == {"binary": 1, "over the chunk limit": 7}
+    assert result.left_out_examples["over the chunk limit"] == ("0.py", "1.py", "2.py", "3.py", "4.py")
+    assert "7 over the chunk limit" in result.summary

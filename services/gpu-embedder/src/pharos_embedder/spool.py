@@ -102,12 +102,21 @@ class Spool:
         self.content_hashes.append(file.content_hash)
         self._lines.append(file.line_count)
         self.bytes += sum(sizes)
-        self.chunks += file.chunk_count
 
-    def finish(self) -> None:
-        """All files are there."""
+    def finish(self, chunks_max: int) -> tuple[str, ...]:
+        """All files are there. In the order of their paths they are taken as long as their chunks fit into
+        *chunks_max*; the paths of the others.
+        """
         self._file.flush()
-        order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
+        order, left_out = [], []
+        self.chunks = 0
+        for each in sorted(range(len(self.paths)), key=self.paths.__getitem__):
+            chunks = len(self._heads[each]) // HEAD.size
+            if self.chunks + chunks > chunks_max:
+                left_out.append(self.paths[each])
+                continue
+            order.append(each)
+            self.chunks += chunks
         self.paths = [self.paths[each] for each in order]
         self.languages = [self.languages[each] for each in order]
         self.content_hashes = [self.content_hashes[each] for each in order]
@@ -122,6 +131,7 @@ class Spool:
         self.heads = np.frombuffer(b"".join(heads), dtype=_HEADS)  # (C,)
         self.files_of_chunks = np.repeat(np.arange(len(order), dtype=np.int32), chunks)  # (C,)
         self._records = self._starts("records", self.heads["bytes"])  # (C,)
+        return tuple(left_out)
 
     def _starts(self, section: str, sizes: NDArray[np.uint32]) -> Numbers:
         """(C,) where in the file each chunk's part of *section* begins; *sizes* are bytes."""

@@ -45,6 +45,8 @@ ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs
 PARSE_WINDOW: Final = 256  # files that are looked up at once
 PARSED_BYTES_MAX: Final = 4 << 20  # of parsed files that are written to the cache at once
 NOTICES_MAX: Final = 20
+EXAMPLES_MAX: Final = 5
+OVER_CHUNKS: Final = "over the chunk limit"
 
 
 STAGE_SECONDS: Final[Mapping[Stage, float]] = {
@@ -69,6 +71,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     discovery: DiscoveryLimits
     parsing: ParseOptions
     batch_tokens: int | None
+    chunks_max: int = 2_000_000
     job_seconds: float = 3600
     stage_seconds: Mapping[Stage, float] = msgspec.field(default_factory=lambda: STAGE_SECONDS)
 
@@ -152,6 +155,7 @@ class ParseAccount(msgspec.Struct):
 
     files: int = 0
     reused: int = 0  # of them, those that were known by their content
+    left_out: tuple[str, ...] = ()  # their paths, where their chunks were more than may be indexed
     notices: list[Notice] = msgspec.field(default_factory=list)
     notices_total: int = 0
 
@@ -219,7 +223,7 @@ def parse_stage(
                 made, size = {}, 0
     finally:
         tools.parse_cache.put_many(made, job=label_of(job, tenant))
-    spool.finish()
+    account.left_out = spool.finish(limits.chunks_max)
     return account
 
 
@@ -374,6 +378,10 @@ def result_of(
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
+    examples = dict(found.examples)
+    if account.left_out:
+        left_out[OVER_CHUNKS] = len(account.left_out)
+        examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
     notices = [Notice(message=training.note)] if training.note else []
     notices_total = len(notices) + account.notices_total
@@ -388,7 +396,7 @@ def result_of(
         chunks=chunks,
         edges=len(graph.sources),
         left_out=left_out,
-        left_out_examples={reason: tuple(paths) for reason, paths in found.examples.items()},
+        left_out_examples=examples,
         languages=dict(Counter(spool.languages).most_common()),
         losses=tuple(round(loss, 5) for loss in training.losses),
         warnings=(*notices, *account.notices)[:NOTICES_MAX],
