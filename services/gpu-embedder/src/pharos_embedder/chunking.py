@@ -22,7 +22,7 @@ from tree_sitter import Node
 from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 from pharos_embedder.syntax import Chunk, Definition
 
-CHUNKER_VERSION: Final = "1"
+CHUNKER_VERSION: Final = "2"
 """Part of the key of every stored vector: raise it when the same text may give other chunks."""
 
 _CONTEXT_PATH_CHARS_MAX: Final = 80
@@ -290,43 +290,56 @@ class _Naming:
             self._innermost[line] = stack[-1] if stack else -1
 
     def of(self, start: int, end: int) -> tuple[Definition | None, Definition | None]:
-        """The definition that names the lines, and the one around them (whose first line lies before)."""
-        around = self._around(start, end)
+        """The definition that names the lines, and the one around them (whose first line lies before).
+
+        That which is around all of the lines names them, or else the outermost that begins in them and goes
+        on after them; but one that lies within them does, if it is the only one, or most of the lines, or
+        nothing is around. Where all that is left is the end of a definition, that does.
+        """
+        around, ended = self._around(start, end)
+        if around >= 0 and self._definitions[around].start_line >= start:
+            return self._definitions[around], self._parent_before(around, start)
         outer = self._definitions[around] if around >= 0 else None
-        within = [
-            index
-            for line in range(start, end + 1)
-            for index in self._starting.get(line, ())
-            if self._definitions[index].end_line <= end and self._parents[index] == around
-        ]
-        if outer is not None and outer.start_line >= start:
-            return outer, self._parent_before(around, start)
+        within = self._outermost_within(start, end)
         if not within:
-            return outer, outer
+            return outer or (self._definitions[ended] if ended >= 0 else None), outer
         largest = max(within, key=lambda index: (self._lines_of(index), -index))
-        covered = self._lines_of(largest)
-        if outer is None or len(within) == 1 or 2 * covered > end - start + 1:
+        if outer is None or len(within) == 1 or 2 * self._lines_of(largest) > end - start + 1:
             return self._definitions[largest], outer
         return outer, outer
+
+    def _outermost_within(self, start: int, end: int) -> list[int]:
+        """The definitions that lie within the lines, but for those inside others of them."""
+        within: dict[int, bool] = {}  # and whether it is an outermost one
+        for line in range(start, end + 1):
+            for index in self._starting.get(line, ()):
+                if self._definitions[index].end_line <= end:
+                    within[index] = self._parents[index] not in within
+        return [index for index, outermost in within.items() if outermost]
 
     def _lines_of(self, index: int) -> int:
         return self._definitions[index].end_line - self._definitions[index].start_line + 1
 
-    def _around(self, start: int, end: int) -> int:
-        """The innermost definition that has all of the lines, or all from its own first line on."""
-        index = self._innermost[start]
+    def _around(self, start: int, end: int) -> tuple[int, int]:
+        """The innermost definition that has all of the lines, or all from its own first line on; -1 if none.
+
+        Then also the outermost that begins before them and ends in them.
+        """
+        index, ended = self._innermost[start], -1
         while index >= 0 and self._definitions[index].end_line < end:
+            if self._definitions[index].start_line < start:
+                ended = index
             index = self._parents[index]
         if index >= 0:
-            return index
+            return index, ended
         reaching = self._innermost[end]
         while reaching >= 0 and self._definitions[reaching].end_line <= end:
             reaching = self._parents[reaching]
         if reaching >= 0 and self._definitions[reaching].start_line >= start:
             while (up := self._parents[reaching]) >= 0 and self._definitions[up].start_line >= start:
                 reaching = up
-            return reaching
-        return -1
+            return reaching, ended
+        return -1, ended
 
     def _parent_before(self, index: int, start: int) -> Definition | None:
         up = self._parents[index]
