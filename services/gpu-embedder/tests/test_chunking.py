@@ -77,6 +77,23 @@ def test_a_comment_goes_with_what_it_explains() -> None:
     assert second.text.startswith("# Why second.") and second.symbol == "second"
 
 
+def test_a_comment_beside_something_does_not_tie_it_to_the_next_line() -> None:
+    text = function("first", 18) + "LIMIT = 3  # of tries\n" + function("second", 18)
+    first, second = parse("m.py", "python", text.encode()).chunks
+    assert first.text.endswith("# of tries\n") and second.text.startswith("def second")
+
+
+def test_an_annotation_is_not_cut_from_a_method_that_does_not_fit() -> None:
+    calls = "".join(f"    call({number});\n" for number in range(90))
+    methods = [
+        f'  @Test(name = "{"n" * 40}")\n  void run{number}() {{\n{calls}  }}\n\n' for number in range(9)
+    ]
+    chunks = parse("A.java", "java", ("class A {\n" + "".join(methods) + "}\n").encode()).chunks
+    assert len(chunks) > 9
+    for chunk in chunks:
+        assert chunk.text.count("@Test") == chunk.text.count("void run")
+
+
 def test_a_heading_begins_a_chunk_of_prose() -> None:
     paragraph = "A sentence of some length about the matter.\n" * 8
     text = "".join(f"## Part {number}\n\n{paragraph}\n" for number in range(6))

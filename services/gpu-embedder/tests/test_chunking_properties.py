@@ -10,8 +10,9 @@ from typing import NamedTuple
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from tree_sitter import Node
 
-from pharos_embedder.languages import grammar_of
+from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.parsing import parse
 from pharos_embedder.syntax import Chunk, Definition, ParsedFile, ParseOptions
 from pharos_embedder.text_encoding import decode
@@ -163,6 +164,63 @@ def slow_owner(definitions: Sequence[Definition], first: int, last: int) -> Defi
 
 
 @pytest.mark.parametrize("examples", [FEW, MANY])
+def test_comments_go_with_the_definition_on_the_next_line(examples: int) -> None:
+    """Where both fit a chunk, and nothing else is on their lines."""
+    telling = 0
+
+    def check(one: Cut) -> None:
+        nonlocal telling
+        if one.parsed.has_errors:
+            return
+        source = one.text.encode()
+        at = characters_at(source)
+        inner = [(each.start_byte, each.end_byte) for each in one.parsed.definitions]
+        for start, end in commented(one, inner):
+            first = one.text.rfind("\n", 0, at[start]) + 1
+            after = (one.text.find("\n", at[end]) + 1) or len(one.text)
+            alone = not one.text[first : at[start]].strip() and not one.text[at[end] : after].strip()
+            if alone and after - first <= one.options.size_chars:
+                assert any(begin <= first and at[end] <= stop for begin, stop in one.places)
+                telling += 1
+
+    holds(examples, check)
+    assert telling > examples // 20
+
+
+def commented(one: Cut, definitions: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Bytes from the first of the comments just above a definition to its end."""
+    found: list[tuple[int, int]] = []
+    root = tree(one) if one.parsed.language in PARSED_LANGUAGES else None
+    for start, end in definitions if root is not None else ():
+        node = root.descendant_for_byte_range(start, end)
+        while node is not None and node.parent is not None and node.parent.byte_range == node.byte_range:
+            node = node.parent
+        before = node
+        while (
+            before is not None
+            and (comment := before.prev_sibling) is not None
+            and "comment" in comment.type
+            and last_row(comment) + 1 == before.start_point.row
+        ):
+            before = comment
+        if node is not None and before is not None and before is not node:
+            found.append((before.start_byte, end))
+    return found
+
+
+def last_row(node: Node) -> int:
+    row, column = node.end_point
+    return row - (column == 0 and row > node.start_point.row)
+
+
+def tree(one: Cut) -> Node:
+    """The root of its syntax tree."""
+    parser = grammar_of(one.parsed.language).parser
+    parser.reset()
+    return parser.parse(one.text.encode()).root_node
+
+
+@pytest.mark.parametrize("examples", [FEW, MANY])
 def test_an_edit_changes_no_chunk_beyond_two_whole_definitions(examples: int) -> None:
     """Two definitions of at least a quarter of the size and at most the size, with nothing between them but
     blank lines, that the syntax tree of the edited file has as before: no chunk that begins with the second
@@ -230,14 +288,8 @@ def unchanged(before: Cut, after: Cut) -> tuple[int, int]:
 
 def children(one: Cut) -> list[tuple[int, int, str]]:
     """Offsets and structure of each child of the root."""
-    source = one.text.encode()
-    parser = grammar_of(one.parsed.language).parser
-    parser.reset()
-    at = characters_at(source)
-    return [
-        (at[node.start_byte], at[node.end_byte], str(node))
-        for node in parser.parse(source).root_node.children
-    ]
+    at = characters_at(one.text.encode())
+    return [(at[node.start_byte], at[node.end_byte], str(node)) for node in tree(one).children]
 
 
 def characters_at(source: bytes) -> list[int]:

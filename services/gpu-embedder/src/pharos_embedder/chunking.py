@@ -32,7 +32,19 @@ _LINE_DEPTH: Final = 4
 _FRAGMENT_DEPTH: Final = 5
 
 _LEADING_TYPES: Final = frozenset(
-    {"comment", "line_comment", "block_comment", "attribute_item", "inner_attribute_item", "decorator"}
+    {
+        *(
+            "comment",
+            "line_comment",
+            "block_comment",
+            "decorator",
+            "modifiers",
+            "annotation",
+            "access_specifier",
+        ),
+        *("attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration"),
+        "template_parameter_list",
+    }
 )
 """Nodes that belong to what follows them on the next line."""
 
@@ -50,6 +62,13 @@ class _Span(NamedTuple):
     nodes: tuple[Node, ...]
     depth: int  # of the cut before it
     level: int  # of the cuts between its children
+
+
+class _Row(NamedTuple):
+    first: int  # 0-based line
+    after: int  # one past its last line
+    node: Node
+    leads: bool  # to what follows on the next line
 
 
 def split(
@@ -170,12 +189,14 @@ def _children(span: _Span) -> list[_Span]:
     """*span* opened: spans of whole lines that tile it, or nothing if no node reaches over several lines."""
     nodes: tuple[Node, ...] = span.nodes
     while nodes:
-        rows: list[tuple[int, int, Node]] = []
+        rows: list[_Row] = []
         for node in nodes:
+            body = node.child_by_field_name("body")
             for child in node.children:
                 first, after = _rows(child)
                 if after > span.first and first < span.after:
-                    rows.append((max(first, span.first), min(after, span.after), child))
+                    leads = _leads(child, body)
+                    rows.append(_Row(max(first, span.first), min(after, span.after), child, leads))
         groups = _rows_joined(rows)
         if len(groups) > 1:
             firsts = [span.first, *(first for first, _, _ in groups[1:])]
@@ -195,18 +216,34 @@ def _rows(node: Node) -> tuple[int, int]:
     return first, max(end_row + (end_column > 0), first + 1)
 
 
-def _rows_joined(rows: list[tuple[int, int, Node]]) -> list[tuple[int, int, tuple[Node, ...]]]:
+def _leads(node: Node, body: Node | None) -> bool:
+    """Whether *node* belongs to what follows it: it is a comment or the like, or before the last part of what
+    is before the *body* of its parent.
+    """
+    if node.type in _LEADING_TYPES:
+        return True
+    if node.type == ":":  # of `public:` in C++
+        before = node.prev_sibling
+        return before is not None and before.type == "access_specifier"
+    if body is None or node.end_byte > body.start_byte:
+        return False
+    following = node.next_sibling
+    return following is not None and following.end_byte <= body.start_byte
+
+
+def _rows_joined(rows: list[_Row]) -> list[tuple[int, int, tuple[Node, ...]]]:
     """Nodes that share a line, and comments with what follows them, as one; nodes of one line are dropped."""
     groups: list[tuple[int, int, list[Node]]] = []
     leading = False
-    for first, after, node in rows:
+    for first, after, node, leads in rows:
         inner = [node] if after - first > 1 else []
-        if groups and (first < groups[-1][1] or (leading and first == groups[-1][1])):
+        beside = bool(groups) and first < groups[-1][1]
+        if groups and (beside or (leading and first == groups[-1][1])):
             last_first, last_after, kept = groups[-1]
             groups[-1] = (last_first, max(last_after, after), kept + inner)
         else:
             groups.append((first, after, inner))
-        leading = node.type in _LEADING_TYPES
+        leading = leads and (leading or not beside)  # a comment after something explains that
     return [(first, after, tuple(inner)) for first, after, inner in groups]
 
 
