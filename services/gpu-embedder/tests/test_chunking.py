@@ -37,7 +37,7 @@ def test_definitions_that_fit_are_kept_whole_and_apart() -> None:
         ("second", "function", 14),
         ("third", "function", 29),
     ]
-    assert [one.context for one in parsed.chunks] == ["m.py"] * 3
+    assert [one.context for one in parsed.chunks] == [""] * 3
 
 
 def test_small_neighbours_are_merged() -> None:
@@ -55,7 +55,7 @@ def test_a_large_class_is_split_at_its_methods_and_they_carry_its_signature() ->
         ("Big.m2", "method"),
     ]
     assert chunks[0].docstring == "What it is."
-    assert chunks[-1].context == "pkg/m.py: class Big(Base)"
+    assert chunks[-1].context == "class Big(Base)"
 
 
 def test_a_large_function_is_split_between_statements_with_overlap() -> None:
@@ -64,7 +64,7 @@ def test_a_large_function_is_split_between_statements_with_overlap() -> None:
     assert {one.symbol for one in chunks} == {"huge"}
     for before, after in pairwise(chunks):
         head, _, overlap = after.context.partition("\n")
-        assert head == "m.py: def huge()"
+        assert head == "def huge()"
         assert before.text.endswith(overlap + "\n") and 0 < len(overlap) <= 100
         assert after.encoded_text == f"{after.context}\n{after.text}"
     sizes = [len(one.text) for one in chunks]
@@ -151,9 +151,9 @@ def test_an_edit_changes_only_the_chunks_around_it(path: Path, language: str) ->
     assert changed / 10 <= (3 if language == "python" else 6), f"of {len(before.chunks)} chunks"
 
 
-def test_the_hash_is_of_what_is_encoded() -> None:
+def test_the_hash_is_of_what_is_encoded_and_the_path_is_not() -> None:
     text = function("huge", 100).encode()
-    assert hashes(parse("a.py", "python", text)).isdisjoint(hashes(parse("b.py", "python", text)))
+    assert hashes(parse("a.py", "python", text)) == hashes(parse("b/c.py", "python", text))
     wide = hashes(parse("a.py", "python", text, ParseOptions(overlap_chars=200)))
     assert wide != hashes(parse("a.py", "python", text))
 

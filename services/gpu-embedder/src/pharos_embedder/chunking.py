@@ -22,10 +22,9 @@ from tree_sitter import Node
 from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 from pharos_embedder.syntax import Chunk, Definition
 
-CHUNKER_VERSION: Final = "2"
+CHUNKER_VERSION: Final = "3"
 """Part of the key of every stored vector: raise it when the same text may give other chunks."""
 
-_CONTEXT_PATH_CHARS_MAX: Final = 80
 _CONTEXT_SIGNATURE_CHARS_MAX: Final = 120
 _DOCSTRING_CHARS_MAX: Final = 300
 _LINE_DEPTH: Final = 4
@@ -108,7 +107,7 @@ def split(
         at_a_seam = pieces[first].whole or pieces[first].line in starts or pieces[first].depth == 0
         whole_start = start == 0 or (root is not None and at_a_seam)
         overlap = "" if whole_start else _tail(text, start, overlap_chars)
-        context = _context(path, around, overlap)
+        context = _context(around, overlap)
         encoded = f"{context}\n{body}" if context else body
         chunks.append(
             Chunk(
@@ -392,13 +391,15 @@ def _not_blank(body: str, start_line: int) -> tuple[int, int]:
     return start_line + skipped, start_line + skipped + kept
 
 
-def _context(path: str, around: Definition | None, overlap: str) -> str:
-    head = path if len(path) <= _CONTEXT_PATH_CHARS_MAX else "…" + path[1 - _CONTEXT_PATH_CHARS_MAX :]
+def _context(around: Definition | None, overlap: str) -> str:
+    """What is put before a chunk for encoding. Not the path: a file that is moved keeps its vectors."""
+    signature = ""
     if around is not None:
         outer = around.symbol.rpartition(".")[0]
-        words = f"{outer} {around.signature}" if outer else around.signature
-        head += f": {words[:_CONTEXT_SIGNATURE_CHARS_MAX]}"
-    return f"{head}\n{overlap}" if overlap else head
+        signature = (f"{outer} {around.signature}" if outer else around.signature)[
+            :_CONTEXT_SIGNATURE_CHARS_MAX
+        ]
+    return "\n".join(part for part in (signature, overlap) if part)
 
 
 def _tail(text: str, start: int, overlap_chars: int) -> str:
