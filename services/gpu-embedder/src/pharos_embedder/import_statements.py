@@ -157,6 +157,13 @@ def _rust(node: Node) -> Iterator[Import]:
         produced += 1
 
 
+def _c(node: Node) -> Iterator[Import]:
+    path = node.child_by_field_name("path")
+    if path is not None and path.type in {"string_literal", "system_lib_string"}:
+        kind = "include" if path.type == "string_literal" else "system"
+        yield Import(module=_text(path).strip('"<> '), line=_line(node), kind=kind)
+
+
 _EXTRACTORS: Final[Mapping[str, Callable[[Node], Iterator[Import]]]] = {
     "python": _python,
     "javascript": _ecmascript,
@@ -165,4 +172,6 @@ _EXTRACTORS: Final[Mapping[str, Callable[[Node], Iterator[Import]]]] = {
     "go": _go,
     "java": _java,
     "rust": _rust,
+    "c": _c,
+    "cpp": _c,
 }

@@ -210,6 +210,8 @@ _GRAMMARS: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "go": ("tree_sitter_go", "language", ("go",)),
     "java": ("tree_sitter_java", "language", ("java",)),
     "rust": ("tree_sitter_rust", "language", ("rust",)),
+    "c": ("tree_sitter_c", "language", ("c",)),
+    "cpp": ("tree_sitter_cpp", "language", ("c", "cpp")),
 }
 """Language → wheel, its function, and the query files that together make its query."""
 

@@ -38,6 +38,8 @@ _FAMILIES: Final[Mapping[str, str]] = {
     "javascript": "ecmascript",
     "typescript": "ecmascript",
     "tsx": "ecmascript",
+    "c": "c",
+    "cpp": "c",
 }
 
 
@@ -134,14 +136,18 @@ def _references(
     check: Check,
 ) -> Weights:
     defined: dict[tuple[str, str], set[int]] = {}
+    declared: dict[tuple[str, str], set[int]] = {}
     users: dict[tuple[str, str], int] = {}
     for number, file in enumerate(files):
         check()
         family = _family(file)
-        for name in {one.name for one in file.definitions}:
-            defined.setdefault((family, name), set()).add(number)
+        for one in file.definitions:
+            known = declared if one.kind == "declaration" else defined
+            known.setdefault((family, one.name), set()).add(number)
         for reference in file.references:
             users[family, reference.name] = users.get((family, reference.name), 0) + 1
+    for key, declarers in declared.items():  # a prototype stands for what no file here defines
+        defined.setdefault(key, declarers)
     users_max = max(_UNIQUE_USERS_MAX, int(_UNIQUE_USERS_SHARE_MAX * len(files)))
     weights: Weights = [{} for _ in files]
     for number, file in enumerate(files):

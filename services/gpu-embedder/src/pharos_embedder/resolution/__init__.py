@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.c import CResolver
 from pharos_embedder.resolution.ecmascript import EcmaScriptResolver
 from pharos_embedder.resolution.go import GoResolver
 from pharos_embedder.resolution.java import JavaResolver
@@ -38,6 +39,7 @@ def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mappin
     """Language → its resolver, for the languages that have imports here."""
     tree = Tree(file.path for file in files)
     ecmascript = EcmaScriptResolver(tree, configs)
+    c = CResolver(tree, configs)
     return {
         "python": PythonResolver(tree),
         "javascript": ecmascript,
@@ -46,4 +48,6 @@ def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mappin
         "go": GoResolver(tree, configs),
         "java": JavaResolver(files),
         "rust": RustResolver(tree, configs),
+        "c": c,
+        "cpp": c,
     }
