@@ -56,6 +56,11 @@ _FAMILIES: Final[Mapping[str, str]] = {
     "javascript": "ecmascript",
     "typescript": "ecmascript",
     "tsx": "ecmascript",
+    "c": "c",
+    "cpp": "c",
+    "java": "jvm",
+    "kotlin": "jvm",
+    "scala": "jvm",
 }
 
 
@@ -124,6 +129,7 @@ class FileNames(NamedTuple):
     """The names of one file, by their hashes: those that it defines, and those that it uses, in its order."""
 
     defined: Hashes  # (D,), distinct
+    declared: Hashes  # (P,), distinct: by a prototype only
     used: Hashes  # (R,)
     uses: NDArray[np.uint32]  # (R,) how often
     lengths: Bytes  # (R,) characters of the name
@@ -159,10 +165,11 @@ class ParsedFiles:
         return names_of(*pack_names(self._files[number]))
 
 
-def names_of(defined: bytes, used: bytes, uses: bytes, lengths: bytes) -> FileNames:
+def names_of(defined: bytes, declared: bytes, used: bytes, uses: bytes, lengths: bytes) -> FileNames:
     """The names of a `PackedFile`."""
     return FileNames(
         np.frombuffer(defined, dtype="<u8"),
+        np.frombuffer(declared, dtype="<u8"),
         np.frombuffer(used, dtype="<u8"),
         np.frombuffer(uses, dtype="<u4"),
         np.frombuffer(lengths, dtype=np.uint8),
@@ -324,15 +331,21 @@ def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
         np.uint64(name_hash(f"family {_FAMILIES.get(language, language)}")) for language in files.languages
     ]
     nothing = np.zeros(0, dtype=np.uint64)
-    defined, sizes = [nothing], [0]
+    defined, declared, sizes = [nothing], [nothing], [(0, 0)]
     for number in range(total):
         check()
-        mine = files.names(number).defined
-        defined.append(mine ^ families[number])
-        sizes.append(len(mine))
-    known, name = np.unique(np.concatenate(defined), return_inverse=True)
+        mine = files.names(number)
+        defined.append(mine.defined ^ families[number])
+        declared.append(mine.declared ^ families[number])
+        sizes.append((len(mine.defined), len(mine.declared)))
+    by_definition, by_declaration = np.concatenate(defined), np.concatenate(declared)
     defined.clear()
-    keys = np.unique(name * total + np.repeat(np.arange(-1, total), sizes))
+    declared.clear()
+    # A prototype stands for what no file here defines.
+    is_bodiless = ~np.isin(by_declaration, by_definition)
+    definer, declarer = (np.repeat(np.arange(-1, total), column) for column in zip(*sizes, strict=True))
+    known, name = np.unique(np.concatenate([by_definition, by_declaration[is_bodiless]]), return_inverse=True)
+    keys = np.unique(name * total + np.concatenate([definer, declarer[is_bodiless]]))
     names = _Definitions(keys, np.searchsorted(keys, np.arange(len(known) + 1) * total), total)
 
     users = np.zeros(len(known), dtype=np.int64)

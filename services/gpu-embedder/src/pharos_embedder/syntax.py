@@ -7,8 +7,12 @@ or U+2028 is none). Byte offsets are into the UTF-8 text without its byte order 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import msgspec
+
+DECLARATION: Final = "declaration"
+"""The kind of a definition that is no more than a prototype: what it names has its body elsewhere."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
@@ -63,9 +67,9 @@ class Import(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A run of whole lines of one file (or a part of one very long line), as it is stored, shown and encoded.
 
-    `text` is the exact source text. `context` is what is put before it for encoding only: the path, the
-    enclosing signature, and the end of the chunk before where the cut went through something. `content_hash`
-    is the blake2b-16 hex digest of `encoded_text`.
+    `text` is the exact source text. `context` is what is put before it for encoding only: the enclosing
+    signature, and the end of the chunk before where the cut went through something. `content_hash` is the
+    blake2b-16 hex digest of `encoded_text`, in which no path is: what is moved keeps its vectors.
     """
 
     path: str
