@@ -8,6 +8,7 @@ from typing import Final
 _LINES_MAX: Final = 100
 _MARKS: Final = re.compile(r"^\s*(?:///?!?|/\*\*?!?|\*/|\*)[ \t]?|\s*\*/\s*$")
 _HASH_MARKS: Final = re.compile(r"^\s*#+[ \t]?")
+_XML_REFERENCE: Final = re.compile(r"<(?:see|seealso|paramref|typeparamref)\s+\w+=\"(?:\w:)?([^\"]*)\"\s*/>")
 _XML_TAG: Final = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
 
 _HASH: Final = frozenset({"ruby", "shell"})
@@ -34,7 +35,9 @@ def comment_above(lines: list[str], start_line: int, language: str) -> str:
     marks = _HASH_MARKS if first <= last and lines[first].lstrip().startswith("#") else _MARKS
     cleaned = (marks.sub("", line.rstrip()).rstrip() for line in lines[first : last + 1])
     text = "\n".join(cleaned).strip()
-    return _XML_TAG.sub("", text).strip() if language == "csharp" else text
+    if language != "csharp":
+        return text
+    return _XML_TAG.sub("", _XML_REFERENCE.sub(r"\1", text)).strip()
 
 
 def _is_attribute(line: str, language: str) -> bool:

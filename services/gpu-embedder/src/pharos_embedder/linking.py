@@ -40,6 +40,9 @@ _FAMILIES: Final[Mapping[str, str]] = {
     "tsx": "ecmascript",
     "c": "c",
     "cpp": "c",
+    "java": "jvm",
+    "kotlin": "jvm",
+    "scala": "jvm",
 }
 
 

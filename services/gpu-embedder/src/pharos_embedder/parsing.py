@@ -47,9 +47,16 @@ _SINGLE_WRAPPERS: Final = frozenset(
 )
 """Nodes that belong to a definition if it is the only one in them."""
 
-_TYPE_KINDS: Final = frozenset({"class", "interface", "struct", "union", "enum", "trait", "scope"})
+_TYPE_KINDS: Final = frozenset({"class", "interface", "struct", "union", "enum", "trait", "object", "scope"})
 _BODILESS: Final = frozenset({"declaration", "field_declaration"})
 """Nodes that are a signature from end to end, over several lines too."""
+
+_HASH_COMMENTED: Final = frozenset({"class", "module", "method", "singleton_method"})
+"""Nodes of Ruby, in which a comment may stand between the signature and the body."""
+_HASH_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#(?!\{).*$", re.MULTILINE)
+
+_BODIES: Final = frozenset({"function_body", "class_body", "enum_class_body"})
+"""Last children that are bodies, in a grammar that has no field for them."""
 
 _PREPROCESSED: Final = frozenset({"c", "cpp"})
 """Languages in which a macro that only the preprocessor knows reads as an error: a few are nobody's fault."""
@@ -58,10 +65,13 @@ _BROKEN_SHARE_MIN: Final = 0.1
 _PATH_KINDS: Final = frozenset({"scope", "namespace"})
 """Parts of symbols that are no definitions: an `impl` makes its functions methods, a namespace does not."""
 
+_NAMESPACES_ARE_PACKAGES: Final = frozenset({"csharp", "php", "scala"})
+"""Languages in which one namespace around a whole file is only an older way to write its package clause."""
+
 _PATH_SEPARATOR: Final = re.compile(r"\s*(?:::|\\)\s*")
 _SIGNATURE_END: Final = re.compile(r"(?:[ {:=(;]|=>)+$")
-_RECEIVER_TYPE: Final = re.compile(rb"(\w+)\s*(?:\[[^\]]*\])?\s*\)\s*$")
-_NAME_MATTER: Final = re.compile(r"<.*", re.DOTALL)
+_RECEIVER_TYPE: Final = re.compile(r"(\w+)\s*(?:\[[^\]]*\]|<.*>)?\s*[)?]?\s*$", re.DOTALL)
+_NAME_MATTER: Final = re.compile(r"[<\[].*", re.DOTALL)
 
 
 class NotText(ValueError):
@@ -136,6 +146,15 @@ class _Found(NamedTuple):
     holds: bool
 
 
+class _Open(NamedTuple):
+    """A definition that others may lie in."""
+
+    start: int
+    end: int
+    symbol: str
+    kind: str
+
+
 def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     source = text.encode("utf-8")
     grammar = grammar_of(language)
@@ -160,11 +179,14 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
         elif "path" in captures:
             imports.extend(rust_path(captures["path"][0]))
         elif "package" in captures:
-            package = "".join(_text(captures["package"][0]).split())
+            clause = "".join(_text(captures["package"][0]).split())
+            package = f"{package}.{clause}" if package else clause  # Scala may take it in several steps
         elif "error" in captures:
             start, end = captures["error"][0].byte_range
             broken_bytes += max(0, end - max(start, broken_end))
             broken_end = max(end, broken_end)
+    if not package and language in _NAMESPACES_ARE_PACKAGES:
+        package = _take_package(root, found)
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=tuple(
@@ -178,8 +200,8 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     return root, facts
 
 
-def _text(node: Node) -> str:
-    return "" if node.text is None else node.text.decode("utf-8", "replace")
+def _text(node: Node | None) -> str:
+    return "" if node is None or node.text is None else node.text.decode("utf-8", "replace")
 
 
 def _count(node: Node, counts: dict[str, list[int]]) -> None:
@@ -192,6 +214,14 @@ def _count(node: Node, counts: dict[str, list[int]]) -> None:
         known[1] += 1
 
 
+def _take_package(root: Node, found: dict[int, _Found]) -> str:
+    """The one namespace around a whole file, out of *found*: it is said once, not in each symbol."""
+    outermost = [key for key, one in found.items() if one.kind == "namespace" and one.core.parent == root]
+    if len(outermost) != 1:
+        return ""
+    return "".join(_text(found.pop(outermost[0]).core.child_by_field_name("name")).split())
+
+
 def _keep(found: dict[int, _Found], name: Node, candidate: _Found) -> None:
     """Of several patterns that match one name, the first in the query counts."""
     known = found.get(name.start_byte)
@@ -201,16 +231,24 @@ def _keep(found: dict[int, _Found], name: Node, candidate: _Found) -> None:
 
 def _definition(pattern: int, captures: Mapping[str, list[Node]]) -> _Found:
     kind, core = next(
-        (kind, nodes[0]) for kind, nodes in captures.items() if kind not in {"name", "receiver"}
+        (kind, nodes[0])
+        for kind, nodes in captures.items()
+        if kind not in {"name", "receiver"} and not kind.startswith("_")
     )
-    name = _NAME_MATTER.sub("", _text(captures["name"][0])).strip("'\"& ")
-    name = _PATH_SEPARATOR.sub(".", name) if kind == "namespace" else name.rsplit("::", 1)[-1]
+    name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ")
     owner = ""
+    if kind in _PATH_KINDS:
+        name = _NAME_MATTER.sub("", name).rstrip("? ")
+    if kind == "namespace":
+        name = _PATH_SEPARATOR.sub(".", name)
+    elif "::" in name:
+        owner, _, name = name.rpartition("::")
+        owner = "" if kind == "scope" else owner.strip(":").replace("::", ".")
     if "receiver" in captures:
-        typed = _RECEIVER_TYPE.search(captures["receiver"][0].text or b"")
-        owner = typed[1].decode("utf-8", "replace") if typed else ""
-    if kind == "constant" and core.type == "assignment" and not name.isupper():
-        kind = "variable"
+        typed = _RECEIVER_TYPE.search(_text(captures["receiver"][0])[-_SYMBOL_CHARS_MAX:])
+        owner = typed[1] if typed else ""
+    if kind == "constant" and core.parent and core.parent.type == "expression_statement":  # of Python
+        kind = "constant" if name.isupper() else "variable"
     return _found(pattern, kind, name, core, owner, core.type != "type_definition")
 
 
@@ -228,17 +266,18 @@ def _qualified(
 ) -> tuple[Definition, ...]:
     """The definitions in the order of the source, each under the path of those around it."""
     lines = text.split("\n") if found else []
-    around: list[tuple[int, str, str]] = []  # (end byte, symbol, kind) of what is open
+    around: list[_Open] = []
     made: list[Definition] = []
     for one in sorted(found.values(), key=lambda item: (item.start, -item.end, item.pattern)):
-        while around and around[-1][0] <= one.start:
+        # Names of one range, as in `int a, b;`, stand side by side.
+        while around and (around[-1].end <= one.start or around[-1][:2] == (one.start, one.end)):
             around.pop()
-        outer, parent_kind = around[-1][1:] if around else ("", "")
+        outer, parent_kind = around[-1][2:] if around else ("", "")
         symbol = ".".join(part for part in (outer, one.owner, one.name) if part)
         if len(symbol) > _SYMBOL_CHARS_MAX:
             symbol = one.name[:_SYMBOL_CHARS_MAX]
         if one.holds:
-            around.append((one.end, symbol, one.kind))
+            around.append(_Open(one.start, one.end, symbol, one.kind))
         if one.kind in _PATH_KINDS or not one.name or len(made) >= _DEFINITIONS_MAX:
             continue
         start_line, end_line = _line_range(one.node)
@@ -272,21 +311,37 @@ def _line_range(node: Node) -> tuple[int, int]:
 
 
 def _signature(core: Node, source: bytes) -> str:
-    body = core.child_by_field_name("body")
-    if body is None and (value := core.child_by_field_name("value")) is not None:
-        body = value.child_by_field_name("body")
-    if body is None and (inner := core.child_by_field_name("type")) is not None and inner.named_child_count:
-        body = inner.named_child(inner.named_child_count - 1) if core.type == "type_spec" else None
-    if body is None and core.type == "declaration" and (inner := core.child_by_field_name("declarator")):
-        value = inner.child_by_field_name("value")
-        body = value if value is not None and value.type == "initializer_list" else None
+    body = _body(core)
     end = body.start_byte if body is not None and body.start_byte > core.start_byte else core.end_byte
     whole = body is not None or core.type in _BODILESS
     head = source[core.start_byte : min(end, core.start_byte + 4 * _SIGNATURE_CHARS_MAX)]
     words = head.decode("utf-8", "ignore")
+    if core.type in _HASH_COMMENTED:
+        words = _HASH_COMMENT.sub("", words)
     if not whole:
         return " ".join(words.partition("\n")[0].split())[:_SIGNATURE_CHARS_MAX]
     return _SIGNATURE_END.sub("", " ".join(words.split()))[:_SIGNATURE_CHARS_MAX]
+
+
+def _body(core: Node) -> Node | None:
+    """Where the signature of *core* ends, if it does before *core* itself."""
+    for field in ("body", "accessors"):
+        if (body := core.child_by_field_name(field)) is not None:
+            return body
+    if (value := core.child_by_field_name("value")) is not None:
+        return value if value.type == "arrow_expression_clause" else value.child_by_field_name("body")
+    match core.type:
+        case "type_spec":
+            inner = core.child_by_field_name("type")
+            count = inner.named_child_count if inner is not None else 0
+            return inner.named_child(count - 1) if inner is not None and count else None
+        case "declaration":  # of a variable, in C: its initializer
+            declarator = core.child_by_field_name("declarator")
+            value = declarator.child_by_field_name("value") if declarator is not None else None
+            return value if value is not None and value.type == "initializer_list" else None
+        case _:
+            last = core.named_child(core.named_child_count - 1) if core.named_child_count else None
+            return last if last is not None and last.type in _BODIES else None
 
 
 def _python_docstring(core: Node) -> str:
