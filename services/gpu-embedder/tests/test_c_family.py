@@ -442,9 +442,14 @@ def test_of_several_that_fit_the_nearest_is_included_and_none_of_two_as_near() -
         "arch/arm/asm/io.h": "int arm;\n",
         "arch/x86/asm/io.h": "int x86;\n",
         "arch/x86/kernel/setup.c": "#include <asm/io.h>\n",
-        "drivers/net.c": "#include <asm/io.h>\n",
+        "drivers/net.c": "#include <asm/io.h>\n#include <linux/types.h>\n",
+        "headers/uapi/linux/types.h": "int types;\n",
+        "tools/headers/uapi/linux/types.h": "int other;\n",
     }
-    assert edges(graph_of(files), "imports") == {"arch/x86/kernel/setup.c -> arch/x86/asm/io.h"}
+    assert edges(graph_of(files), "imports") == {
+        "arch/x86/kernel/setup.c -> arch/x86/asm/io.h",
+        "drivers/net.c -> headers/uapi/linux/types.h",
+    }
 
 
 def test_names_of_c_are_used_from_cpp() -> None:
