@@ -9,6 +9,8 @@ from typing import Final, NamedTuple
 
 from tree_sitter import Node
 
+from pharos_embedder.syntax import DECLARATION
+
 _DEPTH_MAX: Final = 64
 """Declarators in each other, and scopes of a name; nobody writes more."""
 
@@ -75,7 +77,7 @@ def declared(declarator: Node) -> Declared | None:
         return Declared(kind, name, owner, core, name_node) if kind is not None else None
     whole = core if len(core.children_by_field_name("declarator")) == 1 else declarator
     if is_function or (_is_extern(core) and declarator.type != "init_declarator"):
-        return Declared("declaration", name, owner, whole, name_node)
+        return Declared(DECLARATION, name, owner, whole, name_node)
     return Declared("variable", name, owner, whole, name_node) if core.type == "declaration" else None
 
 

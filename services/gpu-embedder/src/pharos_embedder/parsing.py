@@ -18,7 +18,7 @@ from pharos_embedder.declarators import declared
 from pharos_embedder.doc_comments import comment_above
 from pharos_embedder.import_statements import first_child, imports_of, rust_path
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
-from pharos_embedder.syntax import Definition, Import, ParsedFile, ParseOptions, Reference
+from pharos_embedder.syntax import DECLARATION, Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
 
 PARSER_VERSION: Final = "2"
@@ -172,7 +172,7 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             _keep(found, captures["name"][0], _definition(pattern, captures))
         elif "declarator" in captures:
             if (one := declared(captures["declarator"][0])) is not None:
-                holds = one.kind not in {"declaration", "variable"}
+                holds = one.kind not in {DECLARATION, "variable"}
                 _keep(found, one.name_node, _found(pattern, one.kind, one.name, one.core, one.owner, holds))
         elif "import" in captures:
             imports.extend(imports_of(language, captures["import"][0]))
