@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -176,6 +177,20 @@ def test_all_that_decides_what_a_file_becomes_is_in_its_key(
     assert parsing_version() != parsing_version.__wrapped__()
     folder = Path(module.__file__).parent
     assert all(list(folder.glob(pattern)) for pattern in module._PARSING), "all of them are there"
+
+
+def test_every_module_that_parsing_is_made_of_decides_on_the_key() -> None:
+    folder = Path(module.__file__).parent
+    seen: set[str] = set()
+    pending = ["parsing.py"]
+    while pending:
+        name = pending.pop()
+        seen.add(name)
+        imported = re.findall(
+            r"^from pharos_embedder\.(\w+) import", (folder / name).read_text(), re.MULTILINE
+        )
+        pending.extend({f"{one}.py" for one in imported} - seen)
+    assert {"declarators.py", "doc_comments.py"} < seen <= set(module._PARSING)
 
 
 def test_an_entry_that_cannot_be_read_is_a_miss(root: Path, tools: Tools, tmp_path: Path) -> None:

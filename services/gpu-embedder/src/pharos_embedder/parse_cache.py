@@ -19,6 +19,8 @@ from pharos_embedder.syntax import ParseOptions
 _PARSING: Final = (
     "bm25.py",
     "chunking.py",
+    "declarators.py",
+    "doc_comments.py",
     "import_statements.py",
     "languages.py",
     "packed_files.py",

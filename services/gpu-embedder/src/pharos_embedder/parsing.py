@@ -21,9 +21,6 @@ from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.syntax import DECLARATION, Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
 
-PARSER_VERSION: Final = "2"
-"""Part of the key of facts that are kept: raise it when the same text may give other ones."""
-
 _DEFINITIONS_MAX: Final = 10_000
 _REFERENCES_MAX: Final = 5_000
 _IMPORTS_MAX: Final = 2_000
