@@ -18,6 +18,7 @@ from pharos_embedder import stages, stored_graph
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
+from pharos_embedder.path_vectors import placed
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
 from pharos_embedder.points import Origin, chunk_id, chunk_points, terms_of
 from pharos_embedder.ports import Check, Stopped, unchecked
@@ -25,7 +26,7 @@ from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.stages import IndexIncomplete, Live, Tools, encode_stage, seal_stage, store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile
 from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, label_of
-from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
 
 DIMENSIONS = 4
 ORIGIN = Origin(
@@ -114,6 +115,7 @@ def encode(
     *,
     budget: int = 40,
     check: Callable[[], None] = unchecked,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     nothing: Any = None
     tools = Tools(store=store, encoder=EncoderService(encoder), cache=cache, parse_pool=nothing)
@@ -121,7 +123,7 @@ def encode(
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
 
-    return encode_stage(chunks, ORIGIN, tools, budget, silent, unchecked, check)
+    return encode_stage(chunks, ORIGIN, tools, budget, silent, unchecked, check, by_path=by_path)
 
 
 def test_what_is_the_same_in_two_places_is_encoded_once(
@@ -132,6 +134,27 @@ def test_what_is_the_same_in_two_places_is_encoded_once(
     assert store.ids_without_text(ORIGIN.dataset, 5) == set()
     again = stored(store, ["same", "same", "other"])
     assert encode(again, store, cache, encoder) == (0, 3)
+
+
+def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    assert encode(stored(store, ["one", "two"]), store, cache, encoder, by_path=True) == (2, 0)
+    assert sum(map(len, encoder.batches)) == 4, "two chunks and two paths"
+    moved = [chunk(text, f"elsewhere/{text}.py") for text in ("one", "two")]
+    found = {chunk_id(each, ORIGIN): each for each in moved}
+    lexicon = Lexicon.of([{1: 1}])
+    store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), lexicon, ORIGIN))
+    assert encode(found, store, cache, encoder, by_path=True) == (0, len(found))
+    assert sum(map(len, encoder.batches)) == 6, "two more paths"
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
+    contents, paths = (
+        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/one.py"])
+    )
+    here = Selection(datasets=(Searched(dataset=ORIGIN.dataset, generation=5, has_dense=True),))
+    for path, vector in zip(("0.py", "elsewhere/one.py"), placed(contents, paths), strict=True):
+        hits = {hit.payload.path: hit.score for hit in store.dense(vector, here, 10)}
+        assert hits[path] == pytest.approx(1, abs=1e-3) and len(hits) == 4
 
 
 def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(

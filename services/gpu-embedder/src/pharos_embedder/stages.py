@@ -24,6 +24,7 @@ from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.linking import FileGraph, link
 from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.path_vectors import PathVectors, placed
 from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
@@ -246,12 +247,23 @@ def encode_stage(
     midway: Check,
     check: Check,
     priority: Priority = Priority.REPOSITORY,
+    *,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
 
+    *by_path*: the path is a part of what is stored, though not of what is known by content.
     However it ends, the vectors of the batches that were finished are in the cache.
     """
     store = tools.store.guarded(check)
+    encode_paths = partial(
+        tools.encoder.encode_documents,
+        priority=priority,
+        token_budget=batch_tokens,
+        check=check,
+        midway=midway,
+    )
+    paths = PathVectors(encode_paths, tools.cache, origin)
     waiting = store.ids_without_text(origin.dataset, origin.generation) & chunks.keys()
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
@@ -285,7 +297,10 @@ def encode_stage(
                 tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
             known = {**known, **made}
             encoded += len(new)
-        store.add_text_vectors(window, np.stack([known[keys[each]] for each in window]))
+        vectors = np.stack([known[keys[each]] for each in window])
+        if by_path:
+            vectors = placed(vectors, paths.of([chunks[each].path for each in window]))
+        store.add_text_vectors(window, vectors)
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, len(chunks) - encoded
