@@ -98,9 +98,9 @@ def encoder() -> FakeEncoder:
     return FakeEncoder()
 
 
-def stored(store: VectorStore, texts: Sequence[str]) -> dict[str, Chunk]:
-    """*texts* as chunks in the store, without their vectors; by id."""
-    chunks = [chunk(text, f"{number}.py") for number, text in enumerate(texts)]
+def stored(store: VectorStore, texts: Sequence[str], folder: str = "") -> dict[str, Chunk]:
+    """*texts* as chunks of a file each in the store, without their vectors; by id."""
+    chunks = [chunk(text, f"{folder}{number}.py") for number, text in enumerate(texts)]
     found = {chunk_id(each, ORIGIN): each for each in chunks}
     lexicon = Lexicon.of([{1: 1}])
     store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), lexicon, ORIGIN))
@@ -141,18 +141,15 @@ def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(
 ) -> None:
     assert encode(stored(store, ["one", "two"]), store, cache, encoder, by_path=True) == (2, 0)
     assert sum(map(len, encoder.batches)) == 4, "two chunks and two paths"
-    moved = [chunk(text, f"elsewhere/{text}.py") for text in ("one", "two")]
-    found = {chunk_id(each, ORIGIN): each for each in moved}
-    lexicon = Lexicon.of([{1: 1}])
-    store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), lexicon, ORIGIN))
+    found = stored(store, ["one", "two"], "elsewhere/")
     assert encode(found, store, cache, encoder, by_path=True) == (0, len(found))
     assert sum(map(len, encoder.batches)) == 6, "two more paths"
     assert store.ids_without_text(ORIGIN.dataset, 5) == set()
     contents, paths = (
-        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/one.py"])
+        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
     )
     here = Selection(datasets=(Searched(dataset=ORIGIN.dataset, generation=5, has_dense=True),))
-    for path, vector in zip(("0.py", "elsewhere/one.py"), placed(contents, paths), strict=True):
+    for path, vector in zip(("0.py", "elsewhere/0.py"), placed(contents, paths), strict=True):
         hits = {hit.payload.path: hit.score for hit in store.dense(vector, here, 10)}
         assert hits[path] == pytest.approx(1, abs=1e-3) and len(hits) == 4
 
