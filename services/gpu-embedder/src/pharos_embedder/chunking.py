@@ -31,19 +31,11 @@ _FRAGMENT_DEPTH: Final = 5
 
 _LEADING_TYPES: Final = frozenset(
     {
-        *(
-            "comment",
-            "line_comment",
-            "block_comment",
-            "decorator",
-            "modifiers",
-            "annotation",
-            "access_specifier",
-        ),
-        *("attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration"),
-        "template_parameter_list",
+        "comment", "line_comment", "block_comment", "decorator", "modifiers", "annotation",
+        "attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration",
+        "template_parameter_list", "access_specifier",
     }
-)
+)  # fmt: skip
 """Nodes that belong to what follows them on the next line."""
 
 _HEADING: Final = re.compile(r"#{1,6}\s|\[[^\]]+\]\s*$")
