@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
 from pharos_embedder.deleting import forget
 from pharos_embedder.path_vectors import PATH_CHARACTERS_MAX, PATH_WEIGHT, PathVectors, path_key, placed
 from pharos_embedder.points import Origin
-from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, label_of
+from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, Floats, Payload
 
 ORIGIN = Origin(

@@ -13,8 +13,9 @@ from typing import Final
 
 import numpy as np
 
+from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.points import Origin
-from pharos_embedder.vector_cache import VectorCache, as_stored, label_of, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
 from pharos_embedder.vectors import Floats
 
 PATHS_VERSION: Final = "path-1"
