@@ -24,6 +24,7 @@ from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
 from pharos_embedder.packed_files import pack
+from pharos_embedder.path_vectors import placed
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
 from pharos_embedder.points import Origin, chunk_id, chunk_points
 from pharos_embedder.ports import Check, Stopped, unchecked
@@ -42,7 +43,7 @@ from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile
 from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache
-from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
 from pharos_sources.git import Checkout
 
 DIMENSIONS = 4
@@ -115,9 +116,9 @@ def encoder() -> FakeEncoder:
     return FakeEncoder()
 
 
-def stored(store: VectorStore, texts: Sequence[str]) -> dict[str, Chunk]:
-    """*texts* as chunks in the store, without their vectors; by id."""
-    chunks = [chunk(text, f"{number}.py") for number, text in enumerate(texts)]
+def stored(store: VectorStore, texts: Sequence[str], folder: str = "") -> dict[str, Chunk]:
+    """*texts* as chunks of a file each in the store, without their vectors; by id."""
+    chunks = [chunk(text, f"{folder}{number}.py") for number, text in enumerate(texts)]
     found = {chunk_id(each, ORIGIN): each for each in chunks}
     words = document_vector({1: 1}, 1.0)
     store.upsert(chunk_points(((key, each, words) for key, each in found.items()), ORIGIN))
@@ -157,6 +158,7 @@ def encode(
     *,
     budget: int = 40,
     check: Callable[[], None] = unchecked,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     nothing: Any = None
     tools = Tools(
@@ -166,7 +168,9 @@ def encode(
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
 
-    return encode_stage(EncodablesInMemory(chunks), ORIGIN, tools, budget, silent, unchecked, check)
+    return encode_stage(
+        EncodablesInMemory(chunks), ORIGIN, tools, budget, silent, unchecked, check, by_path=by_path
+    )
 
 
 def test_what_is_the_same_in_two_places_is_encoded_once(
@@ -177,6 +181,24 @@ def test_what_is_the_same_in_two_places_is_encoded_once(
     assert store.ids_without_text(ORIGIN.dataset, 5) == set()
     again = stored(store, ["same", "same", "other"])
     assert encode(again, store, cache, encoder) == (0, 3)
+
+
+def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    assert encode(stored(store, ["one", "two"]), store, cache, encoder, by_path=True) == (2, 0)
+    assert sum(map(len, encoder.batches)) == 4, "two chunks and two paths"
+    found = stored(store, ["one", "two"], "elsewhere/")
+    assert encode(found, store, cache, encoder, by_path=True) == (0, len(found))
+    assert sum(map(len, encoder.batches)) == 6, "two more paths"
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
+    contents, paths = (
+        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
+    )
+    here = Selection(datasets=(Searched(dataset=ORIGIN.dataset, generation=5, has_dense=True),))
+    for path, vector in zip(("0.py", "elsewhere/0.py"), placed(contents, paths), strict=True):
+        hits = {hit.payload.path: hit.score for hit in store.dense(vector, here, 10)}
+        assert hits[path] == pytest.approx(1, abs=1e-3) and len(hits) == 4
 
 
 def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(

@@ -29,6 +29,7 @@ from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import Outcome, ParsePool
+from pharos_embedder.path_vectors import PathVectors, placed
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
@@ -264,12 +265,23 @@ def encode_stage(
     midway: Check,
     check: Check,
     priority: Priority = Priority.REPOSITORY,
+    *,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
 
+    *by_path*: the path is a part of what is stored, though not of what is known by content.
     However it ends, the vectors of the batches that were finished are in the cache.
     """
     store = tools.store.guarded(check)
+    encode_paths = partial(
+        tools.encoder.encode_documents,
+        priority=priority,
+        token_budget=batch_tokens,
+        check=check,
+        midway=midway,
+    )
+    paths = PathVectors(encode_paths, tools.cache, origin)
     is_waiting = _without_text(chunks, origin, store)
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
@@ -304,7 +316,10 @@ def encode_stage(
                 tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
             known = {**known, **made}
             encoded += len(new)
-        store.add_text_vectors(chunks.ids_of(window), np.stack([known[key] for key in keys]))
+        vectors = np.stack([known[key] for key in keys])
+        if by_path:
+            vectors = placed(vectors, paths.of([chunks.path_of(place) for place in window.tolist()]))
+        store.add_text_vectors(chunks.ids_of(window), vectors)
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, total - encoded
