@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Final
 
@@ -9,6 +10,7 @@ from tree_sitter import Node
 
 from pharos_embedder.syntax import Import, ImportedName
 
+_REFERENCED_PATH: Final = re.compile(r"""\bpath\s*=\s*["']([^"']+)["']""")
 _RUST_PATHS_MAX: Final = 500
 """Names that one `use` tree may spread into."""
 
@@ -67,6 +69,11 @@ def _string(node: Node | None) -> str:
 
 
 def _ecmascript(node: Node) -> Iterator[Import]:
+    if node.type == "comment":  # /// <reference path="globals.d.ts" />
+        if (found := _REFERENCED_PATH.search(_text(node))) is not None:
+            path = found[1] if found[1].startswith((".", "/")) else f"./{found[1]}"
+            yield Import(module=path, line=_line(node))
+        return
     if node.type == "call_expression":
         first = first_child(node.child_by_field_name("arguments"))
         yield Import(module=_string(first), line=_line(node), kind="require")

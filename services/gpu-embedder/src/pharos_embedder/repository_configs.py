@@ -1,7 +1,4 @@
-"""What a repository's manifests say of its modules: go.mod, tsconfig, package.json, Cargo.toml. Pure.
-
-The texts are a stranger's: one that cannot be read is as good as absent.
-"""
+"""What all manifests of a repository together say of its modules. Pure."""
 
 from __future__ import annotations
 
@@ -13,26 +10,17 @@ from typing import Any, Final, Self
 
 import msgspec
 
-_COMMENT_OR_STRING: Final = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?(?:\*/|\Z)', re.DOTALL)
-_COMMA_OR_STRING: Final = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s{0,200}[}\]])')
+from pharos_embedder.manifests.ecmascript import (
+    NodePackage,
+    TsConfig,
+    Workspace,
+    node_package,
+    ts_configs,
+    workspace,
+)
+from pharos_embedder.manifests.paths import joined
+
 _GO_MODULE: Final = re.compile(r'^[ \t]*module[ \t]+"?([^\s"]+)', re.MULTILINE)
-_EXTENDS_MAX: Final = 8
-_ENTRIES_MAX: Final = 32
-
-
-class PathMapping(msgspec.Struct, frozen=True, kw_only=True):
-    """`compilerOptions` of one tsconfig: `base` is the folder of `baseUrl` (None: not set), `paths` its
-    patterns with their targets, already relative to the repository."""
-
-    base: str | None = None
-    paths: tuple[tuple[str, tuple[str, ...]], ...] = ()
-
-
-class NodePackage(msgspec.Struct, frozen=True, kw_only=True):
-    """One package.json: its folder, and the files that it names as its entry."""
-
-    folder: str
-    entries: tuple[str, ...] = ()
 
 
 class Crate(msgspec.Struct, frozen=True, kw_only=True):
@@ -49,118 +37,58 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
 
     go_modules: tuple[tuple[str, str], ...] = ()
     """(module path, folder), the longest path first."""
-    path_mappings: Mapping[str, PathMapping] = msgspec.field(default_factory=dict)
-    """Folder → what its tsconfig.json or jsconfig.json says."""
+    ts_configs: Mapping[str, tuple[TsConfig, ...]] = msgspec.field(default_factory=dict)
+    """Folder → what its tsconfig.json says, and those beside it that it refers to; else its jsconfig.json."""
     node_packages: Mapping[str, NodePackage] = msgspec.field(default_factory=dict)
-    """Name → package."""
+    """Folder → package."""
+    workspaces: tuple[Workspace, ...] = ()
+    """The workspaces of packages, the innermost first."""
     crates: Mapping[str, Crate] = msgspec.field(default_factory=dict)
     """Folder → crate."""
+    python_markers: frozenset[str] = frozenset()
+    """The empty `__init__.py` files: no nodes, but their folders are packages."""
 
     @classmethod
     def read(cls, texts: Mapping[str, str]) -> Self:
         """From path → text of the manifests; other files in *texts* are passed over."""
         go: list[tuple[str, str]] = []
-        mappings: dict[str, PathMapping] = {}
         packages: dict[str, NodePackage] = {}
+        workspaces: list[Workspace] = []
+        ts_paths: dict[str, str] = {}
         crates: dict[str, Crate] = {}
+        markers: set[str] = set()
         for path, text in sorted(texts.items()):
             folder, name = posixpath.split(path)
             if name == "go.mod":
                 if (module := _GO_MODULE.search(text)) is not None:
                     go.append((module[1], folder))
-            elif name in {"tsconfig.json", "jsconfig.json"}:
-                mapping = _path_mapping(path, texts)
-                if mapping is not None and (name == "tsconfig.json" or folder not in mappings):
-                    mappings[folder] = mapping
-            elif name == "package.json":
-                found = _node_package(folder, text)
-                if found is not None:
-                    packages.setdefault(*found)
+            elif name == "tsconfig.json" or (name == "jsconfig.json" and folder not in ts_paths):
+                ts_paths[folder] = path
+            elif name in {"package.json", "lerna.json", "pnpm-workspace.yaml"}:
+                if (found := workspace(path, text)) is not None:
+                    workspaces.append(found)
+                if name == "package.json" and (package := node_package(folder, text)) is not None:
+                    packages[folder] = package
+            elif name in {"__init__.py", "__init__.pyi"}:
+                markers.add(path)
             elif name == "Cargo.toml" and (crate := _crate(folder, text)) is not None:
                 crates[folder] = crate
+        by_name = {one.name: one.folder for one in reversed(packages.values()) if one.name}
+        workspaces.sort(key=lambda one: -len(one.folder))
         go.sort(key=lambda item: (-len(item[0]), item[1]))
-        return cls(go_modules=tuple(go), path_mappings=mappings, node_packages=packages, crates=crates)
-
-
-def joined(folder: str, path: str) -> str | None:
-    """*path* from *folder*, normalised; None if it leads out of the repository."""
-    made = posixpath.normpath(posixpath.join(folder, path))
-    if made == ".":
-        return ""
-    return None if made == ".." or made.startswith(("../", "/")) else made
-
-
-def _json_object(text: str) -> dict[str, Any]:
-    plain = _COMMENT_OR_STRING.sub(lambda found: found[1] or "", text)
-    plain = _COMMA_OR_STRING.sub(lambda found: found[1] or "", plain)
-    try:
-        return msgspec.json.decode(plain, type=dict[str, Any])
-    except (msgspec.DecodeError, RecursionError):
-        return {}
+        return cls(
+            go_modules=tuple(go),
+            ts_configs={folder: ts_configs(path, texts, by_name) for folder, path in ts_paths.items()},
+            node_packages=packages,
+            workspaces=tuple(workspaces),
+            crates=crates,
+            python_markers=frozenset(markers),
+        )
 
 
 def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:
     value = table.get(name)
     return value if isinstance(value, dict) else {}
-
-
-def _path_mapping(path: str, texts: Mapping[str, str]) -> PathMapping | None:
-    """The mapping of the tsconfig at *path*, with what it extends by a relative path."""
-    base: str | None = None
-    patterns: tuple[tuple[str, tuple[str, ...]], ...] | None = None
-    seen: set[str] = set()
-    while path in texts and path not in seen and len(seen) < _EXTENDS_MAX:
-        seen.add(path)
-        folder = posixpath.dirname(path)
-        content = _json_object(texts[path])
-        options = _section(content, "compilerOptions")
-        url = options.get("baseUrl")
-        own = joined(folder, url) if isinstance(url, str) else None
-        base = own if base is None else base
-        if patterns is None and isinstance(options.get("paths"), dict):
-            patterns = tuple(_patterns(options["paths"], folder if own is None else own))
-        extended = content.get("extends")
-        if not isinstance(extended, str) or not extended.startswith("."):
-            break
-        target = joined(folder, extended) or ""
-        path = target if target in texts else f"{target}.json"
-    return PathMapping(base=base, paths=patterns or ()) if base is not None or patterns else None
-
-
-def _patterns(paths: Mapping[str, Any], folder: str) -> list[tuple[str, tuple[str, ...]]]:
-    made: list[tuple[str, tuple[str, ...]]] = []
-    for pattern, targets in paths.items():
-        if isinstance(targets, list) and pattern.count("*") <= 1:
-            inside = [joined(folder, target) for target in targets if isinstance(target, str)]
-            made.append((pattern, tuple(target for target in inside if target is not None)))
-    # TypeScript takes the pattern with the longest part before the star.
-    made.sort(key=lambda item: ("*" in item[0], -len(item[0].partition("*")[0])))
-    return made
-
-
-def _node_package(folder: str, text: str) -> tuple[str, NodePackage] | None:
-    content = _json_object(text)
-    name = content.get("name")
-    if not isinstance(name, str) or not name:
-        return None
-    named: list[str] = []
-    stack: list[Any] = [
-        content.get("types"),
-        content.get("main"),
-        content.get("module"),
-        content.get("exports"),
-        content.get("source"),
-    ]
-    while stack and len(named) < _ENTRIES_MAX:
-        value = stack.pop()
-        if isinstance(value, str):
-            target = joined(folder, value)
-            if target is not None:
-                named.append(target)
-        elif isinstance(value, dict):
-            inner = value.get(".", value)
-            stack.extend(reversed(list(inner.values())) if isinstance(inner, dict) else [inner])
-    return name, NodePackage(folder=folder, entries=tuple(dict.fromkeys(named)))
 
 
 def _crate(folder: str, text: str) -> Crate | None:

@@ -160,7 +160,7 @@ def parse_stage(
 
 
 def link_stage(root: Path, found: Discovery, files: Sequence[ParsedFile], check: Check) -> FileGraph:
-    return link(files, RepositoryConfigs.read(read_configs(root, found.files)), check)
+    return link(files, RepositoryConfigs.read(read_configs(root, found)), check)
 
 
 def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:

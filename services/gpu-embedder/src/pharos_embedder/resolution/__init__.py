@@ -39,7 +39,7 @@ def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mappin
     tree = Tree(file.path for file in files)
     ecmascript = EcmaScriptResolver(tree, configs)
     return {
-        "python": PythonResolver(tree),
+        "python": PythonResolver(tree, files, configs),
         "javascript": ecmascript,
         "typescript": ecmascript,
         "tsx": ecmascript,
