@@ -22,6 +22,9 @@ LANGUAGES: Mapping[str, str] = {
     "javascript": "JavaScript",
     "typescript": "TypeScript",
     "tsx": "TSX",
+    "go": "Go",
+    "java": "Java",
+    "rust": "Rust",
 }
 """The languages whose imports are resolved, by the names of their projects."""
 

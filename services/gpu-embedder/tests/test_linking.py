@@ -86,7 +86,7 @@ RUST = {
     "rs/core/src/net/mod.rs": "pub mod socket;\nuse self::socket::Socket;\n",
     "rs/core/src/net/socket.rs": "use super::super::config::Settings;\npub struct Socket;\n"
     "fn f() { crate::config::load(); }\n",
-    "rs/cli/Cargo.toml": '[package]\nname = "acme-cli"\n',
+    "rs/cli/Cargo.toml": '[package]\nname = "acme-cli"\n[dependencies]\nacme-core.path = "../core"\n',
     "rs/cli/src/main.rs": "mod args;\nuse acme_core::config::Settings;\nuse args::parse_args;\n"
     "use serde::Serialize;\n"
     "fn main() { parse_args(); }\n",

@@ -14,7 +14,13 @@ from typing import Final, NamedTuple
 from tree_sitter import Node, QueryCursor
 
 from pharos_embedder.chunking import split
-from pharos_embedder.import_statements import first_child, imports_of, rust_path
+from pharos_embedder.import_statements import (
+    first_child,
+    imports_of,
+    rust_path,
+    with_candidates,
+    with_distinct_paths,
+)
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.syntax import Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
@@ -136,6 +142,10 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             imports.extend(rust_path(captures["path"][0]))
         elif "package" in captures:
             package = "".join(_text(captures["package"][0]).split())
+    if language == "java":
+        imports = with_candidates(imports, counts)
+    elif language == "rust":
+        imports = with_distinct_paths(imports)
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=tuple(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterator
 
 
 def joined(folder: str, path: str) -> str | None:
@@ -11,3 +12,11 @@ def joined(folder: str, path: str) -> str | None:
     if made == ".":
         return ""
     return None if made == ".." or made.startswith(("../", "/")) else made
+
+
+def above(folder: str) -> Iterator[str]:
+    """*folder*, the one above it, and so on to the root."""
+    while folder:
+        yield folder
+        folder = posixpath.dirname(folder)
+    yield ""

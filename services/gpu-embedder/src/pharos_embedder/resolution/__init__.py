@@ -43,7 +43,7 @@ def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mappin
         "javascript": ecmascript,
         "typescript": ecmascript,
         "tsx": ecmascript,
-        "go": GoResolver(tree, configs),
+        "go": GoResolver(tree, files, configs),
         "java": JavaResolver(files),
-        "rust": RustResolver(tree, configs),
+        "rust": RustResolver(tree, files, configs),
     }

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 from pharos_embedder.manifests.ecmascript import NodePackage, TsConfig
-from pharos_embedder.manifests.paths import joined
+from pharos_embedder.manifests.paths import above, joined
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.resolution.tree import Tree, above, below
+from pharos_embedder.resolution.tree import Tree, below, shared_folders
 from pharos_embedder.syntax import Import, ParsedFile
 
 _TYPED: Final = (
@@ -193,7 +193,7 @@ class EcmaScriptResolver:
         around = [one for one in self._configs.workspaces if _is_below(folder, one.folder)]
         if around:
             named = [package for package in named if any(one.holds(package.folder) for one in around)]
-        return min(named, key=lambda one: (-_shared(folder, one.folder), one.folder), default=None)
+        return min(named, key=lambda one: (-shared_folders(folder, one.folder), one.folder), default=None)
 
     def _in_package(self, package: NodePackage, rest: str, asked: _Asked) -> str | None:
         """The file that a package gives under the path *rest*: by its `exports` alone where it has some."""
@@ -262,11 +262,6 @@ def _names_folder(module: str) -> bool:
 
 def _is_below(folder: str, top: str) -> bool:
     return not top or folder == top or folder.startswith(f"{top}/")
-
-
-def _shared(one: str, other: str) -> int:
-    """How many folders from the root two paths share."""
-    return len(posixpath.commonpath(["/" + one, "/" + other]).split("/"))
 
 
 def _matched(config: TsConfig, module: str) -> tuple[str, list[str]] | None:

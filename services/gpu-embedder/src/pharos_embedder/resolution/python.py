@@ -7,8 +7,9 @@ import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
+from pharos_embedder.manifests.paths import above
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.resolution.tree import Tree, above, below
+from pharos_embedder.resolution.tree import Tree, below
 from pharos_embedder.syntax import Import, ParsedFile
 
 _PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
