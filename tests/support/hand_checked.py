@@ -25,6 +25,8 @@ LANGUAGES: Mapping[str, str] = {
     "go": "Go",
     "java": "Java",
     "rust": "Rust",
+    "c": "C",
+    "cpp": "C++",
 }
 """The languages whose imports are resolved, by the names of their projects."""
 
@@ -96,7 +98,11 @@ def found(language: str) -> Found:
     files = [parse(one.path, one.language, (root / one.path).read_bytes()) for one in discovery.files]
     configs = RepositoryConfigs.read(read_configs(root, discovery))
     statements: dict[str, set[tuple[str, str]]] = {"external": set(), "missing": set()}
-    by_language = resolvers(files, configs)
+    by_language = resolvers(
+        [file.path for file in files],
+        lambda wanted: (file for file in files if file.language == wanted),
+        configs,
+    )
     for file, one in _statements(files):
         targets = by_language[file.language].resolve(file, one)
         if not targets:

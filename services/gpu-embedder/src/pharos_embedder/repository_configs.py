@@ -8,6 +8,7 @@ from typing import Self
 
 import msgspec
 
+from pharos_embedder.manifests.c import cmake_folders, command_folders
 from pharos_embedder.manifests.cargo import CargoManifest, Crate, cargo_manifest, with_shared
 from pharos_embedder.manifests.ecmascript import (
     NodePackage,
@@ -35,6 +36,9 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
     """The workspaces of packages, the innermost first."""
     crates: Mapping[str, Crate] = msgspec.field(default_factory=dict)
     """Folder → crate."""
+    include_folders: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
+    """Folder → where the C and C++ files below it look for headers; an absolute path is one of the machine
+    that made a compile_commands.json."""
     python_markers: frozenset[str] = frozenset()
     """The empty `__init__.py` files: no nodes, but their folders are packages."""
 
@@ -47,6 +51,7 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
         workspaces: list[Workspace] = []
         ts_paths: dict[str, str] = {}
         cargo: dict[str, CargoManifest] = {}
+        includes: dict[str, tuple[str, ...]] = {}
         markers: set[str] = set()
         for path, text in sorted(texts.items()):
             folder, name = posixpath.split(path)
@@ -62,6 +67,10 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
                     workspaces.append(found)
                 if name == "package.json" and (package := node_package(folder, text)) is not None:
                     packages[folder] = package
+            elif name == "CMakeLists.txt":
+                includes[folder] = (*includes.get(folder, ()), *cmake_folders(path, texts))
+            elif name == "compile_commands.json":
+                includes[folder] = (*includes.get(folder, ()), *command_folders(folder, text))
             elif name in {"__init__.py", "__init__.pyi"}:
                 markers.add(path)
             elif name == "Cargo.toml" and (manifest := cargo_manifest(folder, text)) is not None:
@@ -79,5 +88,6 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
                 for folder, one in cargo.items()
                 if one.crate is not None
             },
+            include_folders={folder: named for folder, named in includes.items() if named},
             python_markers=frozenset(markers),
         )
