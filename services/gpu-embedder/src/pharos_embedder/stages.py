@@ -229,7 +229,7 @@ def parse_stage(
 
 
 def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found.files)), check)
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found)), check)
 
 
 def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:

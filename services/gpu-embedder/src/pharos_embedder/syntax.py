@@ -53,7 +53,9 @@ class Import(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One import as written: the module's text, the names taken from it, and its place.
 
     `level` counts the leading dots of a relative Python import, and is 0 elsewhere. A wildcard is the name
-    `*`. For Rust, `module` is the whole path (`crate::a::b`), and `mod x;` is the kind `module`.
+    `*`; in Java there follow the names that the file uses and may have from there. For Rust, `module` is the
+    whole path (`crate::a::b`), and `mod x;` is the kind `module` (its `alias` the file that a `#[path]`
+    names).
     """
 
     module: str
