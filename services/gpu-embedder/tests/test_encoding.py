@@ -11,12 +11,11 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pharos_embedder import encoding
+from pharos_embedder.encoders import EncoderBusy, Priority
 from pharos_embedder.encoding import (
     TURNS_BEFORE_YIELD,
-    EncoderBusy,
     EncoderService,
     EncodingOutOfMemory,
-    Priority,
     Turnstile,
     batches,
     encode,

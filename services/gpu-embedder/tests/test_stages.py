@@ -16,6 +16,7 @@ from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
 from pharos_embedder import stages, stored_graph
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.costs import JobTooCostly, Tariff
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
@@ -152,6 +153,35 @@ def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(
     assert encode(chunks, store, cache, encoder, budget=20) == (12, 0)
     assert failures == 1
     assert encoder.batches == [[5, 5]] * 6
+
+
+def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    told: list[str | None] = []
+
+    def report(*_: Any, detail: str | None = None, **__: Any) -> None:
+        told.append(detail if encoder.batches else f"first: {detail}")
+
+    def run(texts: Sequence[str], tariff: Tariff | None) -> tuple[int, int]:
+        service: Any = EncoderService(encoder)
+        service.tariff = tariff
+        nothing: Any = None
+        tools = Tools(store=store, encoder=service, cache=cache, parse_pool=nothing)
+        return encode_stage(stored(store, texts), ORIGIN, tools, 40, report, unchecked, unchecked)
+
+    run(["same", "same", "known"], None)
+    assert set(told) == {"first: None", None}
+    told.clear()
+    encoder.batches.clear()
+    assert run(["same", "known", "brand new", "brand new"], Tariff(price_per_million=2)) == (1, 3)
+    sentence = "1 of 4 chunks to encode: about 3 tokens, about 0.0000 at 2 a million"
+    assert (told[0], set(told[1:])) == (f"first: {sentence}", {sentence})
+    encoder.batches.clear()
+    with pytest.raises(JobTooCostly):
+        run(["something else"], Tariff(job_tokens_max=4))
+    assert encoder.batches == []
+    assert run(["same", "brand new"], Tariff(job_tokens_max=4)) == (0, 2)
 
 
 def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(

@@ -23,7 +23,7 @@ from pharos_embedder.document_points import CHUNKER, Passage, passages
 from pharos_embedder.document_stages import Placed, payloads_of_document, place_stage, seal_document
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
-from pharos_embedder.encoding import EncoderService, Priority
+from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held, NothingToDo
@@ -67,7 +67,7 @@ class DocumentTools(msgspec.Struct, frozen=True, kw_only=True):
     fetcher: DocumentFetcher
     pool: DocumentPool
     store: VectorStore
-    encoder: EncoderService
+    encoder: TextEncoder
     cache: VectorCache
 
 

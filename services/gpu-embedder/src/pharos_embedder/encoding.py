@@ -5,26 +5,24 @@ it.
 batches queries go first.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import IntEnum
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pharos_embedder.model import Encoder
+from pharos_embedder.encoders import EncoderBusy, OnBatch, Priority, Progress
 from pharos_embedder.ports import Check, unchecked
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) texts after each batch; done never falls and ends at total."""
-
-OnBatch = Callable[[Sequence[int], NDArray[np.float32]], None]
-"""Called after each batch with the indexes of its texts and their vectors."""
+if TYPE_CHECKING:
+    from pharos_embedder.model import Encoder
 
 WINDOW_TEXTS: Final = 4_096
 """Texts tokenized and sorted at a time: enough for full batches of equal length, about 30 MB of token ids."""
@@ -36,14 +34,6 @@ class EncodingOutOfMemory(Exception):
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         super().__init__(f"the device has no memory for one text of {tokens} tokens")
-
-
-class EncoderBusy(Exception):
-    """As many callers wait for the encoder as may, or one waited as long as it would; try again later."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"the encoder is busy: {reason}")
 
 
 def encode(
@@ -138,14 +128,6 @@ def _release_memory() -> None:
         torch.mps.empty_cache()
 
 
-class Priority(IntEnum):
-    """Who goes first when several wait for the encoder."""
-
-    QUERY = 0  # someone waits for search results
-    NOTE = 1  # a text, a page or a file: seconds of work
-    REPOSITORY = 2  # minutes of work
-
-
 WAITING_MAX: Final = {Priority.QUERY: 256, Priority.NOTE: 64, Priority.REPOSITORY: 64}
 """Callers of each kind that may wait at a time; the next one is refused with EncoderBusy."""
 
@@ -213,7 +195,7 @@ class Turnstile:
 
 
 class EncoderService:
-    """One encoder for everyone in this process; safe to call from several threads.
+    """One model for everyone in this process, a `TextEncoder`; safe to call from several threads.
 
     A query waits for the batch under way and for the queries before it; once in TURNS_BEFORE_YIELD passes
     also for a batch of documents, so that a stream of queries does not stop the indexing. Two encoders on
@@ -227,6 +209,7 @@ class EncoderService:
         self.version: Final = encoder.version
         self.dimensions: Final = encoder.dimensions
         self.token_budget: Final = encoder.token_budget
+        self.tariff: Final = None
 
     def encode_documents(
         self,

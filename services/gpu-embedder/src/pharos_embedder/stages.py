@@ -8,8 +8,9 @@ which vectors are known by their content.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -20,8 +21,9 @@ import structlog
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.costs import cost_of, tokens_of
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
-from pharos_embedder.encoding import EncoderService, Priority
+from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
@@ -75,7 +77,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker has at hand for every job."""
 
     store: VectorStore
-    encoder: EncoderService
+    encoder: TextEncoder
     cache: VectorCache
     parse_pool: ParsePool
 
@@ -100,7 +102,7 @@ class EncodingTools(Protocol):
     def store(self) -> VectorStore: ...
 
     @property
-    def encoder(self) -> EncoderService: ...
+    def encoder(self) -> TextEncoder: ...
 
     @property
     def cache(self) -> VectorCache: ...
@@ -258,6 +260,10 @@ def encode_stage(
     ordered = sorted(chunks, key=lambda each: (-len(chunks[each].encoded_text), each))
     total, done, encoded = len(chunks), len(chunks) - len(waiting), 0
     budget = _Budget(batch_tokens)
+    texts = (
+        (_key_of(chunks[each], origin), chunks[each].encoded_text) for each in ordered if each in waiting
+    )
+    report = costed(texts, total, tools.encoder, tools.cache, report, check)
     report(Stage.ENCODE, done, total)
     for start in range(0, len(ordered), ENCODE_WINDOW):
         window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
@@ -289,6 +295,31 @@ def encode_stage(
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, len(chunks) - encoded
+
+
+def costed(
+    texts: Iterable[tuple[bytes, str]],
+    chunks: int,
+    encoder: TextEncoder,
+    cache: VectorCache,
+    report: Report,
+    check: Check,
+) -> Report:
+    """*report*, which from now on says what it costs to encode *texts*, by their keys, of a run's *chunks*.
+
+    Only where tokens cost something. Raises JobTooCostly, before anything is encoded.
+    """
+    if encoder.tariff is None:
+        return report
+    tokens: dict[bytes, int] = {}
+    remaining = iter(texts)
+    while window := dict(islice(remaining, ENCODE_WINDOW)):
+        check()
+        known = cache.get_many([key for key in window if key not in tokens])
+        tokens |= {key: tokens_of(text) for key, text in window.items() if key not in known}
+    cost = cost_of(tokens.values(), chunks, encoder.tariff)
+    log.info("encoding_planned", chunks=cost.chunks, known=cost.known, tokens=cost.tokens, price=cost.price)
+    return partial(report, detail=cost.sentence)
 
 
 class _Budget:
