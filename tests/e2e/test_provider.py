@@ -135,7 +135,7 @@ def test_a_server_that_refuses_ends_the_job_and_the_search_with_a_sentence(
 
 
 def test_no_model_is_loaded_and_the_key_is_shown_nowhere(client: httpx.Client, stack: Stack) -> None:
-    assert not any("device_chosen" in line for line in stack.lines)  # what is said before a model is loaded
+    assert not any("device_chosen" in line for line in stack.lines)  # what is said when a model is loaded
     assert KEY not in Path(f"/proc/{stack.pid('embedder')}/cmdline").read_text()
     for other in ("gateway", "scheduler", "history", "nats"):
         assert KEY not in Path(f"/proc/{stack.pid(other)}/environ").read_text()

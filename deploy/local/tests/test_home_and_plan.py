@@ -110,6 +110,7 @@ def test_a_worker_beside_the_first_has_a_name_of_its_own_and_stops_with_it(home:
     workers = [each for each in plan(home, PHAROS_WORKERS="3").services if "worker" in each.command]
     assert [each.name for each in workers] == ["worker-2", "worker-3"]
     assert [each.environ["PHAROS_WORKER_NAME"] for each in workers] == ["worker-2", "worker-3"]
+    assert [each.environ["PHAROS_WORKER_INDEX"] for each in workers] == ["1", "2"]
     assert (programs.EMBEDDER, "worker-2", "worker-3") in programs.stop_steps(settings)
     alone = load(LocalSettings, {})
     assert [name for step in programs.stop_steps(alone) for name in step] == list(programs.STOP_ORDER)

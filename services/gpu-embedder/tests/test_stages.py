@@ -14,11 +14,12 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
-from pharos_embedder import stages, stored_graph
+from pharos_embedder import stored_graph
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.costs import JobTooCostly, Tariff
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
+from pharos_embedder.model import Pending
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
 from pharos_embedder.points import Origin, chunk_id, chunk_points, terms_of
 from pharos_embedder.ports import Check, Stopped, unchecked
@@ -47,6 +48,7 @@ class FakeEncoder:
     dimensions = DIMENSIONS
     max_tokens = 100
     token_budget = 40
+    window_texts = 512
     query_prompt = ""
     document_prompt = ""
 
@@ -57,13 +59,13 @@ class FakeEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(character) for character in text[: self.max_tokens]] for text in texts]
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
         if max(len(ids) for ids in batch) * len(batch) > self.memory:
             raise MemoryError
         self.batches.append([len(ids) for ids in batch])
         made = np.array([[sum(ids), len(ids), 1, 1] for ids in batch], dtype=np.float32)
         unit: NDArray[np.float32] = made / np.linalg.norm(made, axis=1, keepdims=True)
-        return unit
+        return lambda: unit
 
 
 def chunk(text: str, path: str) -> Chunk:
@@ -138,18 +140,18 @@ def test_what_is_the_same_in_two_places_is_encoded_once(
 def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(
     store: VectorStore, cache: VectorCache, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "ENCODE_WINDOW", 4)
+    encoder.window_texts = 4
     encoder.memory = 10
     chunks = stored(store, [f"{number:05}" for number in range(12)])
     failures = 0
-    forward = encoder.forward
+    launch = encoder.launch
 
-    def counting(batch: Sequence[Sequence[int]], midway: Check) -> NDArray[np.float32]:
+    def counting(batch: Sequence[Sequence[int]], midway: Check) -> Pending:
         nonlocal failures
         failures += max(len(ids) for ids in batch) * len(batch) > encoder.memory
-        return forward(batch, midway)
+        return launch(batch, midway)
 
-    monkeypatch.setattr(encoder, "forward", counting)
+    monkeypatch.setattr(encoder, "launch", counting)
     assert encode(chunks, store, cache, encoder, budget=20) == (12, 0)
     assert failures == 1
     assert encoder.batches == [[5, 5]] * 6

@@ -107,10 +107,15 @@ def service_programs(
         Program(
             name=name,
             command=(sys.executable, "-m", f"pharos_{EMBEDDER}", "--role", "worker"),
-            environ={**common, **own[EMBEDDER], "PHAROS_WORKER_NAME": name},
+            environ={
+                **common,
+                **own[EMBEDDER],
+                "PHAROS_WORKER_NAME": name,
+                "PHAROS_WORKER_INDEX": str(index),
+            },
             stop_seconds=STOP_SECONDS[EMBEDDER],
         )
-        for name in workers_beside(settings)
+        for index, name in enumerate(workers_beside(settings), 1)
     )
     return (*services, *workers)
 

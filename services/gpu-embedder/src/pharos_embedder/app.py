@@ -319,12 +319,14 @@ def _model(settings: Settings) -> _Encoding:
     from pharos_embedder.model import EncoderUnavailable, load_encoder
 
     try:
-        choice = choose_device(settings.device)
-        log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why)
-        encoder = EncoderService(load_encoder(settings.encoder, choice))
+        choice = choose_device(settings.device, worker=settings.worker_index)
+        model = load_encoder(settings.encoder, choice)
     except (DeviceUnavailable, EncoderUnavailable) as error:
         raise CannotStart(str(error)) from error
-    return _Encoding(encoder, f"{choice.device} {choice.dtype}", choice.device, _gpu_name(choice.device))
+    choice = model.choice
+    log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why)
+    shown = f"{choice.device} {choice.dtype}"
+    return _Encoding(EncoderService(model), shown, choice.device, _gpu_name(choice.device))
 
 
 async def _provider(settings: Settings, opened: ExitStack) -> _Encoding:
@@ -466,7 +468,7 @@ def _limits(settings: Settings) -> Limits:
 def _gpu_name(device: str) -> str:
     """What the GPU calls itself; empty for a CPU."""
     kind, _, index = device.partition(":")
-    return probe().cuda[int(index or 0)] if kind == "cuda" else ""
+    return probe().gpus[int(index or 0)].name if kind == "cuda" else ""
 
 
 def _view(settings: Settings, encoding: _Encoding) -> WorkerView:

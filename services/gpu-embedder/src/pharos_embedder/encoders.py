@@ -50,6 +50,8 @@ class TextEncoder(Protocol):
     @property
     def token_budget(self) -> int: ...  # tokens of a batch, where nobody says otherwise
     @property
+    def window_texts(self) -> int: ...  # that keep it busy between two checkpoints
+    @property
     def tariff(self) -> Tariff | None: ...  # what tokens cost; None where they cost time only
 
     def encode_documents(

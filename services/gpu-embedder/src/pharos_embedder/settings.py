@@ -76,7 +76,22 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         str,
         Meta(description="Any Hugging Face encoder by name, or a local path; empty: the packaged MiniLM."),
     ] = ""
-    device: Annotated[str, Meta(description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")] = "auto"
+    device: Annotated[
+        str,
+        Meta(
+            description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Of several GPUs, `auto` and `cuda` give "
+            "each worker the one of its index."
+        ),
+    ] = "auto"
+    worker_index: Annotated[
+        int,
+        Meta(
+            description="Which of the workers of this machine it is, from 0: their GPUs are taken in turn. "
+            "`make run` sets it.",
+            ge=0,
+            le=1023,
+        ),
+    ] = 0
     embedding_provider: Annotated[
         str,
         Meta(

@@ -38,7 +38,7 @@ from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
 
-ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
+ENCODE_WINDOW: Final = 512  # chunks between two checkpoints, where no encoder says how many
 NOTICES_MAX: Final = 20
 
 
@@ -265,8 +265,9 @@ def encode_stage(
     )
     report = costed(texts, total, tools.encoder, tools.cache, report, check)
     report(Stage.ENCODE, done, total)
-    for start in range(0, len(ordered), ENCODE_WINDOW):
-        window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
+    at_once = tools.encoder.window_texts
+    for start in range(0, len(ordered), at_once):
+        window = [each for each in ordered[start : start + at_once] if each in waiting]
         if not window:
             continue
         check()

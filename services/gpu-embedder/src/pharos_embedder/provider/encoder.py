@@ -24,6 +24,9 @@ from pharos_embedder.provider.endpoint import Endpoint
 from pharos_embedder.provider.errors import RequestStopped
 from pharos_embedder.provider.pacing import POLL_SECONDS, Stop
 
+WINDOW_REQUESTS: Final = 8
+"""Requests one after the other between two checkpoints: at their end the places at the server are idle."""
+
 QUERY_SECONDS: Final = 10.0
 """The longest that a search waits for the vector of its query, repeats included."""
 
@@ -76,6 +79,7 @@ class ProviderEncoder:
         self.version: Final = endpoint.version(dimensions)
         self.dimensions: Final = dimensions
         self.token_budget: Final = endpoint.request_tokens
+        self.window_texts: Final = WINDOW_REQUESTS * endpoint.requests_at_once * endpoint.inputs_max
         self.tariff: Final = tariff
         self._input_tokens_max = endpoint.input_tokens_max
         self._at_once = endpoint.requests_at_once
