@@ -22,7 +22,7 @@ from tree_sitter import Node
 from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 from pharos_embedder.syntax import Chunk, Definition
 
-CHUNKER_VERSION: Final = "3"
+CHUNKER_VERSION: Final = "4"
 """Part of the key of every stored vector: raise it when the same text may give other chunks."""
 
 _DOCSTRING_CHARS_MAX: Final = 300
@@ -33,7 +33,7 @@ _LEADING_TYPES: Final = frozenset(
     {
         "comment", "line_comment", "block_comment", "decorator", "modifiers", "annotation",
         "attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration",
-        "template_parameter_list", "access_specifier",
+        "template", "template_parameter_list", "access_specifier",
     }
 )  # fmt: skip
 """Nodes that belong to what follows them on the next line."""
@@ -206,8 +206,8 @@ def _rows(node: Node) -> tuple[int, int]:
 
 
 def _leads(node: Node, body: Node | None) -> bool:
-    """Whether *node* belongs to what follows it: it is a comment or the like, or before the last part of what
-    is before the *body* of its parent.
+    """Whether *node* belongs to what follows it: it is a comment or the like, or a part of what is before the
+    *body* of its parent, the last one only where a brace opens the body.
     """
     if node.type in _LEADING_TYPES:
         return True
@@ -216,8 +216,9 @@ def _leads(node: Node, body: Node | None) -> bool:
         return before is not None and before.type == "access_specifier"
     if body is None or node.end_byte > body.start_byte:
         return False
-    following = node.next_sibling
-    return following is not None and following.end_byte <= body.start_byte
+    following, opening = node.next_sibling, body.child(0)
+    is_last = following is None or following.end_byte > body.start_byte
+    return not is_last or (opening is not None and opening.type == "{")
 
 
 def _rows_joined(rows: list[_Row]) -> list[tuple[int, int, tuple[Node, ...]]]:
