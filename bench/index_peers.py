@@ -23,8 +23,8 @@ from pharos_embedder.discovery import SourceFile, discover
 from pharos_embedder.encoding import batches, encode
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.model import PACKAGED_MODEL, load_encoder, model_folder
+from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_pool import ParsePool
-from pharos_embedder.syntax import ParsedFile
 
 
 def seconds_of(act: Callable[[], object], times: int = 1) -> float:
@@ -60,9 +60,9 @@ def main() -> None:
     with ParsePool(2) as pool:
         list(pool.parse_files(root, files[:8]))
         began = time.perf_counter()
-        parsed = [each for each in pool.parse_files(root, files) if isinstance(each, ParsedFile)]
+        parsed = [each for each in pool.parse_files(root, files) if isinstance(each, PackedFile)]
         parse_seconds = time.perf_counter() - began
-    texts = [chunk.encoded_text for file in parsed for chunk in file.chunks]
+    texts = [chunk.encoded_text for file in parsed for chunk in file.chunks()]
     encoder = load_encoder("", choice)
     ids = encoder.tokenize(texts)
     encode(texts[:64], encoder)

@@ -73,6 +73,55 @@ class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.indices)
 
 
+class Totals(msgspec.Struct, frozen=True):
+    """How many documents a dataset has, and how many terms they have in all."""
+
+    documents: int = 0
+    total_length: int = 0
+
+    @property
+    def average_length(self) -> float:
+        """Terms a document, for `document_vector`; a fixed guess while there are none."""
+        if not self.documents or not self.total_length:
+            return AVERAGE_LENGTH_UNKNOWN
+        return self.total_length / self.documents
+
+    def changed(self, change: "LexiconChange") -> "Totals":
+        return Totals(
+            max(0, self.documents + change.documents), max(0, self.total_length + change.total_length)
+        )
+
+
+class LexiconChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What some documents more and some less change in a lexicon.
+
+    `documents` and `total_length` are what the change adds, and may be negative; `frequencies` says of each
+    term whose count changes by how much.
+    """
+
+    documents: int
+    total_length: int
+    frequencies: Mapping[int, int]
+
+    @classmethod
+    def of(
+        cls, *, added: Iterable[Mapping[int, int]] = (), removed: Iterable[Mapping[int, int]] = ()
+    ) -> Self:
+        """Documents as `document_terms` gives them; those *removed* were counted in the lexicon."""
+        frequencies: Counter[int] = Counter()
+        number = total = 0
+        for document in added:
+            number += 1
+            total += sum(document.values())
+            frequencies.update(document.keys())
+        for document in removed:
+            number -= 1
+            total -= sum(document.values())
+            frequencies.subtract(document.keys())
+        changed = {term: count for term, count in frequencies.items() if count}
+        return cls(documents=number, total_length=total, frequencies=changed)
+
+
 class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
     """In how many documents of a dataset each term occurs.
 
@@ -99,33 +148,25 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_frequencies(cls, documents: int, total_length: int, frequencies: Mapping[int, int]) -> Self:
-        kept: Iterable[tuple[int, int]] = frequencies.items()
-        if len(frequencies) > LEXICON_TERMS_MAX:
-            kept = sorted(kept, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX]
-        ordered = sorted(kept)
-        return cls(
-            documents=documents,
-            total_length=total_length,
-            terms=array("I", (term for term, _ in ordered)),
-            counts=array("I", (count for _, count in ordered)),
+        ordered = sorted(frequencies.items())
+        return cls.from_columns(
+            documents,
+            total_length,
+            array("I", (term for term, _ in ordered)),
+            array("I", (count for _, count in ordered)),
         )
 
-    def changed(
-        self, *, added: Iterable[Mapping[int, int]] = (), removed: Iterable[Mapping[int, int]] = ()
+    @classmethod
+    def from_columns(
+        cls, documents: int, total_length: int, terms: "array[int]", counts: "array[int]"
     ) -> Self:
-        """This lexicon with some documents more and some, which were counted in it, less."""
-        frequencies = Counter(dict(self.items()))
-        number, total = self.documents, self.total_length
-        for document in added:
-            number += 1
-            total += sum(document.values())
-            frequencies.update(document.keys())
-        for document in removed:
-            number -= 1
-            total -= sum(document.values())
-            frequencies.subtract(document.keys())
-        # A term that the limit on terms had left out may have been taken away more often than it was counted.
-        return self.from_frequencies(max(0, number), max(0, total), +frequencies)
+        """*terms*, ascending, and in how many documents each is; of more than are kept, the commonest."""
+        if len(terms) > LEXICON_TERMS_MAX:
+            entries = zip(terms, counts, strict=True)
+            kept = sorted(sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX])
+            terms = array("I", (term for term, _ in kept))
+            counts = array("I", (count for _, count in kept))
+        return cls(documents=documents, total_length=total_length, terms=terms, counts=counts)
 
     @classmethod
     def merged(cls, lexicons: Sequence[Self], *, only: Iterable[int] | None = None) -> Self:
@@ -145,10 +186,8 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def average_length(self) -> float:
-        """Terms a document, for `document_vector`; a fixed guess while there are none."""
-        if not self.documents or not self.total_length:
-            return AVERAGE_LENGTH_UNKNOWN
-        return self.total_length / self.documents
+        """As `Totals.average_length`."""
+        return Totals(self.documents, self.total_length).average_length
 
     def frequency(self, term: int) -> int:
         """Documents that hold *term*; 0 where it is unknown."""
@@ -172,8 +211,17 @@ def tokens(text: str) -> Iterator[str]:
 
     `HTTPServer`, `http_server` and `http-server` all give `httpserver`, `http`, `server`.
     """
-    for word in _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX])):
+    for word in _words(text):
         yield from _of_word(word)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX]))
+
+
+@lru_cache(maxsize=65_536)
+def _hashes(word: str) -> tuple[int, ...]:
+    return tuple(term_hash(term) for term in _of_word(word))
 
 
 @lru_cache(maxsize=65_536)
@@ -243,7 +291,13 @@ def term_hash(term: str) -> int:
 
 def document_terms(text: str, *, path: str = "", symbol: str = "") -> Counter[int]:
     """How often each hashed term occurs in a chunk, the words of its path and symbol among them."""
-    return Counter(term_hash(term) for part in (text, path, symbol) for term in tokens(part))
+    found: Counter[int] = Counter()
+    get = found.get  # a new key costs a Counter a call of its own
+    for part in (text, path, symbol):
+        for word in _words(part):
+            for term in _hashes(word):
+                found[term] = get(term, 0) + 1
+    return found
 
 
 def document_vector(terms: Mapping[int, int], average_length: float) -> SparseVector:

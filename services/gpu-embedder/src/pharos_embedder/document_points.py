@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
+from pharos_embedder.bm25 import document_terms, document_vector
 from pharos_embedder.documents.pool import ReadDocument
 from pharos_embedder.documents.splitting import SPLITTER_VERSION, DocumentChunk
 from pharos_embedder.points import Origin
@@ -118,9 +118,9 @@ def terms_of(payload: Payload) -> Counter[int]:
 
 
 def points(
-    found: Iterable[Passage], terms: Mapping[str, Mapping[int, int]], lexicon: Lexicon
+    found: Iterable[Passage], terms: Mapping[str, Mapping[int, int]], average_length: float
 ) -> Iterator[Point]:
     """A point for each passage, without its dense vector, which follows when it is encoded."""
     for passage in found:
-        vector = document_vector(terms[passage.id], lexicon.average_length)
+        vector = document_vector(terms[passage.id], average_length)
         yield Point(id=passage.id, payload=passage.payload, code_bm25=vector)

@@ -34,7 +34,7 @@ from pharos_embedder.vectors import (
     VectorName,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PART_BYTES: Final = (
     256 * 1024
 )  # what a question of many points aims at: a few milliseconds of the owner's time

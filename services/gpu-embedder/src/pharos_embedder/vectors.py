@@ -6,7 +6,7 @@ and whoever keeps the record of live generations publishes it with one compare-a
 which generation is live unless it is told.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID, uuid5
 
@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pharos_embedder.bm25 import Lexicon, SparseVector
+from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector, Totals
 from pharos_embedder.ports import Check
 from pharos_embedder.stored_graph import StoredGraph
 
@@ -223,14 +223,14 @@ class Dropped(msgspec.Struct, frozen=True):
 
 
 Forget = Callable[[Sequence[Payload]], None]
-"""Hears of chunks that are about to be deleted."""
+"""Hears of chunks and files that are about to be deleted."""
 
 
 class VectorReader(Protocol):
     """What search asks of a store. Methods block and may be called from any thread."""
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
-        """The word frequencies of *generation*; an empty lexicon where none were stored."""
+        """The word frequencies of *generation*; empty where there are none, or not all of them any more."""
 
     def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         """The chunks nearest to *vector* (D,), nearest first."""
@@ -285,6 +285,13 @@ class VectorStore(VectorReader, Protocol):
     ) -> set[str]:
         """The points of *generation*; with *path*, of that file or document alone."""
 
+    def iterate_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, without_text: bool = False
+    ) -> Iterator[str]:
+        """The points of *generation*, page by page; *without_text*: those that cannot be found by meaning
+        yet. None of them may be written to meanwhile.
+        """
+
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""
 
@@ -310,8 +317,8 @@ class VectorStore(VectorReader, Protocol):
     def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
         """Delete what came with *generation* or an earlier one, whether it was retired or not.
 
-        About *most* points at once: it is called until nothing is left. *forget* hears of chunks before they
-        go, so that a crash in between leaves them to the next call.
+        About *most* points at once: it is called until nothing is left. *forget* hears of chunks and files
+        before they go, so that a crash in between leaves them to the next call.
         """
 
     def size(self, dataset: DatasetKey) -> int:
@@ -326,6 +333,26 @@ class VectorStore(VectorReader, Protocol):
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
     ) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
+
+    def change_lexicon(
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        change: LexiconChange,
+        *,
+        on: int,
+        job: str = "",
+        attempt: int = 0,
+    ) -> None:
+        """Store that the word frequencies of *generation* are those of generation *on*, changed.
+
+        *on* is 0 where there are none yet. It costs about what the change costs, not what they do. Beyond
+        LEXICON_TERMS_MAX the rarest terms are forgotten now and then. StoreError where those of *on* are
+        being taken away.
+        """
+
+    def totals(self, dataset: DatasetKey, generation: int) -> Totals:
+        """The totals of what `lexicon` gives, without reading it. StoreError as for `change_lexicon`."""
 
     def put_graph(
         self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
