@@ -20,7 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
-from pharos_embedder.bounded_cache import label_of
+from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
 from pharos_embedder.encodables import Encodables
@@ -34,9 +34,10 @@ from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
+from pharos_embedder.trained_graphs import TrainedGraphs, digest_of
 from pharos_embedder.training import Training, train
 from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
-from pharos_embedder.vectors import Floats, VectorStore
+from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
@@ -231,8 +232,15 @@ def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> File
     return link_files(spool, RepositoryConfigs.read(read_configs(root, found.files)), check)
 
 
-def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
+def train_stage(
+    graph: FileGraph, dataset: DatasetKey, job: str, cache: BoundedCache, report: Report, check: Check
+) -> Training:
+    """The structural vectors of *graph*: those of the dataset's last graph, if it was the same."""
     report(Stage.TRAIN, 0, 0)
+    graphs, digest = TrainedGraphs(cache), digest_of(graph)
+    known = graphs.get(dataset, digest)
+    if known is not None:
+        return known
     trained = train(
         (
             graph.sources.astype(np.int64),
@@ -252,6 +260,7 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
         losses=[round(loss, 4) for loss in trained.losses],
         note=trained.note,
     )
+    graphs.put(dataset, digest, trained, job=label_of(job, dataset.tenant))
     return trained
 
 
