@@ -34,8 +34,8 @@ from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
-from pharos_embedder.trained_graphs import TrainedGraphs, digest_of
-from pharos_embedder.training import Training, train
+from pharos_embedder.trained_graphs import TrainedGraphs
+from pharos_embedder.training import Training, train, training_digest
 from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
 from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
@@ -237,18 +237,21 @@ def train_stage(
 ) -> Training:
     """The structural vectors of *graph*: those of the dataset's last graph, if it was the same."""
     report(Stage.TRAIN, 0, 0)
-    graphs, digest = TrainedGraphs(cache), digest_of(graph)
+    edges = (
+        graph.sources.astype(np.int64),
+        graph.targets.astype(np.int64),
+        graph.weights.astype(np.float32),
+    )
+    directories = [path.rpartition("/")[0] for path in graph.paths]
+    graphs = TrainedGraphs(cache)
+    digest = training_digest(edges, len(graph.paths), directories=directories)
     known = graphs.get(dataset, digest)
     if known is not None:
         return known
     trained = train(
-        (
-            graph.sources.astype(np.int64),
-            graph.targets.astype(np.int64),
-            graph.weights.astype(np.float32),
-        ),
+        edges,
         len(graph.paths),
-        directories=[path.rpartition("/")[0] for path in graph.paths],
+        directories=directories,
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
         check=check,
     )

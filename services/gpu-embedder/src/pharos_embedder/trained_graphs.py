@@ -1,27 +1,19 @@
 """The structural vectors of each dataset's last graph, so that an unchanged graph is not trained again.
 
-They lie in a cache of the machine, under their dataset, with a digest of all that decides them: so what is
+They lie in a cache of the machine, under their dataset, with the digest of all that decides them: so what is
 taken from there is, to the last bit, what training would give.
 """
 
 from __future__ import annotations
 
-import hashlib
-from functools import cache
-from importlib.metadata import version
-from pathlib import Path
 from typing import Final
 
 import msgspec
 import numpy as np
 
 from pharos_embedder.bounded_cache import BoundedCache, key_of
-from pharos_embedder.linking import FileGraph
-from pharos_embedder.training import Node2VecConfig, Training
+from pharos_embedder.training import Training
 from pharos_embedder.vectors import STRUCTURE_DIMENSIONS, DatasetKey
-
-_TRAINING: Final = ("training.py", "walk_*.py")
-"""The code that decides what becomes of a graph."""
 
 
 class _Kept(msgspec.Struct, frozen=True, array_like=True):
@@ -35,25 +27,6 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(_Kept)
 
 
-def digest_of(graph: FileGraph) -> str:
-    """32 hexadecimal digits of what training sees of *graph*: edges and folders, not the names of files."""
-    digest = hashlib.blake2b(_training_version().encode(), digest_size=16)
-    digest.update(msgspec.msgpack.encode([path.rpartition("/")[0] for path in graph.paths]))
-    for column, dtype in ((graph.sources, "<i4"), (graph.targets, "<i4"), (graph.weights, "<f8")):
-        digest.update(np.ascontiguousarray(column, dtype=dtype).tobytes())
-    return digest.hexdigest()
-
-
-@cache
-def _training_version() -> str:
-    folder = Path(__file__).parent
-    digest = hashlib.blake2b(repr(Node2VecConfig()).encode(), digest_size=16)
-    for pattern in _TRAINING:
-        for path in sorted(folder.glob(pattern)):
-            digest.update(path.read_bytes())
-    return f"{digest.hexdigest()} numpy {version('numpy')} torch {version('torch')}"
-
-
 class TrainedGraphs:
     """Over *cache*, whose limit and whose rules on cancelled jobs hold."""
 
@@ -61,7 +34,7 @@ class TrainedGraphs:
         self._cache = cache
 
     def get(self, dataset: DatasetKey, digest: str) -> Training | None:
-        """What training gave for the last graph of *dataset*, if that had this digest."""
+        """What training gave for the last graph of *dataset*, if that had this `training_digest`."""
         for body in self._cache.read([key_of_graph(dataset)]).values():
             try:
                 kept = _DECODER.decode(body)
