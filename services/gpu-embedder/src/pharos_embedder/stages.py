@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
 PARSE_WINDOW: Final = 256  # files that are looked up at once
-PARSED_BYTES_MAX: Final = 4 << 20  # of parsed files that are written to the cache at once
+PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the cache at once: a sync each
 NOTICES_MAX: Final = 20
 EXAMPLES_MAX: Final = 5
 OVER_CHUNKS: Final = "over the chunk limit"
