@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
 from pharos_embedder.encodables import EncodablesInMemory, SpooledChunks, packed_ids, unpacked_ids
@@ -150,3 +151,11 @@ def test_files_whose_chunks_do_not_fit_are_left_out_in_the_order_of_their_paths(
             ]
             assert spool.read_chunks(range(most)) == expected_chunks
         (tmp_path / "parsed").unlink()
+
+
+def test_a_word_that_is_there_more_often_than_two_bytes_can_tell_is_there_that_often() -> None:
+    (line,) = parse("a.txt", "text", b"word", ParseOptions()).chunks
+    often = replace(line, text="word " * 40_000, symbol="word " * 40_000)
+    file = replace(parse("a.txt", "text", b"word", ParseOptions()), chunks=(often,))
+    assert max(document_terms(often.text, path=often.path, symbol=often.symbol).values()) == 80_000
+    assert 65_535 in np.frombuffer(pack(file).term_counts, dtype="<u2")

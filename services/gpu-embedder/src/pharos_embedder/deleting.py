@@ -34,6 +34,7 @@ from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.path_vectors import path_key
+from pharos_embedder.trained_graphs import key_of_graph
 from pharos_embedder.vector_cache import VectorCache, vector_key
 from pharos_embedder.vectors import DatasetKey, Dropped, Payload, StoreError, VectorStore
 from pharos_service.buckets import Bucket
@@ -150,6 +151,8 @@ class Deleting:
             chunks += dropped.chunks
             if not dropped.left:
                 self._store.flush()
+                if self._parse_cache is not None:
+                    self._parse_cache.remove([key_of_graph(key)])
             if not dropped.left or time.monotonic() >= ends:
                 return Dropped(chunks, dropped.left)
 

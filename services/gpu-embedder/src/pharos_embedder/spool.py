@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -148,7 +149,11 @@ class Spool:
         return decode_facts(self._section(number, "facts"))
 
     def names(self, number: int) -> FileNames:
-        return names_of(*(self._section(number, name) for name in _NAMES))
+        first = _SECTIONS.index(_NAMES[0])  # they lie side by side: one read
+        bounds = self._offsets[number, first : first + len(_NAMES) + 1].tolist()
+        data = self._read(bounds[0], bounds[-1] - bounds[0])
+        parts = (data[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds))
+        return names_of(*parts)
 
     def _section(self, number: int, name: str) -> bytes:
         place = _SECTIONS.index(name)

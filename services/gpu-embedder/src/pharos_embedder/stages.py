@@ -20,7 +20,7 @@ import structlog
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
-from pharos_embedder.bounded_cache import label_of
+from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.costs import Tariff, cost_of, tokens_of
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
@@ -36,16 +36,17 @@ from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
-from pharos_embedder.training import Training, train
+from pharos_embedder.trained_graphs import TrainedGraphs
+from pharos_embedder.training import Training, train, training_digest
 from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
-from pharos_embedder.vectors import Floats, VectorStore
+from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
 
 ENCODE_WINDOW: Final = 512  # chunks between two checkpoints, where no encoder says how many
 PARSE_WINDOW: Final = 256  # files that are looked up at once
-PARSED_BYTES_MAX: Final = 4 << 20  # of parsed files that are written to the cache at once
+PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the cache at once: a sync each
 NOTICES_MAX: Final = 20
 EXAMPLES_MAX: Final = 5
 OVER_CHUNKS: Final = "over the chunk limit"
@@ -233,16 +234,26 @@ def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> File
     return link_files(spool, RepositoryConfigs.read(read_configs(root, found)), check)
 
 
-def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
+def train_stage(
+    graph: FileGraph, dataset: DatasetKey, job: str, cache: BoundedCache, report: Report, check: Check
+) -> Training:
+    """The structural vectors of *graph*: those of the dataset's last graph, if it was the same."""
     report(Stage.TRAIN, 0, 0)
+    edges = (
+        graph.sources.astype(np.int64),
+        graph.targets.astype(np.int64),
+        graph.weights.astype(np.float32),
+    )
+    directories = [path.rpartition("/")[0] for path in graph.paths]
+    graphs = TrainedGraphs(cache)
+    digest = training_digest(edges, len(graph.paths), directories=directories)
+    known = graphs.get(dataset, digest)
+    if known is not None:
+        return known
     trained = train(
-        (
-            graph.sources.astype(np.int64),
-            graph.targets.astype(np.int64),
-            graph.weights.astype(np.float32),
-        ),
+        edges,
         len(graph.paths),
-        directories=[path.rpartition("/")[0] for path in graph.paths],
+        directories=directories,
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
         check=check,
     )
@@ -254,6 +265,7 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
         losses=[round(loss, 4) for loss in trained.losses],
         note=trained.note,
     )
+    graphs.put(dataset, digest, trained, job=label_of(job, dataset.tenant))
     return trained
 
 
