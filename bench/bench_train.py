@@ -35,6 +35,7 @@ from pharos_embedder.walk_graph import Floats, Ints, WalkGraph
 ROOT: Final = Path(__file__).parents[1]
 RESULT: Final = Path(__file__).parent / "results" / "train.json"
 NEAREST: Final = 10
+CHUNKS_MAX: Final = 1_000_000
 ASKED_MAX: Final = 1_000
 COMMIT_FILES: Final = range(2, 11)
 
@@ -78,7 +79,7 @@ def this_repository() -> Graph:
             for outcome in pool.parse_files(ROOT, found.files):
                 if isinstance(outcome, PackedFile):
                     spool.add(outcome)
-        spool.finish()
+        spool.finish(CHUNKS_MAX)
         graph = link_stage(ROOT, found, spool, unchecked)
     numbers = {path: number for number, path in enumerate(graph.paths)}
     log = ["git", "-C", str(ROOT), "log", "--no-merges", "--format=%x00", "--name-only"]
