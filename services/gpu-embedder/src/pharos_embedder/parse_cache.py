@@ -21,6 +21,7 @@ _PARSING: Final = (
     "chunking.py",
     "declarators.py",
     "doc_comments.py",
+    "headers.py",
     "import_statements.py",
     "languages.py",
     "packed_files.py",

@@ -16,7 +16,13 @@ from tree_sitter import Node, QueryCursor
 from pharos_embedder.chunking import split
 from pharos_embedder.declarators import declared
 from pharos_embedder.doc_comments import comment_above
-from pharos_embedder.import_statements import first_child, imports_of, rust_path
+from pharos_embedder.import_statements import (
+    first_child,
+    imports_of,
+    rust_path,
+    with_candidates,
+    with_distinct_paths,
+)
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.syntax import DECLARATION, Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
@@ -189,6 +195,10 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             broken_end = max(end, broken_end)
     if not package and language in _NAMESPACES_ARE_PACKAGES:
         package = _take_package(root, found)
+    if language == "java":
+        imports = with_candidates(imports, counts)
+    elif language == "rust":
+        imports = with_distinct_paths(imports)
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=tuple(

@@ -15,8 +15,9 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pharos_embedder.repository_configs import RepositoryConfigs, joined
-from pharos_embedder.resolution.tree import Tree, above, below
+from pharos_embedder.manifests.paths import above, joined
+from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.tree import Tree, below
 from pharos_embedder.syntax import Import, ParsedFile
 
 _HEADERS: Final = frozenset({".h", ".hh", ".hpp", ".hxx", ".h++", ".cuh"})
