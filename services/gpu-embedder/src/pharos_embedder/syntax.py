@@ -104,9 +104,9 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class ParsedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One file, read and cut.
 
-    `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is what a package
-    clause says, or the one namespace around a whole file. `warning` is a sentence where something was not as it should be (broken syntax, a parser
-    that was killed); such a file is chunked all the same.
+    `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is what a package clause says,
+    or the one namespace around a whole file. `warning` is a sentence where something was not as it should be
+    (broken syntax, a parser that was killed); such a file is chunked all the same.
     """
 
     path: str
