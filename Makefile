@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-index bench-queue check demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-index bench-queue bench-edges check demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -67,6 +67,9 @@ bench-index: dev ## Measure the index engine on real repositories, which it fetc
 
 bench-queue: dev ## Measure the queue against the disk, a bare bus, RQ and Celery
 	$(PYTHON) -m bench.bench_queue $(ARGS)
+
+bench-edges: dev ## Compare the imports of larger projects with what the tools of their languages say
+	$(PYTHON) -m bench.bench_edges $(ARGS)
 
 check: setup ## With `make run` in another terminal: does all that Pharos keeps agree?
 	exec $(PYTHON) -m pharos_local.bus_command check $(ARGS)

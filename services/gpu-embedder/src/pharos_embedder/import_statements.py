@@ -178,10 +178,10 @@ def _java(node: Node) -> Iterator[Import]:
 
 def _rust(node: Node) -> Iterator[Import]:
     if node.type == "mod_item":
-        name = _text(node.child_by_field_name("name"))
+        module = _text(node.child_by_field_name("name"))
         paths = list(_attribute_paths(node))
         for path in paths or [""]:
-            yield Import(module=name, alias=path, line=_line(node), kind="module")
+            yield Import(module=module, alias=path, line=_line(node), kind="module")
         return
     if node.type == "extern_crate_declaration":
         name, alias = node.child_by_field_name("name"), node.child_by_field_name("alias")
