@@ -97,8 +97,8 @@ def hand_checked() -> str:
         )
     return (
         "| language | files | edges | precision | recall | wrong or not found "
-        "| references found, of a sample | of those that must not be |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n"
-        + "\n".join(rows)
+        "| references found, of a sample | of those that must not be |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
     )
 
 
