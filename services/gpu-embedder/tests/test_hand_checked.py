@@ -8,7 +8,7 @@ from tests.support.hand_checked import LANGUAGES, PROJECTS, Score, checked, file
 
 SHARE_MIN = 0.95
 REFERENCES_SHARE_MIN = 0.85
-REFERENCES_WRONG_MAX = 3
+REFERENCES_WRONG_MAX = 1
 
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
