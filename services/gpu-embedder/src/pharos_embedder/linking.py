@@ -314,13 +314,13 @@ class _Uses(NamedTuple):
 
     file: Ints  # (R,)
     name: Ints  # (R,)
-    count: NDArray[np.uint32]  # (R,) how often
+    times: NDArray[np.uint32]  # (R,) how often
     is_short: NDArray[np.bool_]  # (R,) whether the name is too short to tell anything by itself
     users: Longs  # (M,) how many files use each name
 
     def strengths(self, which: Longs) -> Doubles:
         """Of the edges that come of those uses."""
-        return _of_each(lambda count: math.log2(1 + count), self.count[which]) / _of_each(
+        return _of_each(lambda count: math.log2(1 + count), self.times[which]) / _of_each(
             lambda users: 1 + math.log2(users), self.users[self.name[which]]
         )
 
@@ -366,7 +366,8 @@ def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
         users += np.bincount(place[kept], minlength=len(known))
         kept = kept[~_contains(keys, place[kept] * total + user[kept])]
         parts.append((user[kept].astype(np.int32), place[kept].astype(np.int32), count[kept], is_short[kept]))
-    return names, _Uses(*(np.concatenate(column) for column in zip(*parts, strict=True)), users)
+    user_of, name_of, times, are_short = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return names, _Uses(user_of, name_of, times, are_short, users)
 
 
 class _Nearness:
