@@ -366,8 +366,8 @@ def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
         users += np.bincount(place[kept], minlength=len(known))
         kept = kept[~_contains(keys, place[kept] * total + user[kept])]
         parts.append((user[kept].astype(np.int32), place[kept].astype(np.int32), count[kept], is_short[kept]))
-    user_of, name_of, times, are_short = (np.concatenate(column) for column in zip(*parts, strict=True))
-    return names, _Uses(user_of, name_of, times, are_short, users)
+    user_of, name_of, times, is_short_of = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return names, _Uses(user_of, name_of, times, is_short_of, users)
 
 
 class _Nearness:

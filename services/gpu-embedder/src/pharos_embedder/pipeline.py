@@ -162,6 +162,7 @@ async def index(
                     batch_tokens(job, held.attempt, limits.batch_tokens or tools.encoder.token_budget),
                     report,
                     held.check_midway,
+                    by_path=True,
                 ),
                 held.check,
             )

@@ -128,10 +128,10 @@ class Spool:
         self._heads, self._rows, self._lines = [], [], []
         # (N, sections + 1): where each section of a file begins, and where the last one ends.
         self._offsets = np.cumsum(rows, axis=1)
-        chunks = np.array([len(each) // HEAD.size for each in heads], dtype=np.int64)
-        self.first_chunks = np.concatenate([[0], np.cumsum(chunks)])  # (N + 1,)
+        counts = np.array([len(each) // HEAD.size for each in heads], dtype=np.int64)
+        self.first_chunks = np.concatenate([[0], np.cumsum(counts)])  # (N + 1,)
         self.heads = np.frombuffer(b"".join(heads), dtype=_HEADS)  # (C,)
-        self.files_of_chunks = np.repeat(np.arange(len(order), dtype=np.int32), chunks)  # (C,)
+        self.files_of_chunks = np.repeat(np.arange(len(order), dtype=np.int32), counts)  # (C,)
         self._records = self._starts("records", self.heads["bytes"])  # (C,)
         return tuple(left_out)
 

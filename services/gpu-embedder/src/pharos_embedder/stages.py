@@ -8,7 +8,7 @@ which vectors are known by their content.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -22,13 +22,15 @@ from numpy.typing import NDArray
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.costs import Tariff, cost_of, tokens_of
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
 from pharos_embedder.encodables import Encodables
-from pharos_embedder.encoding import EncoderService, Priority
+from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import Outcome, ParsePool
+from pharos_embedder.path_vectors import PathVectors, placed
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
@@ -42,7 +44,7 @@ from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
 
-ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
+ENCODE_WINDOW: Final = 512  # chunks between two checkpoints, where no encoder says how many
 PARSE_WINDOW: Final = 256  # files that are looked up at once
 PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the cache at once: a sync each
 NOTICES_MAX: Final = 20
@@ -86,7 +88,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker has at hand for every job."""
 
     store: VectorStore
-    encoder: EncoderService
+    encoder: TextEncoder
     cache: VectorCache
     parse_cache: ParseCache
     parse_pool: ParsePool
@@ -99,7 +101,7 @@ class EncodingTools(Protocol):
     def store(self) -> VectorStore: ...
 
     @property
-    def encoder(self) -> EncoderService: ...
+    def encoder(self) -> TextEncoder: ...
 
     @property
     def cache(self) -> VectorCache: ...
@@ -230,7 +232,7 @@ def parse_stage(
 
 
 def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found.files)), check)
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found)), check)
 
 
 def train_stage(
@@ -277,21 +279,36 @@ def encode_stage(
     midway: Check,
     check: Check,
     priority: Priority = Priority.REPOSITORY,
+    *,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
 
+    *by_path*: the path is a part of what is stored, though not of what is known by content.
     However it ends, the vectors of the batches that were finished are in the cache.
     """
     store = tools.store.guarded(check)
+    encode_paths = partial(
+        tools.encoder.encode_documents,
+        priority=priority,
+        token_budget=batch_tokens,
+        check=check,
+        midway=midway,
+    )
+    paths = PathVectors(encode_paths, tools.cache, origin)
     is_waiting = _without_text(chunks, origin, store)
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
     ordered = chunks.longest_first()
     total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
     budget = _Budget(batch_tokens)
+    if tools.encoder.tariff is not None:
+        texts = _keyed(chunks, ordered[is_waiting[ordered]], origin)
+        report = costed(texts, total, tools.encoder.tariff, tools.cache, report, check)
     report(Stage.ENCODE, done, total)
-    for start in range(0, total, ENCODE_WINDOW):
-        window = ordered[start : start + ENCODE_WINDOW]
+    at_once = tools.encoder.window_texts
+    for start in range(0, total, at_once):
+        window = ordered[start : start + at_once]
         window = window[is_waiting[window]]
         if not len(window):
             continue
@@ -317,7 +334,10 @@ def encode_stage(
                 tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
             known = {**known, **made}
             encoded += len(new)
-        store.add_text_vectors(chunks.ids_of(window), np.stack([known[key] for key in keys]))
+        vectors = np.stack([known[key] for key in keys])
+        if by_path:
+            vectors = placed(vectors, paths.of([chunks.path_of(place) for place in window.tolist()]))
+        store.add_text_vectors(chunks.ids_of(window), vectors)
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, total - encoded
@@ -330,6 +350,37 @@ def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDA
     while page := list(islice(found, ENCODE_WINDOW)):
         waiting[chunks.places_of(page)] = True
     return waiting
+
+
+def _keyed(chunks: Encodables, places: NDArray[np.int64], origin: Origin) -> Iterator[tuple[bytes, str]]:
+    """The chunks at *places*, each by its key with its text; a few are in memory at a time."""
+    for start in range(0, len(places), ENCODE_WINDOW):
+        window = places[start : start + ENCODE_WINDOW]
+        keys = (_key_of(each, origin) for each in chunks.content_hashes(window))
+        yield from zip(keys, chunks.texts(window), strict=True)
+
+
+def costed(
+    texts: Iterable[tuple[bytes, str]],
+    chunks: int,
+    tariff: Tariff,
+    cache: VectorCache,
+    report: Report,
+    check: Check,
+) -> Report:
+    """*report*, which from now on says what it costs to encode *texts*, by their keys, of a run's *chunks*.
+
+    Raises JobTooCostly, before anything is encoded.
+    """
+    tokens: dict[bytes, int] = {}
+    remaining = iter(texts)
+    while window := dict(islice(remaining, ENCODE_WINDOW)):
+        check()
+        known = cache.get_many([key for key in window if key not in tokens])
+        tokens |= {key: tokens_of(text) for key, text in window.items() if key not in known}
+    cost = cost_of(tokens.values(), chunks, tariff)
+    log.info("encoding_planned", chunks=cost.chunks, known=cost.known, tokens=cost.tokens, price=cost.price)
+    return partial(report, detail=cost.sentence)
 
 
 class _Budget:

@@ -63,8 +63,9 @@ class DimensionMismatch(StoreError):
         self.stored, self.wanted = stored, wanted
         super().__init__(
             f"The index at {place} holds vectors of {stored} dimensions, but the encoder makes {wanted}. "
-            "Set PHAROS_ENCODER back to the encoder that it was made with, or start with an empty index "
-            "(another PHAROS_HOME, or this one without that folder) and index the datasets again."
+            "Set the encoder back to what it was made with (PHAROS_ENCODER, or EMBEDDING_PROVIDER and its "
+            "model), or start with an empty index (another PHAROS_HOME, or this one without that folder) and "
+            "index the datasets again."
         )
 
 
