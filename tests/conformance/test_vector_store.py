@@ -347,6 +347,7 @@ def test_more_points_than_a_page_are_listed_discarded_collected_and_dropped(stor
     points = [chunk("a.py", line=line) for line in range(1, number + 1)]
     store.upsert(iter(points))
     assert store.live_ids(ATLAS, 1, "chunk") == {point.id for point in points}
+    assert sorted(store.iterate_ids(ATLAS, 1, "chunk")) == sorted(point.id for point in points)
     store.retire(ATLAS, [point.id for point in points], 2)
     store.discard_unpublished(ATLAS, 1)
     assert store.count(ATLAS, 2, "chunk") == number
@@ -363,6 +364,8 @@ def test_meaning_comes_in_a_second_step(store: VectorStore) -> None:
     vectors = np.stack([axis(0), axis(0, lean=0.5)])
     store.add_text_vectors([point.id for point in points[:2]], vectors)
     assert store.ids_without_text(ATLAS, 1) == {points[2].id}
+    assert list(store.iterate_ids(ATLAS, 1, "chunk", without_text=True)) == [points[2].id]
+    assert len(list(store.iterate_ids(ATLAS, 1, "file"))) == 1
     hits = store.dense(axis(0), at(1), 5)
     assert [(hit.payload.path, round(hit.score, 3)) for hit in hits] == [("a.py", 1.0), ("b.py", 0.894)]
     assert paths(store, at(1)) == ["a.py", "b.py", "c.py"]

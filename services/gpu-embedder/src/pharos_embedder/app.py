@@ -52,7 +52,7 @@ from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
 from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.parse_cache import ParseCache
-from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.parse_pool import ParsePool, workers_for
 from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.provider.encoder import Provider
 from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
@@ -84,7 +84,6 @@ log = structlog.get_logger()
 
 MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
-PARSE_WORKERS: Final = 2
 ARCHIVES_BYTES_MAX: Final = 4 * 1024 * MiB  # as many as the store of archives holds
 FETCHED_PER_INDEXED: Final = 5  # files of a commit for each that may be indexed: most others are left out
 READY_POLL_SECONDS: Final = 0.5
@@ -309,8 +308,9 @@ def _works(
         limits=_limits(settings),
     )
     found = []
+    parse_workers = workers_for(probe().threads, settings.worker_slots)
     for _ in range(settings.worker_slots):
-        pool = ParsePool(PARSE_WORKERS, settings.parse_timeout_seconds)
+        pool = ParsePool(parse_workers, settings.parse_timeout_seconds)
         opened.callback(pool.close)
         tools = Tools(store=store, encoder=encoder, cache=cache, parse_cache=parse_cache, parse_pool=pool)
         found.append(Indexing(tools, publisher, config))
