@@ -107,7 +107,7 @@ def test_texts_become_unit_vectors_in_their_order_whatever_the_order_of_the_answ
 def test_requests_keep_the_limits_of_inputs_tokens_and_number_at_once(
     server: EmbeddingsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(pacing.WAITING_MAX, Priority.REPOSITORY, 2)  # no more are begun than may go
+    monkeypatch.setitem(pacing.WAITING_MAX, Priority.REPOSITORY, 1)  # no more are begun than may go
     lengths = [30, 30, 30, 30, 30, 90, 90, 3, 3, 300]
     with encoder_of(server) as encoder:
         encoder.encode_documents(["x" * length for length in lengths], token_budget=50)
@@ -404,7 +404,9 @@ def test_a_cancel_waits_for_nothing(server: EmbeddingsServer) -> None:
         joined(thread)
         assert isinstance(outcome[0], Stopped)
         # The gate is shut still, and the places in the line are free all the same.
-        assert encoder.encode_documents(TEXTS[:1]).shape == (1, 8)
+        thread, outcome = started(lambda: encoder.encode_documents(TEXTS[:1]))
+        joined(thread)
+        assert outcome[0].shape == (1, 8)
 
 
 def test_closing_waits_for_no_answer(server: EmbeddingsServer) -> None:

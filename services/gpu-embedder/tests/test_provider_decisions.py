@@ -236,5 +236,9 @@ def test_a_run_above_the_limit_is_refused_with_both_numbers() -> None:
         cost_of([601, 400], 2, Tariff(job_tokens_max=1000))
 
 
+def test_what_is_no_chunk_costs_as_well_and_is_not_counted_as_one() -> None:
+    assert cost_of([1000], 1, Tariff(), beside=30).sentence == "1 of 1 chunks to encode: about 1,030 tokens"
+
+
 def test_a_text_costs_no_more_than_the_part_of_it_that_is_sent() -> None:
     assert cost_of([9000, 10], 2, Tariff(input_tokens_max=100)).tokens == 110

@@ -86,6 +86,7 @@ MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
 PARSE_WORKERS: Final = 2
 ARCHIVES_BYTES_MAX: Final = 4 * 1024 * MiB  # as many as the store of archives holds
+FETCHED_PER_INDEXED: Final = 5  # files of a commit for each that may be indexed: most others are left out
 READY_POLL_SECONDS: Final = 0.5
 PROVIDER_POLL_SECONDS: Final = 2.0
 
@@ -466,11 +467,14 @@ def _limits(settings: Settings) -> Limits:
         fetch=FetchLimits(
             seconds=math.inf,  # the stage has a limit of its own
             bytes_max=settings.repository_max_mb * MiB,
+            files_max=FETCHED_PER_INDEXED * settings.repository_files_max,
         ),
         discovery=DiscoveryLimits(
             file_bytes_max=min(file_bytes, settings.source_file_max_mb * MiB),
+            files_max=settings.repository_files_max,
             total_bytes_max=settings.repository_max_mb * MiB,
         ),
+        chunks_max=settings.repository_chunks_max,
         parsing=ParseOptions(
             size_chars=settings.chunk_size,
             overlap_chars=settings.chunk_overlap,

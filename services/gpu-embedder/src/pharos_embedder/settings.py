@@ -235,6 +235,24 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     repository_max_mb: Annotated[
         int, Meta(description="A repository whose files take more than this many MiB is refused.", ge=1)
     ] = 2048
+    repository_files_max: Annotated[
+        int,
+        Meta(
+            description="Files of a repository that are indexed; those beyond, in the order of their paths, "
+            "are left out, and the result says so.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 200_000
+    repository_chunks_max: Annotated[
+        int,
+        Meta(
+            description="Chunks of a repository that are indexed; files that do not fit, in the order of "
+            "their paths, are left out, and the result says so. A million of them take 100 MB of memory.",
+            ge=1,
+            le=20_000_000,
+        ),
+    ] = 2_000_000
     vector_cache_max_mb: Annotated[
         int, Meta(description="Disk that the cache of encoded chunks may take, in MiB.", ge=8)
     ] = 2048
