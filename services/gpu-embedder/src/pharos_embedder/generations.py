@@ -141,12 +141,16 @@ class GenerationStore:
         self._delete(AllOf((of_dataset(dataset), Range(field="from", above=live))))
         self._let_live(AllOf((of_dataset(dataset), Range(field="until", above=live, at_most=ALIVE - 1))))
 
+    def discard(self, dataset: DatasetKey, generation: int) -> None:
+        # In this order a repeat, after a crash in between, finds again that there is something to undo.
+        self._let_live(AllOf((of_dataset(dataset), _exactly("until", generation))))
+        self._delete(AllOf((of_dataset(dataset), _exactly("from", generation))))
+
     def undo(self, dataset: DatasetKey, job: str, attempts: int, live: int) -> int:
         # In this order a repeat, after a crash in between, finds again which generations these were.
         for generation in self._engine.counts("from", _written(job, attempts, of_dataset(dataset))):
             if int(generation) > live:
-                at = Range(field="until", above=int(generation) - 1, at_most=int(generation))
-                self._let_live(AllOf((of_dataset(dataset), at)))
+                self._let_live(AllOf((of_dataset(dataset), _exactly("until", int(generation)))))
         return self._delete(_written(job, attempts, of_dataset(dataset), Range(field="from", above=live)))
 
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
@@ -248,7 +252,7 @@ class GenerationStore:
         """
         own = (of_dataset(dataset), Match("kind", (kind,)))
         # Points of this very generation are from an earlier try of the same run: the new ones win.
-        self._delete(AllOf((*own, Range(field="from", above=generation - 1, at_most=generation))))
+        self._delete(AllOf((*own, _exactly("from", generation))))
         for name, text in pieces:
             self._engine.put([_piece(dataset, generation, kind, name, text, job, attempt)])
         earlier = (Range(field="from", at_most=generation - 1), Range(field="until", above=generation))
@@ -280,6 +284,19 @@ class GenerationStore:
 
     def size(self, dataset: DatasetKey) -> int:
         return self._engine.count(of_dataset(dataset))
+
+    def datasets(self) -> set[DatasetKey]:
+        everything = Range(field="from", above=0)
+        return {DatasetKey.of(str(key)) for key in self._engine.counts("key", everything)}
+
+    def generations(self, dataset: DatasetKey) -> dict[int, int]:
+        return {
+            int(number): points for number, points in self._engine.counts("from", of_dataset(dataset)).items()
+        }
+
+    def writers(self, dataset: DatasetKey, generation: int) -> set[str]:
+        born = AllOf((of_dataset(dataset), _exactly("from", generation)))
+        return {str(job) for job in self._engine.counts("job", born)}
 
     def of_repository(self, repository: str) -> set[DatasetKey]:
         found = self._engine.counts("key", Match("repository", (repository,)))
@@ -457,6 +474,10 @@ class GuardedEngine:
 
 def _written(job: str, attempts: int, *conditions: Condition) -> AllOf:
     return AllOf((Match("job", (job,)), Range(field="attempt", at_most=attempts), *conditions))
+
+
+def _exactly(field: str, number: int) -> Range:
+    return Range(field=field, above=number - 1, at_most=number)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

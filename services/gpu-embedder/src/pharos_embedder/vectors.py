@@ -271,7 +271,7 @@ class VectorStore(VectorReader, Protocol):
     def optimize(self) -> bool:
         """Reclaim the space of deleted points and index large stores; whether anything changed.
 
-        Takes seconds to minutes; reads go on, and a write stops it. For quiet moments, after publishing.
+        Takes seconds to minutes; reads and writes go on. For now and then: it says by itself when it pays.
         """
 
     def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
@@ -304,6 +304,9 @@ class VectorStore(VectorReader, Protocol):
     def retire(self, dataset: DatasetKey, ids: Iterable[str], generation: int) -> None:
         """From *generation* on these points are not visible. Ids of other datasets are ignored."""
 
+    def discard(self, dataset: DatasetKey, generation: int) -> None:
+        """Undo *generation*, which was never published and never will be: see `discard_unpublished`."""
+
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         """Delete the points that no generation from *oldest_kept* on can see; how many there were."""
 
@@ -316,6 +319,15 @@ class VectorStore(VectorReader, Protocol):
 
     def size(self, dataset: DatasetKey) -> int:
         """How many points there are, of whatever generation and kind."""
+
+    def datasets(self) -> set[DatasetKey]:
+        """The datasets that have points, of whatever generation and kind."""
+
+    def generations(self, dataset: DatasetKey) -> dict[int, int]:
+        """How many points came with each generation, retired or not."""
+
+    def writers(self, dataset: DatasetKey, generation: int) -> set[str]:
+        """The jobs that wrote the points which came with *generation*."""
 
     def of_repository(self, repository: str) -> set[DatasetKey]:
         """The datasets that have points of *repository*, of whatever generation."""
