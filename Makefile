@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-queue check demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-queue check store demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -67,6 +67,9 @@ bench-queue: dev ## Measure the queue against the disk, a bare bus, RQ and Celer
 
 check: setup ## With `make run` in another terminal: does all that Pharos keeps agree?
 	exec $(PYTHON) -m pharos_local.bus_command check $(ARGS)
+
+store: setup ## With `make run` in another terminal: ARGS="stats", "snapshot FILE", "restore FILE", "migrate --to URL"
+	exec $(PYTHON) -m pharos_local.bus_command --store $(ARGS)
 
 fmt: dev ## Format the code
 	$(PYTHON) -m ruff format .

@@ -29,7 +29,7 @@ import msgspec
 import numpy as np
 import qdrant_edge as edge
 
-from pharos_embedder.bm25 import SparseVector
+from pharos_embedder.bm25 import SparseVector, sorted_vector
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     ALIVE,
@@ -50,6 +50,7 @@ from pharos_embedder.vectors import (
     Range,
     StoreClosed,
     StoreError,
+    StoreFacts,
     StoreFull,
     StoreLocked,
     VectorName,
@@ -88,6 +89,14 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 def edge_store(folder: Path, *, dimensions: int) -> GenerationStore:
     """A store in *folder* for text vectors of *dimensions*; `open` it before use."""
     return GenerationStore(EdgeEngine(folder, dimensions=dimensions), dimensions=dimensions)
+
+
+def stored_dimensions(folder: Path) -> int | None:
+    """The length of the text vectors of the index in *folder*; None where there is none."""
+    try:
+        return msgspec.json.decode((folder / "index.json").read_bytes(), type=Manifest).text_dimensions
+    except FileNotFoundError:
+        return None
 
 
 class EdgeEngine:
@@ -256,6 +265,17 @@ class EdgeEngine:
             records, _ = shard.scroll(request)
             return [from_stored(record.payload) for record in records]
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        request = edge.ScrollRequest(
+            offset=after, limit=limit, filter=_filter(condition), with_payload=True, with_vector=True
+        )
+        with self._read() as shard:
+            records, following = shard.scroll(request)
+            found = [_from_edge(record) for record in records]
+        return found, None if following is None else str(following)
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         request = edge.ScrollRequest(
             limit=limit, filter=_filter(condition), with_payload=False, with_vector=["structure"]
@@ -264,6 +284,16 @@ class EdgeEngine:
             records, _ = shard.scroll(request)
         vectors = [record.vector.get("structure") for record in records if record.vector]
         return [np.asarray(vector, dtype=np.float32) for vector in vectors if vector is not None]
+
+    def facts(self) -> StoreFacts:
+        with self._read() as shard:
+            assert self._manifest is not None
+            return StoreFacts(
+                points=shard.info().points_count,
+                bytes_on_disk=_bytes_on_disk(self._folder / self._manifest.shard),
+                written=self._writes,
+                optimized_at=self._manifest.optimized_at,
+            )
 
     def count(self, condition: Condition) -> int:
         with self._read() as shard:
@@ -401,8 +431,7 @@ class EdgeEngine:
                 replacement.close()
 
     def _room_for(self, shard: Path) -> bool:
-        size = sum(file.stat().st_blocks * 512 for file in shard.rglob("*") if file.is_file())
-        return shutil.disk_usage(self._folder).free > DISK_FREE_BYTES_MIN + 3 * size
+        return shutil.disk_usage(self._folder).free > DISK_FREE_BYTES_MIN + 3 * _bytes_on_disk(shard)
 
     def _copied(self, source: Path, target: Path) -> bool:
         """Whether *target* is a copy now. A writer ends this, but not each time: see COPY_SECONDS_MAX."""
@@ -514,6 +543,22 @@ def _to_edge(point: Point) -> Any:
     return edge.Point(point.id, vectors, to_stored(point.payload))
 
 
+def _from_edge(record: Any) -> Point:
+    vectors = record.vector or {}
+    words = vectors.get("code_bm25")
+    return Point(
+        id=str(record.id),
+        payload=from_stored(record.payload),
+        code_bm25=None if words is None else sorted_vector(words.indices, words.values),
+        text_vector=_floats(vectors.get("text")),
+        structure=_floats(vectors.get("structure")),
+    )
+
+
+def _floats(vector: Any) -> Floats | None:
+    return None if vector is None else np.asarray(vector, dtype=np.float32)
+
+
 def _filter(condition: Condition) -> Any:
     match condition:
         case AllOf(conditions=parts):
@@ -578,6 +623,11 @@ def _lock(folder: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def _bytes_on_disk(folder: Path) -> int:
+    """Without the holes of its files."""
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

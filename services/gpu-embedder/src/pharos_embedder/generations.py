@@ -40,6 +40,7 @@ from pharos_embedder.vectors import (
     Range,
     Selection,
     StoreError,
+    StoreFacts,
     VectorName,
     of_dataset,
     point_id,
@@ -76,9 +77,15 @@ class Engine(Protocol):
         """A page of ids and where the next one starts; None after the last."""
 
     def payloads(self, condition: Condition, *, limit: int) -> list[Payload]: ...
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        """A page of whole points, in the order of their ids, as `ids`; perhaps fewer than *limit*."""
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         """The `structure` vectors of the points, those that have one."""
 
+    def facts(self) -> StoreFacts: ...
     def count(self, condition: Condition) -> int: ...
     def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
         """How many of the points there are by each value of *field*."""
@@ -275,6 +282,14 @@ class GenerationStore:
             found += self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(batch)))), limit=WRITE_BATCH)
         return found
 
+    def points(self, dataset: DatasetKey, generation: int, kind: Kind) -> Iterator[list[Point]]:
+        condition, after = _of_kind(dataset, generation, kind), None
+        while True:
+            page, after = self._engine.points(condition, after=after, limit=WRITE_BATCH)
+            yield page
+            if after is None:
+                return
+
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         chunks = (*visible(dataset, generation).conditions, Match("kind", ("chunk",)))
         return set(self._ids(AllOf((*chunks, Lacks("text")))))
@@ -284,6 +299,9 @@ class GenerationStore:
 
     def size(self, dataset: DatasetKey) -> int:
         return self._engine.count(of_dataset(dataset))
+
+    def facts(self) -> StoreFacts:
+        return self._engine.facts()
 
     def datasets(self) -> set[DatasetKey]:
         everything = Range(field="from", above=0)
@@ -453,9 +471,19 @@ class GuardedEngine:
         self._check()
         return self._engine.payloads(condition, limit=limit)
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        self._check()
+        return self._engine.points(condition, after=after, limit=limit)
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         self._check()
         return self._engine.structures(condition, limit=limit)
+
+    def facts(self) -> StoreFacts:
+        self._check()
+        return self._engine.facts()
 
     def count(self, condition: Condition) -> int:
         self._check()

@@ -6,7 +6,7 @@ and whoever keeps the record of live generations publishes it with one compare-a
 which generation is live unless it is told.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID, uuid5
 
@@ -215,6 +215,19 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, datasets=tuple(d for d in self.datasets if d.has_dense))
 
 
+class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants to know of a store as a whole; None where it is a server's to know.
+
+    ``written`` are the points that were written, changed or deleted since it was optimized, at
+    ``optimized_at`` (Unix time; None also where it never was).
+    """
+
+    points: int
+    bytes_on_disk: int | None = None
+    written: int | None = None
+    optimized_at: float | None = None
+
+
 class Dropped(msgspec.Struct, frozen=True):
     """How many chunks one step of deleting a dataset deleted, and whether anything of it is left."""
 
@@ -288,6 +301,9 @@ class VectorStore(VectorReader, Protocol):
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""
 
+    def points(self, dataset: DatasetKey, generation: int, kind: Kind) -> Iterator[list[Point]]:
+        """The points of *generation* with their vectors, in the order of their ids, a page at a time."""
+
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         """The chunks of *generation* that cannot be found by meaning yet."""
 
@@ -319,6 +335,8 @@ class VectorStore(VectorReader, Protocol):
 
     def size(self, dataset: DatasetKey) -> int:
         """How many points there are, of whatever generation and kind."""
+
+    def facts(self) -> StoreFacts: ...
 
     def datasets(self) -> set[DatasetKey]:
         """The datasets that have points, of whatever generation and kind."""
