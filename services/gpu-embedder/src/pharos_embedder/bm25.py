@@ -153,16 +153,25 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_frequencies(cls, documents: int, total_length: int, frequencies: Mapping[int, int]) -> Self:
-        kept: Iterable[tuple[int, int]] = frequencies.items()
-        if len(frequencies) > LEXICON_TERMS_MAX:
-            kept = sorted(kept, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX]
-        ordered = sorted(kept)
-        return cls(
-            documents=documents,
-            total_length=total_length,
-            terms=array("I", (term for term, _ in ordered)),
-            counts=array("I", (count for _, count in ordered)),
+        ordered = sorted(frequencies.items())
+        return cls.from_columns(
+            documents,
+            total_length,
+            array("I", (term for term, _ in ordered)),
+            array("I", (count for _, count in ordered)),
         )
+
+    @classmethod
+    def from_columns(
+        cls, documents: int, total_length: int, terms: "array[int]", counts: "array[int]"
+    ) -> Self:
+        """*terms*, ascending, and in how many documents each is; of more than are kept, the commonest."""
+        if len(terms) > LEXICON_TERMS_MAX:
+            entries = zip(terms, counts, strict=True)
+            kept = sorted(sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX])
+            terms = array("I", (term for term, _ in kept))
+            counts = array("I", (count for _, count in kept))
+        return cls(documents=documents, total_length=total_length, terms=terms, counts=counts)
 
     @classmethod
     def merged(cls, lexicons: Sequence[Self], *, only: Iterable[int] | None = None) -> Self:
@@ -207,8 +216,17 @@ def tokens(text: str) -> Iterator[str]:
 
     `HTTPServer`, `http_server` and `http-server` all give `httpserver`, `http`, `server`.
     """
-    for word in _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX])):
+    for word in _words(text):
         yield from _of_word(word)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX]))
+
+
+@lru_cache(maxsize=65_536)
+def _hashes(word: str) -> tuple[int, ...]:
+    return tuple(term_hash(term) for term in _of_word(word))
 
 
 @lru_cache(maxsize=65_536)
@@ -278,7 +296,13 @@ def term_hash(term: str) -> int:
 
 def document_terms(text: str, *, path: str = "", symbol: str = "") -> Counter[int]:
     """How often each hashed term occurs in a chunk, the words of its path and symbol among them."""
-    return Counter(term_hash(term) for part in (text, path, symbol) for term in tokens(part))
+    found: Counter[int] = Counter()
+    get = found.get  # a new key costs a Counter a call of its own
+    for part in (text, path, symbol):
+        for word in _words(part):
+            for term in _hashes(word):
+                found[term] = get(term, 0) + 1
+    return found
 
 
 def document_vector(terms: Mapping[int, int], average_length: float) -> SparseVector:

@@ -172,6 +172,11 @@ class GenerationStore:
             self._engine.delete(page)
             chunks += len(page)
         others = 0
+        files = AllOf((*born.conditions, Match("kind", ("file",))))
+        while chunks + others < most and (page := self._engine.ids(files, after=None, limit=WRITE_BATCH)[0]):
+            forget(self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(page)))), limit=WRITE_BATCH))
+            self._engine.delete(page)
+            others += len(page)
         while chunks + others < most and (page := self._engine.ids(born, after=None, limit=WRITE_BATCH)[0]):
             self._engine.delete(page)
             others += len(page)
@@ -276,6 +281,12 @@ class GenerationStore:
             conditions = (*conditions, Match("path", (path,)))
         return set(self._ids(AllOf(conditions)))
 
+    def iterate_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, without_text: bool = False
+    ) -> Iterator[str]:
+        conditions = (*visible(dataset, generation).conditions, Match("kind", (kind,)))
+        return self._ids(AllOf((*conditions, Lacks("text")) if without_text else conditions))
+
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         found: list[Payload] = []
         for batch in _batches(ids, WRITE_BATCH):
@@ -291,8 +302,7 @@ class GenerationStore:
                 return
 
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
-        chunks = (*visible(dataset, generation).conditions, Match("kind", ("chunk",)))
-        return set(self._ids(AllOf((*chunks, Lacks("text")))))
+        return set(self.iterate_ids(dataset, generation, "chunk", without_text=True))
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
         return self._engine.count(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)))))

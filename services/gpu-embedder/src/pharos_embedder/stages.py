@@ -10,33 +10,40 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
-from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
+from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
+from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoding import EncoderService, Priority
-from pharos_embedder.linking import FileGraph, link
-from pharos_embedder.parse_pool import ParsePool
-from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
+from pharos_embedder.linking import FileGraph, link_files
+from pharos_embedder.packed_files import PackedFile
+from pharos_embedder.parse_cache import ParseCache
+from pharos_embedder.parse_pool import Outcome, ParsePool
+from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
-from pharos_embedder.syntax import Chunk, ParsedFile, ParseFailure, ParseOptions
+from pharos_embedder.spool import Spool
+from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.training import Training, train
-from pharos_embedder.vector_cache import VectorCache, as_stored, label_of, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
 from pharos_embedder.vectors import Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
 
 ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
+PARSE_WINDOW: Final = 256  # files that are looked up at once
+PARSED_BYTES_MAX: Final = 4 << 20  # of parsed files that are written to the cache at once
 NOTICES_MAX: Final = 20
 
 
@@ -77,20 +84,8 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     store: VectorStore
     encoder: EncoderService
     cache: VectorCache
+    parse_cache: ParseCache
     parse_pool: ParsePool
-
-
-class Encodable(Protocol):
-    """A chunk, as far as its vector is concerned."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def encoded_text(self) -> str: ...
-
-    @property
-    def content_hash(self) -> str: ...
 
 
 class EncodingTools(Protocol):
@@ -104,6 +99,16 @@ class EncodingTools(Protocol):
 
     @property
     def cache(self) -> VectorCache: ...
+
+
+class ParsingTools(Protocol):
+    """What parsing needs of the tools of whoever works."""
+
+    @property
+    def parse_cache(self) -> ParseCache: ...
+
+    @property
+    def parse_pool(self) -> ParsePool: ...
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -142,36 +147,94 @@ class IndexIncomplete(Exception):
         super().__init__(f"The new index of {dataset} was disturbed by another job on the same dataset")
 
 
+class ParseAccount(msgspec.Struct):
+    """How many files were read, and what is told of them beside what they hold."""
+
+    files: int = 0
+    reused: int = 0  # of them, those that were known by their content
+    notices: list[Notice] = msgspec.field(default_factory=list)
+    notices_total: int = 0
+
+    def take(self, outcome: Outcome) -> None:
+        self.files += 1
+        told = outcome.warning if isinstance(outcome, PackedFile) else outcome.reason
+        if told is not None:
+            self.notices_total += 1
+            if len(self.notices) < NOTICES_MAX:
+                self.notices.append(Notice(message=told, path=outcome.path))
+
+
 def parse_stage(
-    root: Path, found: Discovery, tools: Tools, limits: Limits, report: Report, check: Check
-) -> tuple[list[ParsedFile], list[ParseFailure]]:
+    root: Path,
+    found: Discovery,
+    spool: Spool,
+    tools: ParsingTools,
+    limits: Limits,
+    tenant: str,
+    job: str,
+    report: Report,
+    check: Check,
+) -> ParseAccount:
+    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
+
+    However it ends, the files that were parsed are in the cache, for *job*.
+    """
     total = len(found.files)
     report(Stage.PARSE, 0, total)
-    files: list[ParsedFile] = []
-    failures: list[ParseFailure] = []
-    outcomes = tools.parse_pool.parse_files(root, found.files, limits.parsing, check=check)
-    for done, outcome in enumerate(outcomes, 1):
-        if isinstance(outcome, ParsedFile):
-            files.append(outcome)
-        else:
-            failures.append(outcome)
-        report(Stage.PARSE, done, total, current_file=outcome.path)
-    return files, failures
+    account = ParseAccount()
+
+    def take(outcome: Outcome) -> None:
+        if isinstance(outcome, PackedFile):
+            spool.add(outcome)
+        account.take(outcome)
+        report(Stage.PARSE, account.files, total, current_file=outcome.path)
+
+    def key(file: SourceFile | PackedFile) -> bytes:
+        return tools.parse_cache.key_of(
+            tenant=tenant, path=file.path, language=file.language, content_hash=file.content_hash
+        )
+
+    unknown: list[SourceFile] = []
+    for start in range(0, total, PARSE_WINDOW):
+        check()
+        window = found.files[start : start + PARSE_WINDOW]
+        keys = [key(file) for file in window]
+        known = tools.parse_cache.get_many(keys)
+        for file, its_key in zip(window, keys, strict=True):
+            if its_key in known:
+                take(known[its_key])
+            else:
+                unknown.append(file)
+    account.reused = account.files
+    made: dict[bytes, PackedFile] = {}
+    size = 0
+    try:
+        for outcome in tools.parse_pool.parse_files(root, unknown, limits.parsing, check=check):
+            take(outcome)
+            if isinstance(outcome, PackedFile) and outcome.is_settled:
+                made[key(outcome)] = outcome
+                size += outcome.bytes_total
+            if size > PARSED_BYTES_MAX:
+                tools.parse_cache.put_many(made, job=label_of(job, tenant))
+                made, size = {}, 0
+    finally:
+        tools.parse_cache.put_many(made, job=label_of(job, tenant))
+    spool.finish()
+    return account
 
 
-def link_stage(root: Path, found: Discovery, files: Sequence[ParsedFile], check: Check) -> FileGraph:
-    return link(files, RepositoryConfigs.read(read_configs(root, found.files)), check)
+def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found.files)), check)
 
 
 def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
     report(Stage.TRAIN, 0, 0)
-    edges = (
-        np.array([edge.source for edge in graph.edges], dtype=np.int64),
-        np.array([edge.target for edge in graph.edges], dtype=np.int64),
-        np.array([edge.weight for edge in graph.edges], dtype=np.float32),
-    )
     trained = train(
-        edges,
+        (
+            graph.sources.astype(np.int64),
+            graph.targets.astype(np.int64),
+            graph.weights.astype(np.float32),
+        ),
         len(graph.paths),
         directories=[path.rpartition("/")[0] for path in graph.paths],
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
@@ -180,7 +243,7 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
     log.info(
         "graph_trained",
         files=len(graph.paths),
-        edges=len(graph.edges),
+        edges=len(graph.sources),
         seconds=round(trained.seconds, 2),
         losses=[round(loss, 4) for loss in trained.losses],
         note=trained.note,
@@ -188,57 +251,8 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
     return trained
 
 
-def store_stage(
-    files: Sequence[ParsedFile],
-    graph: FileGraph,
-    structure: Floats,
-    live: Live,
-    origin: Origin,
-    store: VectorStore,
-    report: Report,
-    check: Check,
-) -> dict[str, Chunk]:
-    """Write everything but the dense vectors, beside the live generation; the chunks of the new one by id."""
-    store = store.guarded(check)
-    store.discard_unpublished(origin.dataset, live.generation)
-    chunks = {chunk_id(chunk, origin): chunk for file in files for chunk in file.chunks}
-    terms: dict[str, Counter[int]] = {}
-    for identifier, chunk in chunks.items():
-        check()
-        terms[identifier] = terms_of(chunk)
-    lexicon = Lexicon.of(terms.values())
-    alive = store.live_ids(origin.dataset, live.generation, "chunk") if live.generation else set()
-    missing = [identifier for identifier in chunks if identifier not in alive]
-    report(Stage.STORE, 0, len(missing))
-    for start in range(0, len(missing), ENCODE_WINDOW):
-        window = missing[start : start + ENCODE_WINDOW]
-        store.upsert(chunk_points(((each, chunks[each], terms[each]) for each in window), lexicon, origin))
-        report(Stage.STORE, start + len(window), len(missing))
-
-    points = {point.id: point for point in file_points(files, graph, structure, origin)}
-    alive_files = store.live_ids(origin.dataset, live.generation, "file") if live.generation else set()
-    store.upsert(point for identifier, point in points.items() if identifier not in alive_files)
-    # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
-    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
-    _store_graph(files, graph, structure, origin, store)
-    store.retire(origin.dataset, (alive - chunks.keys()) | (alive_files - points.keys()), origin.generation)
-    store.flush()
-    return chunks
-
-
-def _store_graph(
-    files: Sequence[ParsedFile], graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore
-) -> None:
-    """Store the graph for whoever asks of the structure; a search does without one that is too large."""
-    kept = StoredGraph.of(graph, files, structure)
-    try:
-        store.put_graph(origin.dataset, origin.generation, kept, job=origin.job, attempt=origin.attempt)
-    except GraphTooLarge as error:
-        log.warning("graph_not_stored", dataset=origin.dataset.dataset, reason=str(error))
-
-
 def encode_stage(
-    chunks: Mapping[str, Encodable],
+    chunks: Encodables,
     origin: Origin,
     tools: EncodingTools,
     batch_tokens: int,
@@ -252,30 +266,31 @@ def encode_stage(
     However it ends, the vectors of the batches that were finished are in the cache.
     """
     store = tools.store.guarded(check)
-    waiting = store.ids_without_text(origin.dataset, origin.generation) & chunks.keys()
+    is_waiting = _without_text(chunks, origin, store)
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
-    ordered = sorted(chunks, key=lambda each: (-len(chunks[each].encoded_text), each))
-    total, done, encoded = len(chunks), len(chunks) - len(waiting), 0
+    ordered = chunks.longest_first()
+    total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
     budget = _Budget(batch_tokens)
     report(Stage.ENCODE, done, total)
-    for start in range(0, len(ordered), ENCODE_WINDOW):
-        window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
-        if not window:
+    for start in range(0, total, ENCODE_WINDOW):
+        window = ordered[start : start + ENCODE_WINDOW]
+        window = window[is_waiting[window]]
+        if not len(window):
             continue
         check()
-        keys = {each: _key_of(chunks[each], origin) for each in window}
-        known = tools.cache.get_many(list(keys.values()))
-        new = {keys[each]: chunks[each] for each in window if keys[each] not in known}
+        keys = [_key_of(each, origin) for each in chunks.content_hashes(window)]
+        known = tools.cache.get_many(keys)
+        new = {key: place for key, place in zip(keys, window.tolist(), strict=True) if key not in known}
         if new:
             base = done + len(window) - len(new)
             made: dict[bytes, Floats] = {}
             try:
                 tools.encoder.encode_documents(
-                    [chunk.encoded_text for chunk in new.values()],
+                    chunks.texts(np.array(list(new.values()), dtype=np.int64)),
                     priority=priority,
                     token_budget=budget.tokens,
-                    on_progress=partial(_report_encoded, report, base, total, chunks[window[0]].path),
+                    on_progress=partial(_report_encoded, report, base, total, chunks.path_of(window[0])),
                     on_batch=partial(_gather, made, list(new)),
                     on_budget=budget.shrink,
                     check=check,
@@ -285,10 +300,19 @@ def encode_stage(
                 tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
             known = {**known, **made}
             encoded += len(new)
-        store.add_text_vectors(window, np.stack([known[keys[each]] for each in window]))
+        store.add_text_vectors(chunks.ids_of(window), np.stack([known[key] for key in keys]))
         done += len(window)
         report(Stage.ENCODE, done, total)
-    return encoded, len(chunks) - encoded
+    return encoded, total - encoded
+
+
+def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDArray[np.bool_]:
+    """(N,) which of *chunks* have no dense vector yet."""
+    waiting = np.zeros(len(chunks), dtype=np.bool_)
+    found = store.iterate_ids(origin.dataset, origin.generation, "chunk", without_text=True)
+    while page := list(islice(found, ENCODE_WINDOW)):
+        waiting[chunks.places_of(page)] = True
+    return waiting
 
 
 class _Budget:
@@ -301,10 +325,10 @@ class _Budget:
         self.tokens = tokens
 
 
-def _key_of(chunk: Encodable, origin: Origin) -> bytes:
+def _key_of(content_hash: str, origin: Origin) -> bytes:
     return vector_key(
         tenant=origin.dataset.tenant,
-        content=chunk.content_hash,
+        content=content_hash,
         chunker=origin.chunker,
         encoder=origin.encoder,
     )
@@ -329,7 +353,8 @@ def seal_stage(chunks: int, files: int, origin: Origin, store: VectorStore, chec
     store.flush()
     generation = origin.generation
     stored = tuple(store.count(origin.dataset, generation, kind) for kind in ("chunk", "file"))
-    if stored != (chunks, files) or store.ids_without_text(origin.dataset, generation):
+    unfinished = store.iterate_ids(origin.dataset, generation, "chunk", without_text=True)
+    if stored != (chunks, files) or next(unfinished, None) is not None:
         raise IndexIncomplete(origin.dataset.dataset)
 
 
@@ -339,8 +364,8 @@ def result_of(
     live: Live,
     checkout: Checkout,
     found: Discovery,
-    files: Sequence[ParsedFile],
-    failures: Sequence[ParseFailure],
+    spool: Spool,
+    account: ParseAccount,
     graph: FileGraph,
     training: Training,
     chunks: int,
@@ -349,27 +374,26 @@ def result_of(
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
-    notices = [Notice(message=file.warning, path=file.path) for file in files if file.warning]
-    notices += [Notice(message=failure.reason, path=failure.path) for failure in failures]
-    if training.note:
-        notices.append(Notice(message=training.note))
+    files = len(spool.paths)
+    notices = [Notice(message=training.note)] if training.note else []
+    notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
         generation=origin.generation,
         built_on=live.follows,
         commit=checkout.commit,
         branch=checkout.branch,
-        files_processed=len(files),
+        files_processed=files,
         embeddings_generated=len(training.vectors),
         chunks=chunks,
-        edges=len(graph.edges),
+        edges=len(graph.sources),
         left_out=left_out,
         left_out_examples={reason: tuple(paths) for reason, paths in found.examples.items()},
-        languages=dict(Counter(file.language for file in files).most_common()),
+        languages=dict(Counter(spool.languages).most_common()),
         losses=tuple(round(loss, 5) for loss in training.losses),
-        warnings=tuple(notices[:NOTICES_MAX]),
-        warnings_total=len(notices),
-        summary=summary(len(files), chunks, left_out, len(notices)),
+        warnings=(*notices, *account.notices)[:NOTICES_MAX],
+        warnings_total=notices_total,
+        summary=summary(files, chunks, left_out, notices_total),
     )
 
 

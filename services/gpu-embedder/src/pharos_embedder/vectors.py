@@ -236,7 +236,7 @@ class Dropped(msgspec.Struct, frozen=True):
 
 
 Forget = Callable[[Sequence[Payload]], None]
-"""Hears of chunks that are about to be deleted."""
+"""Hears of chunks and files that are about to be deleted."""
 
 
 class VectorReader(Protocol):
@@ -298,6 +298,13 @@ class VectorStore(VectorReader, Protocol):
     ) -> set[str]:
         """The points of *generation*; with *path*, of that file or document alone."""
 
+    def iterate_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, without_text: bool = False
+    ) -> Iterator[str]:
+        """The points of *generation*, page by page; *without_text*: those that cannot be found by meaning
+        yet. None of them may be written to meanwhile.
+        """
+
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""
 
@@ -329,8 +336,8 @@ class VectorStore(VectorReader, Protocol):
     def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
         """Delete what came with *generation* or an earlier one, whether it was retired or not.
 
-        About *most* points at once: it is called until nothing is left. *forget* hears of chunks before they
-        go, so that a crash in between leaves them to the next call.
+        About *most* points at once: it is called until nothing is left. *forget* hears of chunks and files
+        before they go, so that a crash in between leaves them to the next call.
         """
 
     def size(self, dataset: DatasetKey) -> int:

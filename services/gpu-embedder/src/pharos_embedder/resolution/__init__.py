@@ -7,10 +7,11 @@ file is empty); with None for what comes from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.c import CResolver
 from pharos_embedder.resolution.ecmascript import EcmaScriptResolver
 from pharos_embedder.resolution.go import GoResolver
 from pharos_embedder.resolution.java import JavaResolver
@@ -34,16 +35,24 @@ class Resolver(Protocol):
         """
 
 
-def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mapping[str, Resolver]:
-    """Language → its resolver, for the languages that have imports here."""
-    tree = Tree(file.path for file in files)
+def resolvers(
+    paths: Sequence[str], files: Callable[[str], Iterable[ParsedFile]], configs: RepositoryConfigs
+) -> Mapping[str, Resolver]:
+    """Language → its resolver, for the languages that have imports here.
+
+    *paths* are all that there are; *files* gives those of a language, and each call may cost their reading.
+    """
+    tree = Tree(paths)
     ecmascript = EcmaScriptResolver(tree, configs)
+    c = CResolver(tree, configs)
     return {
         "python": PythonResolver(tree),
         "javascript": ecmascript,
         "typescript": ecmascript,
         "tsx": ecmascript,
         "go": GoResolver(tree, configs),
-        "java": JavaResolver(files),
+        "java": JavaResolver(files("java")),
         "rust": RustResolver(tree, configs),
+        "c": c,
+        "cpp": c,
     }
