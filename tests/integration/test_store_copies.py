@@ -175,7 +175,7 @@ def test_a_snapshot_is_restored_as_it_was_taken(
     fill(store, ATLAS, here)
     fill(store, BORA, here, chunks=2)
     take(path, [ATLAS, BORA], store, here, dimensions=4)
-    assert not path.with_name("snapshot.part").exists()
+    assert not path.with_name("snapshot.part").exists() and path.stat().st_mode & 0o777 == 0o600
     restored(path, empty, there)
     for key in (ATLAS, BORA):
         record = there.live(key)

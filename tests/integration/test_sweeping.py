@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
+import anyio
 import msgspec
 import pytest
 
@@ -17,12 +19,13 @@ from pharos_contracts.jobs.v1 import Job, JobCancelled, JobEvent, JobStarted, Sc
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import encode
 from pharos_contracts.subjects import job_event_subject
-from pharos_embedder.edge_store import edge_store
+from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, edge_store
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.sweeping import Sweeping
-from pharos_embedder.vectors import DatasetKey, Payload, Point
+from pharos_embedder.upkeep import keep_optimized, keep_swept
+from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError
 from pharos_service.buckets import Bucket
-from pharos_service.bus import Bus
+from pharos_service.bus import Bus, BusUnavailable
 from tests.support.workers import new_job
 
 pytestmark = pytest.mark.anyio
@@ -112,6 +115,48 @@ async def test_a_dataset_without_a_record_goes_where_the_store_is_of_this_bus_al
     assert await sweep(bus, store, alone=False) == 0
     assert await sweep(bus, store) == 1
     assert store.datasets() == {key_of("atlas")}
+
+
+async def test_a_store_is_swept_and_optimized_again_and_again(bus: Bus, store: GenerationStore) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER)
+    sweeping = Sweeping(bus, store, alone=True, forget=None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(keep_swept, sweeping, lambda: LATER, every_seconds=0.05))
+        tasks.start_soon(partial(keep_optimized, store, every_seconds=0.05))
+        with anyio.fail_after(60):
+            for _ in range(2):
+                fill(store, "atlas", NUMBER + 9)
+                while NUMBER + 9 in store.generations(key_of("atlas")):
+                    await anyio.sleep(0.05)
+            for number in range(1, OPTIMIZE_WRITES_MIN + 1):
+                fill(store, "atlas", NUMBER - number)
+            while store.facts().optimized_at is None:
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    assert store.count(key_of("atlas"), NUMBER, "chunk") == OPTIMIZE_WRITES_MIN + 1
+
+
+async def test_what_cannot_be_swept_now_is_swept_later(
+    bus: Bus, store: GenerationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER + 9)
+    sweeping = Sweeping(bus, store, alone=True, forget=None)
+    read, failures = store.datasets, iter([StoreError("full"), BusUnavailable("away")])
+
+    def datasets() -> set[DatasetKey]:
+        for failure in failures:
+            raise failure
+        return read()
+
+    monkeypatch.setattr(store, "datasets", datasets)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(keep_swept, sweeping, lambda: LATER, every_seconds=0.01))
+        with anyio.fail_after(30):
+            while store.size(key_of("atlas")):
+                await anyio.sleep(0.02)
+        tasks.cancel_scope.cancel()
 
 
 async def test_of_a_bus_that_knows_no_dataset_nothing_is_believed(bus: Bus, store: GenerationStore) -> None:

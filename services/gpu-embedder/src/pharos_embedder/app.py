@@ -161,7 +161,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
             if owner is not None:
                 tasks.start_soon(owner.serve, bus)
                 tasks.start_soon(keep_optimized, store)  # a server does that by itself
-            if owner is not None or settings.uses_server:
+            if role != "worker":
                 forget_chunks = None if cache is None else partial(forget, cache, encoder.version)
                 sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
                 tasks.start_soon(keep_swept, sweeping, utc_now)

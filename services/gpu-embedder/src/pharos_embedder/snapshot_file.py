@@ -7,6 +7,7 @@ when the next is read. What was read up to there may be believed.
 from __future__ import annotations
 
 import gzip
+import os
 import struct
 import zlib
 from collections.abc import Iterator
@@ -95,7 +96,9 @@ class SnapshotWriter:
         self._digest = b""
 
     def __enter__(self) -> Self:
-        self._file = self._partial.open("wb")
+        # It has the texts of everything: nobody else's to read.
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        self._file = os.fdopen(os.open(self._partial, flags, 0o600), "wb")
         self._stream = gzip.GzipFile("", "wb", _COMPRESSION, self._file, mtime=0)
         self._stream.write(_BEGINNING)
         return self
@@ -116,6 +119,7 @@ class SnapshotWriter:
                 self.write(Closing())
             self._stream.close()
             self._file.flush()
+            os.fsync(self._file.fileno())
         if error is None:
             self._partial.replace(self._path)
         else:
