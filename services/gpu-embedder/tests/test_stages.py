@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
 from pharos_embedder import stages, stored_graph
-from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
@@ -101,8 +100,7 @@ def stored(store: VectorStore, texts: Sequence[str]) -> dict[str, Chunk]:
     """*texts* as chunks in the store, without their vectors; by id."""
     chunks = [chunk(text, f"{number}.py") for number, text in enumerate(texts)]
     found = {chunk_id(each, ORIGIN): each for each in chunks}
-    lexicon = Lexicon.of([{1: 1}])
-    store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), lexicon, ORIGIN))
+    store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), ORIGIN))
     return found
 
 

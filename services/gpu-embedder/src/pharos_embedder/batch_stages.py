@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, Stage
-from pharos_embedder.bm25 import Lexicon, document_vector
+from pharos_embedder.bm25 import document_vector
 from pharos_embedder.document_points import CHUNKER, Passage, terms_of
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.points import Origin
@@ -185,7 +185,7 @@ def write_files(
         added=terms.values(),
         removed=[terms_of(payload) for payload in store.payloads(dataset, sorted(gone))],
     )
-    store.upsert(_points(added, terms, lexicon, origin))
+    store.upsert(_points(added, terms, origin))
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
     store.retire(dataset, gone, origin.generation)
@@ -197,7 +197,6 @@ def write_files(
 def _points(
     added: Mapping[str, tuple[ReadyFile, int]],
     terms: Mapping[str, Counter[int]],
-    lexicon: Lexicon,
     origin: Origin,
 ) -> Iterator[Point]:
     """A point for each, with all of its vectors."""
@@ -205,7 +204,7 @@ def _points(
         yield Point(
             id=key,
             payload=msgspec.structs.replace(file.passages[place].payload, generation=origin.generation),
-            code_bm25=document_vector(terms[key], lexicon.average_length),
+            code_bm25=document_vector(terms[key]),
             text_vector=file.vectors[place].astype(np.float32),
         )
 

@@ -2,8 +2,10 @@
 
 A document's vector holds the term-frequency part and a query's vector the inverse document frequency of the
 datasets that are searched, so their dot product is BM25 and neither a foreign dataset nor an unpublished
-point changes a score. Formulas: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and
-Beyond", 2009, with the IDF of Lucene, which is never negative.
+point changes a score. A length is compared with LENGTH_TYPICAL and not with the average of the dataset: so a
+document's vector follows from the document alone, and is the same whatever was indexed before it. Formulas:
+Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, with the IDF of
+Lucene, which is never negative.
 """
 
 import math
@@ -22,6 +24,7 @@ import msgspec
 
 K1: Final = 1.2
 B: Final = 0.75
+LENGTH_TYPICAL: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
 AVERAGE_LENGTH_UNKNOWN: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
 DOCUMENT_CHARACTERS_MAX: Final = 200_000  # what lies beyond is not indexed by words
 TERM_CHARACTERS_MAX: Final = 64  # longer runs are keys, hashes and base64, which nobody types
@@ -246,13 +249,9 @@ def document_terms(text: str, *, path: str = "", symbol: str = "") -> Counter[in
     return Counter(term_hash(term) for part in (text, path, symbol) for term in tokens(part))
 
 
-def document_vector(terms: Mapping[int, int], average_length: float) -> SparseVector:
-    """BM25's term-frequency part of a document of *terms*.
-
-    *average_length* is the dataset's (`Lexicon.average_length`) at the moment of storing. Points that a later
-    generation keeps, keep their old norm; the average of a dataset moves little, and b damps the rest.
-    """
-    norm = K1 * (1 - B + B * sum(terms.values()) / average_length)
+def document_vector(terms: Mapping[int, int]) -> SparseVector:
+    """BM25's term-frequency part of a document of *terms*: each below k1 + 1, less the longer it is."""
+    norm = K1 * (1 - B + B * sum(terms.values()) / LENGTH_TYPICAL)
     return SparseVector.of({term: n * (K1 + 1) / (n + norm) for term, n in terms.items()})
 
 

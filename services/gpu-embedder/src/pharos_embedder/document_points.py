@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
+from pharos_embedder.bm25 import document_terms, document_vector
 from pharos_embedder.documents.pool import ReadDocument
 from pharos_embedder.documents.splitting import SPLITTER_VERSION, DocumentChunk
 from pharos_embedder.points import Origin
@@ -117,10 +117,7 @@ def terms_of(payload: Payload) -> Counter[int]:
     return document_terms(payload.text, path=about, symbol=payload.symbol)
 
 
-def points(
-    found: Iterable[Passage], terms: Mapping[str, Mapping[int, int]], lexicon: Lexicon
-) -> Iterator[Point]:
+def points(found: Iterable[Passage], terms: Mapping[str, Mapping[int, int]]) -> Iterator[Point]:
     """A point for each passage, without its dense vector, which follows when it is encoded."""
     for passage in found:
-        vector = document_vector(terms[passage.id], lexicon.average_length)
-        yield Point(id=passage.id, payload=passage.payload, code_bm25=vector)
+        yield Point(id=passage.id, payload=passage.payload, code_bm25=document_vector(terms[passage.id]))

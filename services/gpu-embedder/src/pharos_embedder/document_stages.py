@@ -45,7 +45,7 @@ def place_stage(
         added=terms.values(),
         removed=[terms_of(payload) for payload in store.payloads(origin.dataset, sorted(gone))],
     )
-    store.upsert(points(added, terms, lexicon))
+    store.upsert(points(added, terms))
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
     store.retire(origin.dataset, gone, origin.generation)

@@ -10,7 +10,7 @@ from typing import Final
 import msgspec
 import numpy as np
 
-from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
+from pharos_embedder.bm25 import document_terms, document_vector
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.linking import FileGraph
 from pharos_embedder.syntax import Chunk, ParsedFile
@@ -34,10 +34,12 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chunk_id(chunk: Chunk, origin: Origin) -> str:
-    # The context is part of what is encoded and the symbol of what is shown: both are in the hash.
-    content = hashlib.blake2b(
-        "\0".join((chunk.content_hash, chunk.symbol, chunk.kind)).encode(), digest_size=16
-    ).hexdigest()
+    # All that is shown of it and may change without its text is in the hash: a living point is never written
+    # over. What stands around a chunk gives it its context, its symbol and its docstring.
+    shown = (
+        chunk.content_hash, chunk.symbol, chunk.kind, chunk.language, chunk.docstring, *_told_of(origin),
+    )  # fmt: skip
+    content = hashlib.blake2b("\0".join(shown).encode(), digest_size=16).hexdigest()
     return point_id(
         origin.dataset,
         kind="chunk",
@@ -50,13 +52,16 @@ def chunk_id(chunk: Chunk, origin: Origin) -> str:
     )
 
 
+def _told_of(origin: Origin) -> tuple[str, ...]:
+    """What points say of where they come from, which another job on the same dataset may change."""
+    return origin.repository, origin.scope
+
+
 def terms_of(chunk: Chunk) -> Counter[int]:
     return document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol)
 
 
-def chunk_points(
-    chunks: Iterable[tuple[str, Chunk, Mapping[int, int]]], lexicon: Lexicon, origin: Origin
-) -> Iterator[Point]:
+def chunk_points(chunks: Iterable[tuple[str, Chunk, Mapping[int, int]]], origin: Origin) -> Iterator[Point]:
     """A point for each (id, chunk, its terms), without its dense vector, which follows when it is encoded."""
     for identifier, chunk, terms in chunks:
         yield Point(
@@ -79,7 +84,7 @@ def chunk_points(
                 job=origin.job,
                 attempt=origin.attempt,
             ),
-            code_bm25=document_vector(terms, lexicon.average_length),
+            code_bm25=document_vector(terms),
         )
 
 
@@ -99,7 +104,8 @@ def file_points(
         links = tuple(dict.fromkeys(path for _, path in sorted(strongest.get(index, ()))))[:LINKS_MAX]
         vector = structure[index]
         content = hashlib.blake2b(
-            "\0".join((file.content_hash, *links)).encode() + np.ascontiguousarray(vector).tobytes(),
+            "\0".join((file.content_hash, file.language, *_told_of(origin), *links)).encode()
+            + np.ascontiguousarray(vector).tobytes(),
             digest_size=16,
         ).hexdigest()
         yield Point(

@@ -212,7 +212,7 @@ def store_stage(
     report(Stage.STORE, 0, len(missing))
     for start in range(0, len(missing), ENCODE_WINDOW):
         window = missing[start : start + ENCODE_WINDOW]
-        store.upsert(chunk_points(((each, chunks[each], terms[each]) for each in window), lexicon, origin))
+        store.upsert(chunk_points(((each, chunks[each], terms[each]) for each in window), origin))
         report(Stage.STORE, start + len(window), len(missing))
 
     points = {point.id: point for point in file_points(files, graph, structure, origin)}

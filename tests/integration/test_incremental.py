@@ -1,0 +1,310 @@
+"""An index that was kept up to date, commit by commit, equals one that was made anew of the last commit."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_embedder.bm25 import query_vector
+from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.pipeline import Target
+from pharos_embedder.ports import Failed
+from pharos_embedder.publishing import Publisher
+from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreError
+from pharos_service.bus import Bus
+from tests.support.git_server import GitServer
+from tests.support.histories import History, own_trees, package_files, replayed
+from tests.support.polyglot import FILES as POLYGLOT
+from tests.support.reindexing import Bench, differences, read_index
+
+pytestmark = pytest.mark.anyio
+
+DATASET = DatasetKey("default", "default", "d")
+OWN_PATHS = ("libs/service/src",)
+SMALL = {
+    path: text
+    for path, text in POLYGLOT.items()
+    if path.startswith(("python/", "web/", "retry/", "cmd/", "go.mod"))
+}
+
+
+@pytest.fixture(scope="module")
+def parse_pool() -> Iterator[ParsePool]:
+    with ParsePool(1) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[GitServer]:
+    with GitServer() as running:
+        yield running
+
+
+@pytest.fixture
+def bench(tmp_path: Path, parse_pool: ParsePool) -> Iterator[Bench]:
+    """Where the index is kept up to date."""
+    with Bench(tmp_path / "kept", parse_pool) as made:
+        yield made
+
+
+@pytest.fixture
+def anew(tmp_path: Path, parse_pool: ParsePool) -> Iterator[Bench]:
+    """Where it is made anew."""
+    with Bench(tmp_path / "anew", parse_pool) as made:
+        yield made
+
+
+async def check_equals_rebuild(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, name: str, branch: str, told: str
+) -> None:
+    """Index *branch* on top of what there is, and anew; the two must be equal."""
+    source = {"allowed_hosts": server.allowed_hosts, "branch": branch}
+    result = await bench.index(bus, server.url(name), dataset=DATASET.dataset, force=True, **source)
+    assert result is not None
+    wanted = await anew.index_anew(server.url(name), DATASET, **source)
+    found = differences(read_index(bench, DATASET, result), read_index(anew, DATASET, wanted))
+    anew.forget(DATASET)
+    assert not found, "\n".join((told, *found))
+
+
+async def work_at_random(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, *, seed: int, steps: int, every: int
+) -> None:
+    chance = random.Random(seed)
+    files = package_files()
+    chosen = dict(chance.sample(sorted(files.items()), min(len(files), 26)))
+    name = f"made/{seed}-{steps}"
+    history = History(server, name, chosen, seed)
+    for step in range(steps):
+        history.go_on()
+        told = "\n".join((f"seed {seed}:", *history.told))
+        if step % every == every - 1 or step == steps - 1:
+            await check_equals_rebuild(bench, anew, bus, server, name, history.branch, told)
+        elif chance.random() < 0.3:
+            await index_brokenly(bench, bus, server, name, history.branch, chance)
+        else:
+            await bench.index(
+                bus,
+                server.url(name),
+                dataset=DATASET.dataset,
+                branch=history.branch,
+                allowed_hosts=server.allowed_hosts,
+            )
+
+
+async def index_brokenly(
+    bench: Bench, bus: Bus, server: GitServer, name: str, branch: str, chance: random.Random
+) -> None:
+    """An indexing whose store fails at one of its writes, and which nobody tidies up behind."""
+    left = chance.randrange(1, 12)
+
+    def fail_in_time() -> None:
+        nonlocal left
+        left -= 1
+        if left <= 0:
+            raise StoreError("broken by the test")
+
+    bench.engine.gate.passing = fail_in_time
+    try:
+        await bench.index(
+            bus, server.url(name), dataset=DATASET.dataset, branch=branch, allowed_hosts=server.allowed_hosts
+        )
+    except Failed:
+        pass
+    finally:
+        bench.engine.gate.passing = lambda: None
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+async def test_after_random_work_the_index_is_the_one_of_a_clean_run(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, seed: int
+) -> None:
+    await work_at_random(bench, anew, bus, server, seed=seed, steps=12, every=4)
+
+
+@pytest.mark.chaos
+@pytest.mark.parametrize("run", range(12))
+async def test_after_much_random_work_the_index_is_the_one_of_a_clean_run(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, run: int
+) -> None:
+    seed = random.SystemRandom().randrange(2**32)  # another one each time: what fails says which it was
+    await work_at_random(bench, anew, bus, server, seed=seed, steps=40, every=2)
+
+
+async def test_along_the_history_of_this_repository_the_index_is_the_one_of_a_clean_run(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    trees = own_trees(OWN_PATHS, number=3, bytes_max=9_000)
+    if len(trees) < 2:
+        with capsys.disabled():
+            print(
+                "\nThe history of this repository is not here (a shallow clone?): made ones alone are tried."
+            )
+        await work_at_random(bench, anew, bus, server, seed=3, steps=4, every=4)
+        return
+    for number, _ in enumerate(replayed(server, "own/history", trees)):
+        if number:
+            told = f"tree {number} of our own"
+            await check_equals_rebuild(bench, anew, bus, server, "own/history", "main", told)
+        else:
+            await bench.index(
+                bus, server.url("own/history"), dataset=DATASET.dataset, allowed_hosts=server.allowed_hosts
+            )
+
+
+@pytest.mark.chaos
+async def test_along_much_of_the_history_of_this_repository_the_index_is_the_one_of_a_clean_run(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer
+) -> None:
+    trees = own_trees(("libs", "services/gpu-embedder"), number=25, bytes_max=100_000)
+    assert len(trees) > 1, "this takes a clone with its history"
+    for number, _ in enumerate(replayed(server, "own/long", trees)):
+        told = f"tree {number} of our own"
+        await check_equals_rebuild(bench, anew, bus, server, "own/long", "main", told)
+
+
+# A commit costs what changed
+
+
+async def indexed(bench: Bench, bus: Bus, server: GitServer, name: str, **facts: Any) -> IndexResult:
+    """Index *name* once more; it has to be necessary."""
+    result = await bench.index(bus, server.url(name), allowed_hosts=server.allowed_hosts, **facts)
+    assert result is not None
+    return result
+
+
+@pytest.fixture
+def repository(server: GitServer, request: pytest.FixtureRequest) -> str:
+    name = f"costs/{request.node.name.replace('[', '-').strip(']')}"
+    server.add_repository(name, SMALL)
+    return name
+
+
+async def test_a_deleted_file_leaves_with_all_that_pointed_at_it(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    gone = "python/harbour/tides.py"
+    before = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    held = read_index(bench, DATASET, before)
+    assert any(gone in each.payload.links for each in held.points.values())
+    server.add_commits(repository, [{gone: None}])
+    after = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    held = read_index(bench, DATASET, after)
+    assert after.chunks_encoded == 0
+    assert not [each for each in held.points.values() if gone in (each.payload.path, *each.payload.links)]
+    assert held.graph is not None and gone not in held.graph.paths
+    words = query_vector("next_high_water", [held.lexicon])
+    here = Selection(datasets=(Searched(dataset=DATASET, generation=after.generation, has_dense=True),))
+    assert gone not in [hit.payload.path for hit in bench.store.sparse(words, here, 10)]
+
+
+async def test_edges_into_a_changed_file_follow_what_it_defines(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    """The file that uses a name does not change: where the name is defined does."""
+    user, first, second = "use.py", "one.py", "two.py"
+    defines = "def compute_tide_table(day):\n    return day\n"
+    other = "def something_else_entirely():\n    return 1\n"
+    server.add_commits(repository, [{user: "print(compute_tide_table(1))\n", first: defines, second: other}])
+
+    async def targets() -> set[str]:
+        result = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+        graph = read_index(bench, DATASET, result).graph
+        assert graph is not None
+        number = graph.number(user)
+        assert number is not None
+        return {graph.paths[edge.other] for edge in graph.edges_out_of(number)}
+
+    assert await targets() == {first}
+    server.add_commits(repository, [{first: other, second: defines}])
+    assert await targets() == {second}
+    server.add_commits(repository, [{second: other}])
+    assert await targets() == set()
+
+
+async def test_what_the_tenant_has_indexed_once_is_not_encoded_again_and_what_others_have_is(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    first = await indexed(bench, bus, server, repository)
+    assert first.chunks_encoded == first.chunks > 0
+    fork = f"{repository}-fork"
+    server.add_bare_from(server.repository_path(repository), fork)
+    server.add_commits(repository, [{}], branch="topic", start="main")
+    for again in (
+        await indexed(bench, bus, server, fork, dataset="fork"),
+        await indexed(bench, bus, server, repository, branch="topic"),
+        await indexed(bench, bus, server, repository, dataset="another"),
+        await indexed(bench, bus, server, repository, force=True),
+    ):
+        assert (again.chunks, again.chunks_encoded) == (first.chunks, 0)
+    other = await indexed(bench, bus, server, repository, tenant="other")
+    assert other.chunks_encoded == first.chunks
+
+
+# Nothing to do
+
+
+@pytest.mark.parametrize("asked_by", ["head", "branch", "tag", "commit"])
+async def test_a_commit_that_is_indexed_is_not_fetched_again(
+    bench: Bench, bus: Bus, server: GitServer, repository: str, asked_by: str
+) -> None:
+    commit = server.commit_of(repository)
+    server.add_tag(repository, "v1", commit, annotated=True)
+    asked = {"branch": {"branch": "main"}, "tag": {"branch": "v1"}, "commit": {"sha": commit}}.get(
+        asked_by, {}
+    )
+    await indexed(bench, bus, server, repository, **asked)
+    packs, encoded = server.packs.count(repository), len(bench.given)
+    requests = len(server.requests)
+    assert (packs, encoded > 0) == (1, True)
+    again = await bench.index(bus, server.url(repository), allowed_hosts=server.allowed_hosts, **asked)
+    assert again is None
+    assert (server.packs.count(repository), len(bench.given)) == (packs, encoded)
+    asked_of = [each.path for each in server.requests[requests:]]
+    assert len(asked_of) == (0 if asked_by == "commit" else 2), (
+        "the server was asked for its references, or not"
+    )
+    assert not any(bench.workspaces.iterdir())
+
+
+async def test_what_decides_beside_the_commit_has_it_indexed_again(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    await indexed(bench, bus, server, repository)
+    assert (await indexed(bench, bus, server, repository, force=True)).chunks_encoded == 0
+    server.add_commits(repository, [{}])
+    assert (await indexed(bench, bus, server, repository)).chunks_encoded == 0, "another commit"
+    assert server.packs.count(repository) == 3
+
+
+async def test_who_pushes_between_the_look_and_the_fetch_has_the_newer_commit_indexed(
+    bench: Bench, bus: Bus, server: GitServer, repository: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await indexed(bench, bus, server, repository)
+    server.add_commits(repository, [{"new.py": "seen = 1\n"}])
+    pushed: list[str] = []
+    target = Publisher.target
+
+    async def push(self: Publisher, job: Job, name: str) -> Target:
+        if not pushed:
+            pushed.append(server.add_commits(repository, [{"newer.py": "pushed = 1\n"}]))
+        return await target(self, job, name)
+
+    monkeypatch.setattr(Publisher, "target", push)
+    result = await indexed(bench, bus, server, repository)
+    assert pushed == [result.commit]
+
+
+async def test_a_server_that_does_not_answer_is_told_of_as_before(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    await indexed(bench, bus, server, repository)
+    server.answer(repository, 403)
+    with pytest.raises(Failed) as failed:
+        await bench.index(bus, server.url(repository), allowed_hosts=server.allowed_hosts)
+    assert failed.value.problem.code == "repository_not_found"
