@@ -2,25 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.search.v1 import Search, SearchAnswer, SearchMode
+from pharos_embedder.answering import Answers
 from pharos_embedder.bm25 import query_vector
+from pharos_embedder.catalogue import Catalogue
+from pharos_embedder.devices import choose_device
+from pharos_embedder.model import load_encoder
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.pipeline import Target
-from pharos_embedder.ports import Failed
+from pharos_embedder.ports import Check, Failed, unchecked
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.search import SearchEngine
+from pharos_embedder.vector_cache import as_stored
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreError
 from pharos_service.bus import Bus
+from pharos_sources.hosts import AllowedHosts
 from tests.support.git_server import GitServer
 from tests.support.histories import History, own_trees, package_files, replayed
 from tests.support.polyglot import FILES as POLYGLOT
 from tests.support.reindexing import Bench, differences, read_index
+from tests.support.workers import DIMENSIONS, CountingEncoder
 
 pytestmark = pytest.mark.anyio
 
@@ -308,3 +320,130 @@ async def test_a_server_that_does_not_answer_is_told_of_as_before(
     with pytest.raises(Failed) as failed:
         await bench.index(bus, server.url(repository), allowed_hosts=server.allowed_hosts)
     assert failed.value.problem.code == "repository_not_found"
+
+
+# Other machines, other encoders
+
+
+async def test_a_worker_on_another_machine_does_not_encode_what_the_store_has_vectors_of(
+    bench: Bench, bus: Bus, server: GitServer, repository: str, tmp_path: Path, parse_pool: ParsePool
+) -> None:
+    first = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    with Bench(tmp_path / "elsewhere", parse_pool, store=bench.store) as elsewhere:
+        again = await indexed(elsewhere, bus, server, repository, dataset="another")
+        assert (again.chunks, again.chunks_encoded, elsewhere.given) == (first.chunks, 0, [])
+        other = await indexed(elsewhere, bus, server, repository, tenant="other")
+        assert other.chunks_encoded == first.chunks, "what another tenant has is not known"
+    made, fetched = (
+        {
+            each.payload.vector: as_stored(each.text)
+            for each in read_index(bench, DatasetKey("default", "default", name), result).points.values()
+            if each.text is not None
+        }
+        for name, result in ((DATASET.dataset, first), ("another", again))
+    )
+    assert made.keys() == fetched.keys()
+    assert all(np.array_equal(made[name], fetched[name]) for name in made)
+
+
+async def test_vectors_of_a_deleted_dataset_are_not_known_any_more(
+    bench: Bench, bus: Bus, server: GitServer, repository: str, tmp_path: Path, parse_pool: ParsePool
+) -> None:
+    first = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    bench.forget(DATASET)
+    with Bench(tmp_path / "elsewhere", parse_pool, store=bench.store) as elsewhere:
+        again = await indexed(elsewhere, bus, server, repository, dataset="another")
+    assert again.chunks_encoded == first.chunks
+
+
+class OtherEncoder(CountingEncoder):
+    """Another encoder; *dimensions* tells whether its vectors fit in with those of the first."""
+
+    version = "other@1"
+
+    def __init__(self, dimensions: int) -> None:
+        super().__init__()
+        self.dimensions = dimensions
+
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+        first = super().forward(batch, midway)[:, ::-1]
+        return np.resize(first, (len(batch), self.dimensions)) / np.sqrt(self.dimensions / DIMENSIONS)
+
+
+@pytest.mark.parametrize("dimensions", [DIMENSIONS, 3 * DIMENSIONS])
+async def test_another_encoder_indexes_beside_what_is_live_and_takes_over_when_it_is_whole(
+    tmp_path: Path, parse_pool: ParsePool, bus: Bus, server: GitServer, repository: str, dimensions: int
+) -> None:
+    """An operator sets another encoder and starts again: nothing is lost, and no two vectors are mixed up."""
+    home, found_by = tmp_path / "kept", "next high water"
+    with Bench(home, parse_pool) as before:
+        first = await indexed(before, bus, server, repository, dataset=DATASET.dataset)
+        answer = await searched(before, bus, found_by)
+        assert answer.results[0].scores.dense is not None
+        assert "other_encoder" not in answer.metadata
+    with Bench(home, parse_pool, OtherEncoder(dimensions)) as after:
+        answer = await searched(after, bus, found_by)
+        assert answer.results[0].file == "python/harbour/tides.py"
+        assert answer.results[0].scores.dense is None, "vectors of two encoders were compared"
+        assert answer.metadata["other_encoder"] == [DATASET.dataset]
+        assert "another encoder" in str(answer.metadata["note"])
+        assert (await searched(after, bus, found_by, mode=SearchMode.DENSE)).results, "words stand in"
+
+        def fail() -> None:
+            raise StoreError("broken by the test")
+
+        after.engine.gate.passing = fail
+        with pytest.raises(Failed):
+            await indexed(after, bus, server, repository, dataset=DATASET.dataset)
+        after.engine.gate.passing = lambda: None
+        assert (await searched(after, bus, found_by)).results[0].file == "python/harbour/tides.py"
+
+        second = await indexed(after, bus, server, repository, dataset=DATASET.dataset)
+        assert (second.chunks, second.chunks_encoded) == (first.chunks, first.chunks)
+        answer = await searched(after, bus, found_by)
+        assert answer.results[0].scores.dense is not None
+        assert "other_encoder" not in answer.metadata
+    with Bench(tmp_path / "anew", parse_pool, OtherEncoder(dimensions)) as anew:
+        wanted = await anew.index_anew(server.url(repository), DATASET, allowed_hosts=server.allowed_hosts)
+        with Bench(home, parse_pool, OtherEncoder(dimensions)) as after:
+            assert not differences(read_index(after, DATASET, second), read_index(anew, DATASET, wanted))
+    with Bench(home, parse_pool) as back:
+        third = await indexed(back, bus, server, repository, dataset=DATASET.dataset)
+        assert third.chunks_encoded == 0, "what the first encoder had encoded is in the cache"
+        assert "other_encoder" not in (await searched(back, bus, found_by)).metadata
+
+
+async def searched(bench: Bench, bus: Bus, text: str, mode: SearchMode = SearchMode.HYBRID) -> SearchAnswer:
+    """What a search process with the encoder of *bench* answers."""
+    catalogue = Catalogue(bus)
+    encoder = bench.tools.encoder
+    answers = Answers(
+        SearchEngine(bench.store, encoder.encode_queries, encoder=encoder.version),
+        catalogue,
+        AllowedHosts.parse(""),
+        encoder=encoder.version,
+    )
+    following = asyncio.create_task(catalogue.follow())
+    try:
+        answer = await answers.answer(Search(tenant="default", project="default", query=text, mode=mode))
+    finally:
+        following.cancel()
+        await asyncio.gather(following, return_exceptions=True)
+    assert isinstance(answer, SearchAnswer)
+    return answer
+
+
+async def test_with_the_real_encoder_the_index_is_the_one_of_a_clean_run(
+    tmp_path: Path, parse_pool: ParsePool, bus: Bus, server: GitServer, repository: str
+) -> None:
+    encoder = load_encoder("", choose_device("cpu"))
+    with (
+        Bench(tmp_path / "kept", parse_pool, encoder) as bench,
+        Bench(tmp_path / "anew", parse_pool, encoder) as anew,
+    ):
+        await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+        text = SMALL["python/harbour/tides.py"]
+        server.add_commits(
+            repository, [{"python/harbour/tides.py": f"# First.\n{text}", "new.py": "a = 1\n"}]
+        )
+        await check_equals_rebuild(bench, anew, bus, server, repository, "main", "the real encoder")

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import numpy as np
 import qdrant_edge as edge
@@ -15,7 +15,7 @@ from pharos_contracts.jobs.v1 import IndexResult, Job, RepositorySource, Stage, 
 from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.discovery import DiscoveryLimits
-from pharos_embedder.edge_store import EdgeEngine
+from pharos_embedder.edge_store import EdgeEngine, edge_volumes
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.indexing import Indexing, IndexingConfig
@@ -29,6 +29,7 @@ from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache
 from pharos_embedder.vectors import ALIVE, DatasetKey, Floats, Payload, from_stored
+from pharos_embedder.volumes import Volumes
 from pharos_service.bus import Bus
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
@@ -75,14 +76,24 @@ class HeldForTest:
 class Bench:
     """A home with a store, a vector cache and an encoder, on which repositories are indexed."""
 
-    def __init__(self, home: Path, pool: ParsePool, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self,
+        home: Path,
+        pool: ParsePool,
+        encoder: Encoder | None = None,
+        *,
+        store: GenerationStore | None = None,
+    ) -> None:
+        """*store*: one that is shared with another machine, whose it is."""
         counting = CountingEncoder()
         self.encoder: Encoder = encoder or counting
         self.given = counting.given  # a number for each text that was encoded
         self.dimensions = self.encoder.dimensions
-        self.edge = EdgeEngine(home / "index", dimensions=self.dimensions)
-        self.engine = GatedEngine(self.edge)
-        self.store = GenerationStore(self.engine, dimensions=self.dimensions)  # type: ignore[arg-type]
+        self.volumes = edge_volumes(home / "index", dimensions=self.dimensions)
+        self.engine = GatedEngine(self.volumes)
+        own = GenerationStore(self.engine, dimensions=self.dimensions)  # type: ignore[arg-type]
+        self.store = store or own
+        self._owns_store = store is None
         self.cache = VectorCache(home / "vectors", limit_bytes=LIMIT_BYTES_MIN, warn=_warned)
         self.workspaces = home / "workspaces"
         self.workspaces.mkdir(parents=True, exist_ok=True)
@@ -91,14 +102,16 @@ class Bench:
         )
 
     def __enter__(self) -> Bench:
-        self.store.open()
+        if self._owns_store:
+            self.store.open()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cache.close()
-        self.store.close()
+        if self._owns_store:
+            self.store.close()
 
     async def index(
         self,
@@ -204,7 +217,7 @@ def read_index(bench: Bench, dataset: DatasetKey, result: IndexResult) -> Index:
     """What is stored of the generation of *result*."""
     visible: dict[str, Stored] = {}
     leftovers: dict[str, int] = {}
-    for identifier, stored in _points(bench.edge, dataset):
+    for identifier, stored in _points(bench.volumes, dataset):
         payload = stored.payload
         if payload.generation <= result.generation < payload.until:
             if payload.kind in ("chunk", "file"):
@@ -221,8 +234,12 @@ def read_index(bench: Bench, dataset: DatasetKey, result: IndexResult) -> Index:
     )
 
 
-def _points(engine: EdgeEngine, dataset: DatasetKey) -> list[tuple[str, Stored]]:
+def _points(volumes: Volumes, dataset: DatasetKey) -> list[tuple[str, Stored]]:
     """Every point of *dataset* with its vectors, which no method of a store gives."""
+    return [point for engine in volumes._all for point in _points_in(cast(EdgeEngine, engine), dataset)]
+
+
+def _points_in(engine: EdgeEngine, dataset: DatasetKey) -> list[tuple[str, Stored]]:
     found: list[tuple[str, Stored]] = []
     after: str | None = None
     condition = edge.Filter(must=[edge.FieldCondition("key", match=edge.MatchValue(dataset.joined()))])

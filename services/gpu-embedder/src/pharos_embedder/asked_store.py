@@ -38,6 +38,7 @@ from pharos_embedder.store_protocol import (
     FoundIds,
     FoundPayloads,
     FoundStructures,
+    FoundTexts,
     Full,
     Greet,
     Late,
@@ -47,6 +48,7 @@ from pharos_embedder.store_protocol import (
     Question,
     ReadPayloads,
     ReadStructures,
+    ReadTexts,
     SetUntil,
     TooLarge,
     Unreadable,
@@ -249,6 +251,16 @@ class AskedEngine:
         # 64 numbers each: as many as may be asked for always fit.
         found = self._ask(ReadStructures(condition=condition, limit=limit), FoundStructures)
         return [np.frombuffer(each, dtype="<f4").astype(np.float32) for each in found.vectors]
+
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        try:
+            found = self._ask(ReadTexts(names=tuple(names)), FoundTexts).vectors
+        except AnswerTooLarge:
+            if len(names) == 1:
+                raise
+            half = len(names) // 2
+            return self.texts(names[:half]) | self.texts(names[half:])
+        return {name: np.frombuffer(each, dtype="<f4").astype(np.float32) for name, each in found.items()}
 
     def count(self, condition: Condition) -> int:
         return self._ask(Count(condition=condition), Counted).number

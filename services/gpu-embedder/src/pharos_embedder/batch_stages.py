@@ -16,12 +16,13 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, Stage
 from pharos_embedder.bm25 import document_vector
-from pharos_embedder.document_points import CHUNKER, Passage, terms_of
+from pharos_embedder.document_points import Passage, key_of, terms_of
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
+from pharos_embedder.shared_vectors import known_vectors
 from pharos_embedder.stages import ENCODE_WINDOW, IndexIncomplete, Live, StageTimedOut
-from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, DocumentFacts, Floats, Point, VectorStore
 
 Halves = NDArray[np.float16]
@@ -83,6 +84,7 @@ def encode_passages(
     origin: Origin,
     encoder: EncoderService,
     cache: VectorCache,
+    store: VectorStore,
     *,
     label: str,
     token_budget: int,
@@ -94,22 +96,14 @@ def encode_passages(
 
     However it ends, the vectors of the batches that were finished are in the cache, for *label*.
     """
-    keys = [
-        vector_key(
-            tenant=origin.dataset.tenant,
-            content=passage.content_hash,
-            chunker=CHUNKER,  # whatever the options: what is encoded is the content, however it was cut out
-            encoder=origin.encoder,
-        )
-        for passage in passages
-    ]
+    keys = [key_of(passage.content_hash, origin) for passage in passages]
     vectors = np.zeros((len(passages), encoder.dimensions), dtype=np.float16)
     encoded = 0
     report(Stage.ENCODE, 0, len(passages))
     for start in range(0, len(passages), ENCODE_WINDOW):
         check()
         window = range(start, min(start + ENCODE_WINDOW, len(passages)))
-        known = cache.get_many([keys[each] for each in window])
+        known = known_vectors([keys[each] for each in window], cache, store, job=label)
         new = {keys[each]: passages[each].encoded_text for each in window if keys[each] not in known}
         if new:
             made: dict[bytes, Floats] = {}

@@ -80,6 +80,9 @@ class Engine(Protocol):
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         """The `structure` vectors of the points, those that have one."""
 
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        """The `text` vectors of the points whose payload says that their `vector` is one of *names*."""
+
     def count(self, condition: Condition) -> int: ...
     def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
         """How many of the points there are by each value of *field*."""
@@ -217,6 +220,12 @@ class GenerationStore:
             found += self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(batch)))), limit=WRITE_BATCH)
         return found
 
+    def text_vectors(self, names: Iterable[str]) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for batch in _batches(names, WRITE_BATCH):
+            found |= self._engine.texts(batch)
+        return found
+
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         chunks = (*visible(dataset, generation).conditions, Match("kind", ("chunk",)))
         return set(self._ids(AllOf((*chunks, Lacks("text")))))
@@ -294,7 +303,10 @@ class GenerationStore:
     ) -> list[Hit]:
         if not selection.datasets:
             return []
-        hits = self._engine.nearest(name, vector, selected(selection, kind), max(1, min(limit, HITS_MAX)))
+        condition = selected(selection, kind)
+        if name == "text" and selection.encoder:
+            condition = AllOf((*condition.conditions, Match("encoder", (selection.encoder,))))
+        hits = self._engine.nearest(name, vector, condition, max(1, min(limit, HITS_MAX)))
         # Engines order equal scores as their segments lie; ours must not depend on that.
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
@@ -387,6 +399,10 @@ class GuardedEngine:
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         self._check()
         return self._engine.structures(condition, limit=limit)
+
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        self._check()
+        return self._engine.texts(names)
 
     def count(self, condition: Condition) -> int:
         self._check()

@@ -14,6 +14,7 @@ from pharos_embedder.bm25 import document_terms, document_vector
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.linking import FileGraph
 from pharos_embedder.syntax import Chunk, ParsedFile
+from pharos_embedder.vector_cache import vector_key, vector_name
 from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, point_id
 
 LINKS_MAX: Final = 64
@@ -52,6 +53,16 @@ def chunk_id(chunk: Chunk, origin: Origin) -> str:
     )
 
 
+def key_of(content_hash: str, origin: Origin) -> bytes:
+    """The key of the vector of what has that hash, in ``vector_cache``."""
+    return vector_key(
+        tenant=origin.dataset.tenant,
+        content=content_hash,
+        chunker=origin.chunker,
+        encoder=origin.encoder,
+    )
+
+
 def _told_of(origin: Origin) -> tuple[str, ...]:
     """What points say of where they come from, which another job on the same dataset may change."""
     return origin.repository, origin.scope
@@ -81,6 +92,8 @@ def chunk_points(chunks: Iterable[tuple[str, Chunk, Mapping[int, int]]], origin:
                 docstring=chunk.docstring[:DOCSTRING_CHARACTERS_MAX],
                 repository=origin.repository,
                 content_hash=chunk.content_hash,
+                encoder=origin.encoder,
+                vector=vector_name(key_of(chunk.content_hash, origin)),
                 job=origin.job,
                 attempt=origin.attempt,
             ),

@@ -1,28 +1,30 @@
-"""Vectors that another machine made, from the store that all share: the second tier behind `vector_cache`.
+"""Vectors that were made before, here or on another machine: from the cache, and then from the store of all.
 
-Every chunk in the store carries the key of its vector, which the tenant is part of. So what a worker encoded
-anywhere is found by any other as long as some point of the tenant has it, takes no room of its own, and goes
+Every chunk in the store carries the name of its vector, which the tenant is part of. So what one worker has
+encoded any other finds, as long as some point of the tenant has it; it takes no room of its own, and goes
 with the last of those points.
 """
 
 from __future__ import annotations
 
-from base64 import urlsafe_b64encode
 from collections.abc import Sequence
-from typing import Final
 
-from pharos_embedder.vector_cache import as_stored
+from pharos_embedder.vector_cache import VectorCache, as_stored, vector_name
 from pharos_embedder.vectors import Floats, VectorStore
 
-_NAME_BYTES: Final = 18  # of a key: a vector is mistaken for another of its tenant once in 2^72
 
+def known_vectors(
+    keys: Sequence[bytes], cache: VectorCache, store: VectorStore, *, job: str
+) -> dict[bytes, Floats]:
+    """The vectors of *keys* that are known, (D,) each, at the precision of the cache. Raises StoreError.
 
-def vector_name(key: bytes) -> str:
-    """What the point of a chunk carries of *key*, which `vector_key` made: 24 characters."""
-    return urlsafe_b64encode(key[:_NAME_BYTES]).decode()
-
-
-def shared_vectors(store: VectorStore, keys: Sequence[bytes]) -> dict[bytes, Floats]:
-    """The vectors of *keys* that *store* has, (D,) each, at the precision of the cache. Raises StoreError."""
-    names = {vector_name(key): key for key in keys}
-    return {names[name]: as_stored(vector) for name, vector in store.text_vectors(tuple(names)).items()}
+    What the store alone had is in the cache afterwards, for *job*.
+    """
+    known = cache.get_many(keys)
+    names = {vector_name(key): key for key in keys if key not in known}
+    if names:
+        # An engine makes them unit vectors again, to more digits: they are rounded as fresh ones are.
+        found = {names[name]: as_stored(each) for name, each in store.text_vectors(names).items()}
+        cache.put_many(found, job=job)
+        known |= found
+    return known

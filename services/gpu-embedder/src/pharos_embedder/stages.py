@@ -24,13 +24,14 @@ from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.linking import FileGraph, link
 from pharos_embedder.parse_pool import ParsePool
-from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, terms_of
+from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, key_of, terms_of
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.shared_vectors import known_vectors
 from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseFailure, ParseOptions
 from pharos_embedder.training import Training, train
-from pharos_embedder.vector_cache import VectorCache, as_stored, label_of, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored, label_of
 from pharos_embedder.vectors import Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
@@ -258,14 +259,15 @@ def encode_stage(
     ordered = sorted(chunks, key=lambda each: (-len(chunks[each].encoded_text), each))
     total, done, encoded = len(chunks), len(chunks) - len(waiting), 0
     budget = _Budget(batch_tokens)
+    label = label_of(origin.job, origin.dataset.tenant)
     report(Stage.ENCODE, done, total)
     for start in range(0, len(ordered), ENCODE_WINDOW):
         window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
         if not window:
             continue
         check()
-        keys = {each: _key_of(chunks[each], origin) for each in window}
-        known = tools.cache.get_many(list(keys.values()))
+        keys = {each: key_of(chunks[each].content_hash, origin) for each in window}
+        known = known_vectors(list(keys.values()), tools.cache, store, job=label)
         new = {keys[each]: chunks[each] for each in window if keys[each] not in known}
         if new:
             base = done + len(window) - len(new)
@@ -282,7 +284,7 @@ def encode_stage(
                     midway=midway,
                 )
             finally:
-                tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
+                tools.cache.put_many(made, job=label)
             known = {**known, **made}
             encoded += len(new)
         store.add_text_vectors(window, np.stack([known[keys[each]] for each in window]))
@@ -299,15 +301,6 @@ class _Budget:
 
     def shrink(self, tokens: int) -> None:
         self.tokens = tokens
-
-
-def _key_of(chunk: Encodable, origin: Origin) -> bytes:
-    return vector_key(
-        tenant=origin.dataset.tenant,
-        content=chunk.content_hash,
-        chunker=origin.chunker,
-        encoder=origin.encoder,
-    )
 
 
 def _gather(made: dict[bytes, Floats], keys: Sequence[bytes], places: Sequence[int], vectors: Floats) -> None:

@@ -37,6 +37,7 @@ from pharos_embedder.store_protocol import (
     FoundIds,
     FoundPayloads,
     FoundStructures,
+    FoundTexts,
     Full,
     Greet,
     Late,
@@ -47,6 +48,7 @@ from pharos_embedder.store_protocol import (
     Question,
     ReadPayloads,
     ReadStructures,
+    ReadTexts,
     SetText,
     SetUntil,
     TooLarge,
@@ -147,6 +149,9 @@ class StoreOwner:
             case ReadStructures(condition=condition, limit=limit):
                 structures = engine.structures(condition, limit=limit)
                 return FoundStructures(vectors=[protocol.to_bytes(each) for each in structures])
+            case ReadTexts(names=names):
+                texts = engine.texts(names)
+                return FoundTexts(vectors={name: protocol.to_bytes(each) for name, each in texts.items()})
             case Count(condition=condition):
                 return Counted(number=engine.count(condition))
             case CountBy(field=field, condition=condition):

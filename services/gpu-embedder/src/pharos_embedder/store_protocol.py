@@ -34,7 +34,7 @@ from pharos_embedder.vectors import (
     VectorName,
 )
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 PART_BYTES: Final = (
     256 * 1024
 )  # what a question of many points aims at: a few milliseconds of the owner's time
@@ -113,6 +113,10 @@ class ReadStructures(msgspec.Struct, frozen=True, kw_only=True, tag="structures"
     limit: Limit
 
 
+class ReadTexts(msgspec.Struct, frozen=True, kw_only=True, tag="texts"):
+    names: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=WRITE_BATCH)]
+
+
 class Count(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
     condition: Condition
 
@@ -139,6 +143,7 @@ Question = (
     | ListIds
     | ReadPayloads
     | ReadStructures
+    | ReadTexts
     | Count
     | CountBy
     | FindNearest
@@ -171,6 +176,10 @@ class FoundPayloads(msgspec.Struct, frozen=True, kw_only=True, tag="payloads"):
 
 class FoundStructures(msgspec.Struct, frozen=True, kw_only=True, tag="structures"):
     vectors: list[bytes]
+
+
+class FoundTexts(msgspec.Struct, frozen=True, kw_only=True, tag="texts"):
+    vectors: dict[str, bytes]
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
@@ -231,6 +240,7 @@ Answer = (
     | FoundIds
     | FoundPayloads
     | FoundStructures
+    | FoundTexts
     | Counted
     | CountedBy
     | FoundHits

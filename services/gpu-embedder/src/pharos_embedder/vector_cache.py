@@ -14,6 +14,7 @@ import hashlib
 import shutil
 import threading
 import zlib
+from base64 import urlsafe_b64encode
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -41,6 +42,7 @@ _WRITE_SHARE: Final = 64  # a write transaction stores at most limit / this
 _JOBS_SHARE: Final = 64  # the keys by job take at most limit / this; those of the oldest jobs go first
 _CHECKSUM_BYTES: Final = 4
 _KEY_BYTES: Final = 32
+_NAME_BYTES: Final = 18
 
 _STATE: Final = b"state"
 _JOBS: Final = b"jobs"
@@ -60,6 +62,14 @@ def vector_key(*, tenant: str, content: str, chunker: str, encoder: str) -> byte
         encoded = part.encode()
         digest.update(len(encoded).to_bytes(4, "big") + encoded)
     return digest.digest()
+
+
+def vector_name(key: bytes) -> str:
+    """What the point of a chunk carries of *key*, so that others find its vector: 24 characters.
+
+    A vector is mistaken for another of its tenant once in 2^72.
+    """
+    return urlsafe_b64encode(key[:_NAME_BYTES]).decode()
 
 
 def label_of(name: str, tenant: str) -> str:

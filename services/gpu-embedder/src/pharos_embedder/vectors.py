@@ -140,6 +140,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     docstring: str = ""
     repository: str = ""
     content_hash: str = ""
+    encoder: str = ""  # of a chunk: the version of what its `text` vector is, or will be, of
+    vector: str = ""  # of a chunk: what that vector is known by in `shared_vectors`
     links: tuple[str, ...] = ()  # of a file: the files that it imports or uses names of, strongest first
     job: str = ""  # who wrote it, and in which attempt
     attempt: int = 0
@@ -199,10 +201,15 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a query looks. No datasets: nothing is found, never everything."""
+    """Where a query looks. No datasets: nothing is found, never everything.
+
+    ``encoder`` is the version of what made the query's dense vector: those of others say nothing to it, so
+    that their points are not found by meaning. Empty: all vectors are of one encoder.
+    """
 
     datasets: tuple[Searched, ...]
     filters: Filters = Filters()
+    encoder: str = ""
 
     def __post_init__(self) -> None:
         if len(self.datasets) > SELECTION_DATASETS_MAX:
@@ -287,6 +294,12 @@ class VectorStore(VectorReader, Protocol):
 
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""
+
+    def text_vectors(self, names: Iterable[str]) -> dict[str, Floats]:
+        """Of the points, of whatever dataset, whose ``vector`` is one of *names*: their dense vectors (D,).
+
+        A name that no point has, or none that has its vector yet, is left out.
+        """
 
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         """The chunks of *generation* that cannot be found by meaning yet."""

@@ -9,7 +9,7 @@ beside its live generation, wherever that is, and nothing is lost by trying anot
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from pharos_embedder.bm25 import SparseVector
@@ -21,12 +21,13 @@ from pharos_embedder.vectors import (
     Ids,
     Payload,
     Point,
+    StoreClosed,
     StoreError,
     VectorName,
 )
 
 VOLUMES_MAX: Final = 8
-"""Each costs a file of some hundred kilobytes and a part of every query."""
+"""Each takes half a megabyte and a part of every query."""
 
 
 class TooManyVolumes(StoreError):
@@ -34,36 +35,54 @@ class TooManyVolumes(StoreError):
 
     def __init__(self, place: str) -> None:
         super().__init__(
-            f"The index at {place} has {VOLUMES_MAX} volumes, one for each length of text vectors. Go back to "
-            "an encoder that was used before, or delete the datasets that are not needed any more"
+            f"The index at {place} has {VOLUMES_MAX} volumes, one for each length of text vectors. Go back "
+            "to an encoder that was used before, or delete the datasets that are not needed any more"
         )
 
 
+Find = Callable[[], tuple[Engine, Sequence[Engine]]]
+"""The current volume, and the others. None is open."""
+
+
 class Volumes:
-    """An ``Engine`` over *current* and *others*, which have no point in common.
+    """An ``Engine`` over those that *find* finds when it is opened; they have no point in common.
 
     Ids are in one order in all engines: a page of all is made of a page of each.
     """
 
-    def __init__(self, current: Engine, others: Sequence[Engine]) -> None:
-        self._current = current
-        self._others = tuple(others)
-        self._all = (current, *others)
+    def __init__(self, find: Find) -> None:
+        self._find = find
+        self._opened: tuple[Engine, ...] = ()
 
     def open(self) -> None:
+        if self._opened:
+            raise StoreError("The index is already open in this process")
+        current, others = self._find()
         opened: list[Engine] = []
         try:
-            for engine in self._all:
+            for engine in (current, *others):
                 engine.open()
                 opened.append(engine)
         except BaseException:
             for engine in opened:
                 engine.close()
             raise
+        self._opened = tuple(opened)
 
     def close(self) -> None:
-        for engine in self._all:
+        opened, self._opened = self._opened, ()
+        for engine in opened:
             engine.close()
+
+    @property
+    def _all(self) -> tuple[Engine, ...]:
+        if not self._opened:
+            raise StoreClosed("the index is not open")
+        return self._opened
+
+    @property
+    def _current(self) -> Engine:
+        return self._all[0]
 
     def flush(self) -> None:
         for engine in self._all:
@@ -82,11 +101,14 @@ class Volumes:
         self._current.set_text(ids, vectors)
 
     def set_until(self, ids: Sequence[str], generation: int) -> None:
+        if len(self._all) == 1:
+            return self._current.set_until(ids, generation)
         for engine in self._all:
             # An engine need not bear being told of points that it does not have.
             found, _ = engine.ids(Ids(tuple(ids)), after=None, limit=len(ids))
             if found:
                 engine.set_until(found, generation)
+        return None
 
     def delete(self, ids: Sequence[str]) -> None:
         for engine in self._all:
