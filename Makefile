@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-queue check demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-index bench-queue check demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -61,6 +61,9 @@ chaos: dev ## Kill parts at random, and try the whole API, for minutes; nothing 
 
 bench: dev ## Measure
 	$(PYTHON) -m bench $(ARGS)
+
+bench-index: dev ## Measure the index engine on real repositories, which it fetches from their registries
+	$(PYTHON) -m bench.bench_index $(ARGS)
 
 bench-queue: dev ## Measure the queue against the disk, a bare bus, RQ and Celery
 	$(PYTHON) -m bench.bench_queue $(ARGS)

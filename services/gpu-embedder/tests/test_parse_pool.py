@@ -15,9 +15,10 @@ import psutil
 import pytest
 
 from pharos_embedder.discovery import SourceFile, discover
+from pharos_embedder.packed_files import PackedFile, pack
 from pharos_embedder.parse_pool import ParseCancelled, ParsePool, ParsePoolBroken
 from pharos_embedder.parsing import parse
-from pharos_embedder.syntax import ParsedFile, ParseFailure, ParseOptions
+from pharos_embedder.syntax import ParseFailure, ParseOptions
 
 UNRULY = """
 import os, signal, sys
@@ -98,7 +99,7 @@ def test_files_come_back_in_order_as_parsed_here(pool: ParsePool, tmp_path: Path
     options = ParseOptions(size_chars=200, overlap_chars=20)
     found = list(pool.parse_files(tmp_path, files, options, lambda one: heard.append(one.path)))
     assert found == [
-        parse(one.path, one.language, (tmp_path / one.path).read_bytes(), options) for one in files
+        pack(parse(one.path, one.language, (tmp_path / one.path).read_bytes(), options)) for one in files
     ]
     assert sorted(heard) == [one.path for one in files]
 
@@ -158,9 +159,9 @@ def test_a_file_that_hangs_or_crashes_its_worker_is_split_by_lines(
         "raise.py": "Split by lines: the parser failed (RecursionError).",
         "sleep.py": "Split by lines: parsing took longer than 0.7 s.",
     }
-    by_lines = {one.path: one for one in found if isinstance(one, ParsedFile)}
-    assert by_lines["hang.py"].chunks[0].text == "hang\n"
-    assert by_lines["ok1.py"].definitions
+    by_lines = {one.path: one for one in found if isinstance(one, PackedFile)}
+    assert by_lines["hang.py"].chunks()[0].text == "hang\n"
+    assert by_lines["ok1.py"].parsed().definitions
 
 
 def test_a_worker_inherits_no_secret(
@@ -168,8 +169,9 @@ def test_a_worker_inherits_no_secret(
 ) -> None:
     monkeypatch.setenv("PHAROS_ADMIN_TOKEN", "not to be seen")
     (one,) = unruly(timeout_seconds=10).parse_files(tmp_path, tree(tmp_path, {"a.py": "environment\n"}))
-    assert isinstance(one, ParsedFile)
-    assert "PATH" in one.chunks[0].text and "PHAROS" not in one.chunks[0].text
+    assert isinstance(one, PackedFile)
+    (chunk,) = one.chunks()
+    assert "PATH" in chunk.text and "PHAROS" not in chunk.text
 
 
 def test_a_worker_that_was_stopped_is_replaced(unruly: Callable[..., ParsePool], tmp_path: Path) -> None:
@@ -198,7 +200,7 @@ def test_a_slow_reader_is_not_the_workers_fault(unruly: Callable[..., ParsePool]
     files = tree(tmp_path, {f"{number:02}.py": "# " + "word " * 4_000 for number in range(40)})
     seen = 0
     for one in unruly(timeout_seconds=0.4).parse_files(tmp_path, files):
-        assert isinstance(one, ParsedFile) and one.warning is None
+        assert isinstance(one, PackedFile) and one.warning is None
         time.sleep(0.05 if seen else 1.5)
         seen += 1
     assert seen == 40
@@ -261,6 +263,7 @@ PARENT = """
 import sys, threading
 from pathlib import Path
 from pharos_embedder.discovery import SourceFile
+from pharos_embedder.packed_files import PackedFile, pack
 from pharos_embedder.parse_pool import ParsePool
 pool = ParsePool(2, 2.0, command=(sys.executable, sys.argv[1]))
 files = [SourceFile(path=path, size=6, language="python") for path in ("a.py", "b.py")]
@@ -300,4 +303,4 @@ def test_a_discovered_tree_goes_through_whole(pool: ParsePool) -> None:
     found = discover(root)
     outcomes = list(pool.parse_files(root, found.files))
     assert [one.path for one in outcomes] == [one.path for one in found.files]
-    assert all(isinstance(one, ParsedFile) and one.chunks for one in outcomes)
+    assert all(isinstance(one, PackedFile) and one.chunk_count for one in outcomes)

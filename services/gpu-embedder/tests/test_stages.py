@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,13 +17,18 @@ from numpy.typing import NDArray
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
 from pharos_embedder import stages, stored_graph
+from pharos_embedder.bm25 import document_vector
+from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
+from pharos_embedder.packed_files import pack
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
-from pharos_embedder.points import Origin, chunk_id, chunk_points, terms_of
+from pharos_embedder.points import Origin, chunk_id, chunk_points
 from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
-from pharos_embedder.stages import IndexIncomplete, Live, Tools, encode_stage, seal_stage, store_stage
+from pharos_embedder.spool import Spool
+from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
+from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile
 from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, label_of
 from pharos_embedder.vectors import DatasetKey, VectorStore
@@ -72,7 +79,7 @@ def chunk(text: str, path: str) -> Chunk:
         end_line=2,
         text=text,
         context="",
-        content_hash=text,
+        content_hash=hashlib.blake2b(text.encode(), digest_size=16).hexdigest(),
         language="python",
     )
 
@@ -100,8 +107,34 @@ def stored(store: VectorStore, texts: Sequence[str]) -> dict[str, Chunk]:
     """*texts* as chunks in the store, without their vectors; by id."""
     chunks = [chunk(text, f"{number}.py") for number, text in enumerate(texts)]
     found = {chunk_id(each, ORIGIN): each for each in chunks}
-    store.upsert(chunk_points(((key, each, terms_of(each)) for key, each in found.items()), ORIGIN))
+    words = document_vector({1: 1})
+    store.upsert(chunk_points(((key, each, words) for key, each in found.items()), ORIGIN))
     return found
+
+
+@contextmanager
+def spooled(path: Path, texts: Mapping[str, Sequence[str]]) -> Iterator[Spool]:
+    """Files of chunks of those *texts*, by their paths."""
+    with Spool(path) as spool:
+        for name, own in texts.items():
+            chunks = tuple(
+                replace(chunk(text, name), ordinal=number, start_line=2 * number + 1, end_line=2 * number + 2)
+                for number, text in enumerate(own)
+            )
+            spool.add(
+                pack(
+                    ParsedFile(
+                        path=name,
+                        language="python",
+                        size=1,
+                        line_count=2 * len(own),
+                        content_hash=name,
+                        chunks=chunks,
+                    )
+                )
+            )
+        spool.finish()
+        yield spool
 
 
 def encode(
@@ -119,7 +152,7 @@ def encode(
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
 
-    return encode_stage(chunks, ORIGIN, tools, budget, silent, unchecked, check)
+    return encode_stage(EncodablesInMemory(chunks), ORIGIN, tools, budget, silent, unchecked, check)
 
 
 def test_what_is_the_same_in_two_places_is_encoded_once(
@@ -171,29 +204,25 @@ def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(
 
 @pytest.mark.parametrize("kept", [True, False])
 def test_the_graph_is_stored_with_the_generation_unless_it_is_too_large(
-    kept: bool, store: VectorStore, monkeypatch: pytest.MonkeyPatch
+    kept: bool, store: VectorStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not kept:
         monkeypatch.setattr(stored_graph, "GRAPH_BYTES_MAX", 10)
     paths = ("0.py", "1.py")
-    files = [
-        ParsedFile(
-            path=path, language="python", size=1, line_count=2, content_hash=path, chunks=(chunk(path, path),)
-        )
-        for path in paths
-    ]
-    graph = FileGraph(
-        paths=paths,
-        edges=(FileEdge(source=0, target=1, kind="imports", weight=0.5),),
-        stats=LinkStats(imports_resolved=1, imports_external=0, imports_missing=0),
+    graph = FileGraph.of(
+        paths,
+        [FileEdge(source=0, target=1, kind="imports", weight=0.5)],
+        LinkStats(imports_resolved=1, imports_external=0, imports_missing=0),
     )
     structure = np.eye(2, 64, dtype=np.float32)
 
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
 
-    chunks = store_stage(files, graph, structure, Live(), ORIGIN, store, silent, unchecked)
-    assert store.live_ids(ORIGIN.dataset, ORIGIN.generation, "chunk") == chunks.keys()
+    with spooled(tmp_path / "parsed", {path: [path] for path in paths}) as spool:
+        chunks = store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked)
+    ids = chunks.ids_of(np.arange(len(chunks)))
+    assert store.live_ids(ORIGIN.dataset, ORIGIN.generation, "chunk") == set(ids)
     found = store.graph(ORIGIN.dataset, ORIGIN.generation)
     assert (found is not None) == kept
     if found is not None:

@@ -17,6 +17,7 @@ from pharos_embedder.stored_graph import (
     StoredGraph,
     from_pieces,
     places,
+    symbols_of,
     to_pieces,
 )
 from pharos_embedder.syntax import Definition, ParsedFile
@@ -56,13 +57,15 @@ def vectors(number: int, seed: int = 0) -> NDArray[np.float32]:
 
 def graph(edges: Sequence[FileEdge] = EDGES, paths: Sequence[str] = PATHS) -> StoredGraph:
     symbols = {"a.py": ("Context", "Context.run"), "src/z.py": ("Other.run", "Contexts")}
-    linked = FileGraph(
-        paths=tuple(paths),
-        edges=tuple(edges),
-        stats=LinkStats(imports_resolved=0, imports_external=0, imports_missing=0),
-    )
+    linked = FileGraph.of(paths, edges, LinkStats(imports_resolved=0, imports_external=0, imports_missing=0))
     files = [parsed(path, symbols.get(path, ())) for path in paths]
-    return StoredGraph.of(linked, files[::-1], vectors(len(paths)))
+    return StoredGraph.of(
+        linked,
+        vectors(len(paths)),
+        languages=[file.language for file in files],
+        lines=np.array([file.line_count for file in files], dtype=np.int32),
+        symbols=map(symbols_of, files),
+    )
 
 
 def same(one: StoredGraph, other: StoredGraph) -> bool:

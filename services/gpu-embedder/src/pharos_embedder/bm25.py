@@ -102,16 +102,25 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
 
     @classmethod
     def from_frequencies(cls, documents: int, total_length: int, frequencies: Mapping[int, int]) -> Self:
-        kept: Iterable[tuple[int, int]] = frequencies.items()
-        if len(frequencies) > LEXICON_TERMS_MAX:
-            kept = sorted(kept, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX]
-        ordered = sorted(kept)
-        return cls(
-            documents=documents,
-            total_length=total_length,
-            terms=array("I", (term for term, _ in ordered)),
-            counts=array("I", (count for _, count in ordered)),
+        ordered = sorted(frequencies.items())
+        return cls.from_columns(
+            documents,
+            total_length,
+            array("I", (term for term, _ in ordered)),
+            array("I", (count for _, count in ordered)),
         )
+
+    @classmethod
+    def from_columns(
+        cls, documents: int, total_length: int, terms: "array[int]", counts: "array[int]"
+    ) -> Self:
+        """*terms*, ascending, and in how many documents each is; of more than are kept, the commonest."""
+        if len(terms) > LEXICON_TERMS_MAX:
+            entries = zip(terms, counts, strict=True)
+            kept = sorted(sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX])
+            terms = array("I", (term for term, _ in kept))
+            counts = array("I", (count for _, count in kept))
+        return cls(documents=documents, total_length=total_length, terms=terms, counts=counts)
 
     def changed(
         self, *, added: Iterable[Mapping[int, int]] = (), removed: Iterable[Mapping[int, int]] = ()

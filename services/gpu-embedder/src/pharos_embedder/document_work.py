@@ -23,6 +23,7 @@ from pharos_embedder.document_points import CHUNKER, Passage, passages
 from pharos_embedder.document_stages import Placed, payloads_of_document, place_stage, seal_document
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
+from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
@@ -213,7 +214,7 @@ class DocumentWork(PublishedWork):
     def _encode(self, held: Held, found: list[Passage], origin: Origin, check: Check) -> tuple[int, int]:
         usual = self._config.batch_tokens or self._tools.encoder.token_budget
         return encode_stage(
-            {passage.id: passage for passage in found},
+            EncodablesInMemory({passage.id: passage for passage in found}),
             origin,
             self._tools,
             batch_tokens(held.job, held.attempt, usual),

@@ -214,6 +214,12 @@ class GenerationStore:
             conditions = (*conditions, Match("path", (path,)))
         return set(self._ids(AllOf(conditions)))
 
+    def iterate_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, without_text: bool = False
+    ) -> Iterator[str]:
+        conditions = (*visible(dataset, generation).conditions, Match("kind", (kind,)))
+        return self._ids(AllOf((*conditions, Lacks("text")) if without_text else conditions))
+
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         found: list[Payload] = []
         for batch in _batches(ids, WRITE_BATCH):
@@ -227,8 +233,7 @@ class GenerationStore:
         return found
 
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
-        chunks = (*visible(dataset, generation).conditions, Match("kind", ("chunk",)))
-        return set(self._ids(AllOf((*chunks, Lacks("text")))))
+        return set(self.iterate_ids(dataset, generation, "chunk", without_text=True))
 
     def count(self, dataset: DatasetKey, generation: int, kind: Kind) -> int:
         return self._engine.count(AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)))))

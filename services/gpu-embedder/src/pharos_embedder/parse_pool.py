@@ -28,9 +28,10 @@ import msgspec
 from pharos_embedder.confined import TIMER_STATUSES, ConfinedProcess, confined_environment
 from pharos_embedder.discovery import SourceFile
 from pharos_embedder.frames import FrameTooLarge
+from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_protocol import Batch, Parsed, Ready, Task, frame, take_answers
 from pharos_embedder.ports import Check, unchecked
-from pharos_embedder.syntax import ParsedFile, ParseFailure, ParseOptions
+from pharos_embedder.syntax import ParseFailure, ParseOptions
 
 _BATCH_MAX: Final = 16
 _WINDOW_FILES_MAX: Final = 256
@@ -40,7 +41,7 @@ _TICK_SECONDS: Final = 0.5
 _START_SECONDS_MAX: Final = 60.0
 _STARTS_FAILED_MAX: Final = 3
 
-Outcome = ParsedFile | ParseFailure
+Outcome = PackedFile | ParseFailure
 
 
 class ParseCancelled(Exception):
@@ -279,7 +280,7 @@ class _Run:
         outcome: Outcome | None = answer.file or answer.failure
         assert outcome is not None, "an answer has a file or a failure"
         cause = self._causes.get(answer.index)
-        if cause is not None and isinstance(outcome, ParsedFile):
+        if cause is not None and isinstance(outcome, PackedFile):
             outcome = msgspec.structs.replace(outcome, warning=f"Split by lines: {cause}.")
         self._finish(answer.index, outcome)
 

@@ -7,7 +7,8 @@ from typing import Final
 import msgspec
 
 from pharos_embedder import frames
-from pharos_embedder.syntax import ParsedFile, ParseFailure, ParseOptions
+from pharos_embedder.packed_files import PackedFile
+from pharos_embedder.syntax import ParseFailure, ParseOptions
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):
@@ -35,7 +36,7 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
     """The answer to one task."""
 
     index: int
-    file: ParsedFile | None = None
+    file: PackedFile | None = None
     failure: ParseFailure | None = None
 
 

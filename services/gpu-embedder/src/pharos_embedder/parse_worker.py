@@ -15,6 +15,7 @@ from msgspec.structs import replace
 
 from pharos_embedder.confined import confine, set_timers
 from pharos_embedder.frames import LENGTH_BYTES, FrameTooLarge, frame_length
+from pharos_embedder.packed_files import PackedFile, pack
 from pharos_embedder.parse_protocol import Parsed, Ready, Task, decode_batch, frame
 from pharos_embedder.parsing import NotText, parse
 from pharos_embedder.reading import read_regular
@@ -43,7 +44,7 @@ def _answer(task: Task, root: Path, options: ParseOptions, parse_file: Parse) ->
     result = _result(task, root, options, parse_file)
     parsed = (
         Parsed(index=task.index, file=result)
-        if isinstance(result, ParsedFile)
+        if isinstance(result, PackedFile)
         else Parsed(index=task.index, failure=result)
     )
     try:
@@ -53,7 +54,7 @@ def _answer(task: Task, root: Path, options: ParseOptions, parse_file: Parse) ->
         return frame(Parsed(index=task.index, failure=failure))
 
 
-def _result(task: Task, root: Path, options: ParseOptions, parse_file: Parse) -> ParsedFile | ParseFailure:
+def _result(task: Task, root: Path, options: ParseOptions, parse_file: Parse) -> PackedFile | ParseFailure:
     source = read_regular(root / task.path, options.file_bytes_max + 1)
     if source is None:
         return ParseFailure(path=task.path, reason="The file cannot be read.")
@@ -62,7 +63,7 @@ def _result(task: Task, root: Path, options: ParseOptions, parse_file: Parse) ->
     if task.plain:
         options = replace(options, plain=True)
     try:
-        return parse_file(task.path, task.language, source, options)
+        return pack(parse_file(task.path, task.language, source, options))
     except NotText:
         return ParseFailure(path=task.path, reason="The file is not text.")
     except Exception as error:  # whatever a stranger's file brings about, the next file is parsed
@@ -71,9 +72,9 @@ def _result(task: Task, root: Path, options: ParseOptions, parse_file: Parse) ->
             return ParseFailure(path=task.path, reason=f"The file could not be split ({cause}).")
     try:
         by_lines = parse_file(task.path, task.language, source, replace(options, plain=True))
+        return pack(replace(by_lines, warning=f"Split by lines: the parser failed ({cause})."))
     except Exception as error:
         return ParseFailure(path=task.path, reason=f"The file could not be split ({type(error).__name__}).")
-    return replace(by_lines, warning=f"Split by lines: the parser failed ({cause}).")
 
 
 def main(arguments: list[str], *, parse_file: Parse = parse) -> None:

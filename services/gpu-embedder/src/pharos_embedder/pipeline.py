@@ -23,7 +23,9 @@ from pharos_embedder import stages
 from pharos_embedder.discovery import discover
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Held
+from pharos_embedder.spool import Spool
 from pharos_embedder.stages import Limits, Live, StageTimedOut, Tools
+from pharos_embedder.storing import store_stage
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey
 from pharos_sources.git import fetch
@@ -32,6 +34,7 @@ from pharos_sources.secret import Secret
 
 OUT_OF_MEMORY: Final = "out_of_memory"
 BATCH_TOKENS_MIN: Final = 64
+SPOOL: Final = "parsed"  # in the workspace, beside what was fetched
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -98,53 +101,63 @@ async def index(
         found = await in_thread(
             lambda check: discover(checkout.root, limits.discovery, check=check), held.check
         )
-    with within(Stage.PARSE):
-        files, failures = await in_thread(
-            partial(stages.parse_stage, checkout.root, found, tools, limits, report), held.check
-        )
-    with within(Stage.LINK):
-        report(Stage.LINK, 0, len(files))
-        graph = await in_thread(partial(stages.link_stage, checkout.root, found, files), held.check)
-    with within(Stage.TRAIN):
-        training = await in_thread(partial(stages.train_stage, graph, report), held.check)
+    with Spool(workspace / SPOOL) as spool:
+        with within(Stage.PARSE):
+            account = await in_thread(
+                partial(stages.parse_stage, checkout.root, found, spool, tools, limits, report), held.check
+            )
+        with within(Stage.LINK):
+            report(Stage.LINK, 0, len(spool.paths))
+            graph = await in_thread(partial(stages.link_stage, checkout.root, found, spool), held.check)
+        with within(Stage.TRAIN):
+            training = await in_thread(partial(stages.train_stage, graph, report), held.check)
 
-    origin = Origin(
-        dataset=target.dataset,
-        # Seconds, so that a number is never used again for other content after an index was withdrawn.
-        generation=max(target.live.follows + 1, int(time.time())),
-        scope=job.scope,
-        repository=job.source.identity,
-        encoder=tools.encoder.version,
-        job=job.job_id,
-        attempt=held.attempt,
-    )
-    with within(Stage.STORE):
-        chunks = await in_thread(
-            partial(
-                stages.store_stage, files, graph, training.vectors, target.live, origin, tools.store, report
-            ),
-            held.check,
+        origin = Origin(
+            dataset=target.dataset,
+            # Seconds, so that a number is never used again for other content after an index was withdrawn.
+            generation=max(target.live.follows + 1, int(time.time())),
+            scope=job.scope,
+            repository=job.source.identity,
+            encoder=tools.encoder.version,
+            job=job.job_id,
+            attempt=held.attempt,
         )
-    result = stages.result_of(
-        name, origin, target.live, checkout, found, files, failures, graph, training, len(chunks)
-    )
-    if not target.live.full and chunks:
-        await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(within.seconds)))
-    with within(Stage.ENCODE):
-        encoded, reused = await in_thread(
-            partial(
-                stages.encode_stage,
-                chunks,
-                origin,
-                tools,
-                batch_tokens(job, held.attempt, limits.batch_tokens or tools.encoder.token_budget),
-                report,
-                held.check_midway,
-            ),
-            held.check,
+        with within(Stage.STORE):
+            chunks = await in_thread(
+                partial(
+                    store_stage,
+                    spool,
+                    graph,
+                    training.vectors,
+                    target.live.generation,
+                    origin,
+                    tools.store,
+                    report,
+                ),
+                held.check,
+            )
+        result = stages.result_of(
+            name, origin, target.live, checkout, found, spool, account, graph, training, len(chunks)
         )
-    with within(Stage.PUBLISH):
-        await in_thread(partial(stages.seal_stage, len(chunks), len(files), origin, tools.store), held.check)
+        if not target.live.full and chunks:
+            await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(within.seconds)))
+        with within(Stage.ENCODE):
+            encoded, reused = await in_thread(
+                partial(
+                    stages.encode_stage,
+                    chunks,
+                    origin,
+                    tools,
+                    batch_tokens(job, held.attempt, limits.batch_tokens or tools.encoder.token_budget),
+                    report,
+                    held.check_midway,
+                ),
+                held.check,
+            )
+        with within(Stage.PUBLISH):
+            await in_thread(
+                partial(stages.seal_stage, len(chunks), len(spool.paths), origin, tools.store), held.check
+            )
     return msgspec.structs.replace(
         result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=dict(within.seconds)
     )

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 import msgspec
 import numpy as np
 
-from pharos_embedder.bm25 import document_terms, document_vector
+from pharos_embedder.bm25 import SparseVector
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.linking import FileGraph
-from pharos_embedder.syntax import Chunk, ParsedFile
+from pharos_embedder.syntax import Chunk
 from pharos_embedder.vector_cache import vector_key, vector_name
 from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, point_id
 
@@ -35,19 +34,20 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def chunk_id(chunk: Chunk, origin: Origin) -> str:
-    # All that is shown of it and may change without its text is in the hash: a living point is never written
-    # over. What stands around a chunk gives it its context, its symbol and its docstring.
-    shown = (
-        chunk.content_hash, chunk.symbol, chunk.kind, chunk.language, chunk.docstring, *_told_of(origin),
-    )  # fmt: skip
-    content = hashlib.blake2b("\0".join(shown).encode(), digest_size=16).hexdigest()
+    return chunk_id_of(chunk.path, chunk.ordinal, chunk.start_line, chunk.end_line, chunk.identity, origin)
+
+
+def chunk_id_of(
+    path: str, ordinal: int, start_line: int, end_line: int, identity: str, origin: Origin
+) -> str:
+    """The id of a chunk by its place and ``Chunk.identity``."""
     return point_id(
         origin.dataset,
         kind="chunk",
-        path=f"{chunk.path}\0{chunk.ordinal}" if chunk.start_line == chunk.end_line else chunk.path,
-        start_line=chunk.start_line,
-        end_line=chunk.end_line,
-        content_hash=content,
+        path=f"{path}\0{ordinal}" if start_line == end_line else path,
+        start_line=start_line,
+        end_line=end_line,
+        content_hash="\0".join((identity, *_told_of(origin))),
         chunker_version=origin.chunker,
         encoder_version=origin.encoder,
     )
@@ -68,13 +68,18 @@ def _told_of(origin: Origin) -> tuple[str, ...]:
     return origin.repository, origin.scope
 
 
-def terms_of(chunk: Chunk) -> Counter[int]:
-    return document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol)
+class FileToStore(msgspec.Struct, frozen=True, kw_only=True):
+    """A file, as far as its point is concerned."""
+
+    path: str
+    language: str
+    lines: int
+    content_hash: str
 
 
-def chunk_points(chunks: Iterable[tuple[str, Chunk, Mapping[int, int]]], origin: Origin) -> Iterator[Point]:
-    """A point for each (id, chunk, its terms), without its dense vector, which follows when it is encoded."""
-    for identifier, chunk, terms in chunks:
+def chunk_points(chunks: Iterable[tuple[str, Chunk, SparseVector]], origin: Origin) -> Iterator[Point]:
+    """A point for each (id, chunk, its words), without its dense vector, which follows when it is encoded."""
+    for identifier, chunk, words in chunks:
         yield Point(
             id=identifier,
             payload=Payload(
@@ -97,24 +102,23 @@ def chunk_points(chunks: Iterable[tuple[str, Chunk, Mapping[int, int]]], origin:
                 job=origin.job,
                 attempt=origin.attempt,
             ),
-            code_bm25=document_vector(terms),
+            code_bm25=words,
         )
 
 
 def file_points(
-    files: Sequence[ParsedFile], graph: FileGraph, structure: Floats, origin: Origin
+    files: Iterable[FileToStore], graph: FileGraph, structure: Floats, origin: Origin
 ) -> Iterator[Point]:
     """A point for each file: its vector (64,) from the graph, and where its strongest edges lead.
 
-    *structure* is (N, 64), in the order of ``graph.paths``.
+    *files* and *structure*, (N, 64), are in the order of ``graph.paths``.
     """
-    number = {path: index for index, path in enumerate(graph.paths)}
-    strongest: dict[int, list[tuple[float, str]]] = {}
-    for edge in graph.edges:
-        strongest.setdefault(edge.source, []).append((-edge.weight, graph.paths[edge.target]))
-    for file in files:
-        index = number[file.path]
-        links = tuple(dict.fromkeys(path for _, path in sorted(strongest.get(index, ()))))[:LINKS_MAX]
+    rows = np.searchsorted(graph.sources, np.arange(len(graph.paths) + 1)).tolist()
+    for index, file in enumerate(files):
+        own = slice(rows[index], rows[index + 1])
+        targets = [graph.paths[target] for target in graph.targets[own].tolist()]
+        strongest = sorted(zip((-graph.weights[own]).tolist(), targets, strict=True))
+        links = tuple(dict.fromkeys(path for _, path in strongest))[:LINKS_MAX]
         vector = structure[index]
         content = hashlib.blake2b(
             "\0".join((file.content_hash, file.language, *_told_of(origin), *links)).encode()
@@ -127,7 +131,7 @@ def file_points(
                 kind="file",
                 path=file.path,
                 start_line=1,
-                end_line=file.line_count,
+                end_line=file.lines,
                 content_hash=content,
                 chunker_version=origin.chunker,
                 encoder_version=origin.encoder,
@@ -140,7 +144,7 @@ def file_points(
                 scope=origin.scope,
                 language=file.language,
                 start_line=1,
-                end_line=file.line_count,
+                end_line=file.lines,
                 repository=origin.repository,
                 content_hash=file.content_hash,
                 links=links,

@@ -10,26 +10,29 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 import structlog
+from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
-from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
+from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoding import EncoderService, Priority
-from pharos_embedder.linking import FileGraph, link
+from pharos_embedder.linking import FileGraph, link_files
+from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_pool import ParsePool
-from pharos_embedder.points import Origin, chunk_id, chunk_points, file_points, key_of, terms_of
+from pharos_embedder.points import Origin, key_of
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.shared_vectors import known_vectors
-from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
-from pharos_embedder.syntax import Chunk, ParsedFile, ParseFailure, ParseOptions
+from pharos_embedder.spool import Spool
+from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.training import Training, train
 from pharos_embedder.vector_cache import VectorCache, as_stored, label_of
 from pharos_embedder.vectors import Floats, VectorStore
@@ -81,19 +84,6 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     parse_pool: ParsePool
 
 
-class Encodable(Protocol):
-    """A chunk, as far as its vector is concerned."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def encoded_text(self) -> str: ...
-
-    @property
-    def content_hash(self) -> str: ...
-
-
 class EncodingTools(Protocol):
     """What encoding needs of the tools of whoever works."""
 
@@ -143,36 +133,50 @@ class IndexIncomplete(Exception):
         super().__init__(f"The new index of {dataset} was disturbed by another job on the same dataset")
 
 
+class ParseAccount(msgspec.Struct):
+    """What is told of the files that were read, beside what they hold."""
+
+    notices: list[Notice] = msgspec.field(default_factory=list)
+    notices_total: int = 0
+
+    def note(self, path: str, message: str) -> None:
+        self.notices_total += 1
+        if len(self.notices) < NOTICES_MAX:
+            self.notices.append(Notice(message=message, path=path))
+
+
 def parse_stage(
-    root: Path, found: Discovery, tools: Tools, limits: Limits, report: Report, check: Check
-) -> tuple[list[ParsedFile], list[ParseFailure]]:
+    root: Path, found: Discovery, spool: Spool, tools: Tools, limits: Limits, report: Report, check: Check
+) -> ParseAccount:
+    """Everything that was *found* into *spool*."""
     total = len(found.files)
     report(Stage.PARSE, 0, total)
-    files: list[ParsedFile] = []
-    failures: list[ParseFailure] = []
+    account = ParseAccount()
     outcomes = tools.parse_pool.parse_files(root, found.files, limits.parsing, check=check)
     for done, outcome in enumerate(outcomes, 1):
-        if isinstance(outcome, ParsedFile):
-            files.append(outcome)
+        if isinstance(outcome, PackedFile):
+            spool.add(outcome)
+            if outcome.warning is not None:
+                account.note(outcome.path, outcome.warning)
         else:
-            failures.append(outcome)
+            account.note(outcome.path, outcome.reason)
         report(Stage.PARSE, done, total, current_file=outcome.path)
-    return files, failures
+    spool.finish()
+    return account
 
 
-def link_stage(root: Path, found: Discovery, files: Sequence[ParsedFile], check: Check) -> FileGraph:
-    return link(files, RepositoryConfigs.read(read_configs(root, found.files)), check)
+def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found.files)), check)
 
 
 def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
     report(Stage.TRAIN, 0, 0)
-    edges = (
-        np.array([edge.source for edge in graph.edges], dtype=np.int64),
-        np.array([edge.target for edge in graph.edges], dtype=np.int64),
-        np.array([edge.weight for edge in graph.edges], dtype=np.float32),
-    )
     trained = train(
-        edges,
+        (
+            graph.sources.astype(np.int64),
+            graph.targets.astype(np.int64),
+            graph.weights.astype(np.float32),
+        ),
         len(graph.paths),
         directories=[path.rpartition("/")[0] for path in graph.paths],
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
@@ -181,7 +185,7 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
     log.info(
         "graph_trained",
         files=len(graph.paths),
-        edges=len(graph.edges),
+        edges=len(graph.sources),
         seconds=round(trained.seconds, 2),
         losses=[round(loss, 4) for loss in trained.losses],
         note=trained.note,
@@ -189,57 +193,8 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
     return trained
 
 
-def store_stage(
-    files: Sequence[ParsedFile],
-    graph: FileGraph,
-    structure: Floats,
-    live: Live,
-    origin: Origin,
-    store: VectorStore,
-    report: Report,
-    check: Check,
-) -> dict[str, Chunk]:
-    """Write everything but the dense vectors, beside the live generation; the chunks of the new one by id."""
-    store = store.guarded(check)
-    store.discard_unpublished(origin.dataset, live.generation)
-    chunks = {chunk_id(chunk, origin): chunk for file in files for chunk in file.chunks}
-    terms: dict[str, Counter[int]] = {}
-    for identifier, chunk in chunks.items():
-        check()
-        terms[identifier] = terms_of(chunk)
-    lexicon = Lexicon.of(terms.values())
-    alive = store.live_ids(origin.dataset, live.generation, "chunk") if live.generation else set()
-    missing = [identifier for identifier in chunks if identifier not in alive]
-    report(Stage.STORE, 0, len(missing))
-    for start in range(0, len(missing), ENCODE_WINDOW):
-        window = missing[start : start + ENCODE_WINDOW]
-        store.upsert(chunk_points(((each, chunks[each], terms[each]) for each in window), origin))
-        report(Stage.STORE, start + len(window), len(missing))
-
-    points = {point.id: point for point in file_points(files, graph, structure, origin)}
-    alive_files = store.live_ids(origin.dataset, live.generation, "file") if live.generation else set()
-    store.upsert(point for identifier, point in points.items() if identifier not in alive_files)
-    # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
-    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
-    _store_graph(files, graph, structure, origin, store)
-    store.retire(origin.dataset, (alive - chunks.keys()) | (alive_files - points.keys()), origin.generation)
-    store.flush()
-    return chunks
-
-
-def _store_graph(
-    files: Sequence[ParsedFile], graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore
-) -> None:
-    """Store the graph for whoever asks of the structure; a search does without one that is too large."""
-    kept = StoredGraph.of(graph, files, structure)
-    try:
-        store.put_graph(origin.dataset, origin.generation, kept, job=origin.job, attempt=origin.attempt)
-    except GraphTooLarge as error:
-        log.warning("graph_not_stored", dataset=origin.dataset.dataset, reason=str(error))
-
-
 def encode_stage(
-    chunks: Mapping[str, Encodable],
+    chunks: Encodables,
     origin: Origin,
     tools: EncodingTools,
     batch_tokens: int,
@@ -253,31 +208,32 @@ def encode_stage(
     However it ends, the vectors of the batches that were finished are in the cache.
     """
     store = tools.store.guarded(check)
-    waiting = store.ids_without_text(origin.dataset, origin.generation) & chunks.keys()
+    is_waiting = _without_text(chunks, origin, store)
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
-    ordered = sorted(chunks, key=lambda each: (-len(chunks[each].encoded_text), each))
-    total, done, encoded = len(chunks), len(chunks) - len(waiting), 0
+    ordered = chunks.longest_first()
+    total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
     budget = _Budget(batch_tokens)
     label = label_of(origin.job, origin.dataset.tenant)
     report(Stage.ENCODE, done, total)
-    for start in range(0, len(ordered), ENCODE_WINDOW):
-        window = [each for each in ordered[start : start + ENCODE_WINDOW] if each in waiting]
-        if not window:
+    for start in range(0, total, ENCODE_WINDOW):
+        window = ordered[start : start + ENCODE_WINDOW]
+        window = window[is_waiting[window]]
+        if not len(window):
             continue
         check()
-        keys = {each: key_of(chunks[each].content_hash, origin) for each in window}
-        known = known_vectors(list(keys.values()), tools.cache, store, job=label)
-        new = {keys[each]: chunks[each] for each in window if keys[each] not in known}
+        keys = [key_of(each, origin) for each in chunks.content_hashes(window)]
+        known = known_vectors(keys, tools.cache, store, job=label)
+        new = {key: place for key, place in zip(keys, window.tolist(), strict=True) if key not in known}
         if new:
             base = done + len(window) - len(new)
             made: dict[bytes, Floats] = {}
             try:
                 tools.encoder.encode_documents(
-                    [chunk.encoded_text for chunk in new.values()],
+                    chunks.texts(np.array(list(new.values()), dtype=np.int64)),
                     priority=priority,
                     token_budget=budget.tokens,
-                    on_progress=partial(_report_encoded, report, base, total, chunks[window[0]].path),
+                    on_progress=partial(_report_encoded, report, base, total, chunks.path_of(window[0])),
                     on_batch=partial(_gather, made, list(new)),
                     on_budget=budget.shrink,
                     check=check,
@@ -287,10 +243,19 @@ def encode_stage(
                 tools.cache.put_many(made, job=label)
             known = {**known, **made}
             encoded += len(new)
-        store.add_text_vectors(window, np.stack([known[keys[each]] for each in window]))
+        store.add_text_vectors(chunks.ids_of(window), np.stack([known[key] for key in keys]))
         done += len(window)
         report(Stage.ENCODE, done, total)
-    return encoded, len(chunks) - encoded
+    return encoded, total - encoded
+
+
+def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDArray[np.bool_]:
+    """(N,) which of *chunks* have no dense vector yet."""
+    waiting = np.zeros(len(chunks), dtype=np.bool_)
+    found = store.iterate_ids(origin.dataset, origin.generation, "chunk", without_text=True)
+    while page := list(islice(found, ENCODE_WINDOW)):
+        waiting[chunks.places_of(page)] = True
+    return waiting
 
 
 class _Budget:
@@ -322,7 +287,8 @@ def seal_stage(chunks: int, files: int, origin: Origin, store: VectorStore, chec
     store.flush()
     generation = origin.generation
     stored = tuple(store.count(origin.dataset, generation, kind) for kind in ("chunk", "file"))
-    if stored != (chunks, files) or store.ids_without_text(origin.dataset, generation):
+    unfinished = store.iterate_ids(origin.dataset, generation, "chunk", without_text=True)
+    if stored != (chunks, files) or next(unfinished, None) is not None:
         raise IndexIncomplete(origin.dataset.dataset)
 
 
@@ -332,8 +298,8 @@ def result_of(
     live: Live,
     checkout: Checkout,
     found: Discovery,
-    files: Sequence[ParsedFile],
-    failures: Sequence[ParseFailure],
+    spool: Spool,
+    account: ParseAccount,
     graph: FileGraph,
     training: Training,
     chunks: int,
@@ -342,27 +308,26 @@ def result_of(
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
-    notices = [Notice(message=file.warning, path=file.path) for file in files if file.warning]
-    notices += [Notice(message=failure.reason, path=failure.path) for failure in failures]
-    if training.note:
-        notices.append(Notice(message=training.note))
+    files = len(spool.paths)
+    notices = [Notice(message=training.note)] if training.note else []
+    notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
         generation=origin.generation,
         built_on=live.follows,
         commit=checkout.commit,
         branch=checkout.branch,
-        files_processed=len(files),
+        files_processed=files,
         embeddings_generated=len(training.vectors),
         chunks=chunks,
-        edges=len(graph.edges),
+        edges=len(graph.sources),
         left_out=left_out,
         left_out_examples={reason: tuple(paths) for reason, paths in found.examples.items()},
-        languages=dict(Counter(file.language for file in files).most_common()),
+        languages=dict(Counter(spool.languages).most_common()),
         losses=tuple(round(loss, 5) for loss in training.losses),
-        warnings=tuple(notices[:NOTICES_MAX]),
-        warnings_total=len(notices),
-        summary=summary(len(files), chunks, left_out, len(notices)),
+        warnings=(*notices, *account.notices)[:NOTICES_MAX],
+        warnings_total=notices_total,
+        summary=summary(files, chunks, left_out, notices_total),
     )
 
 

@@ -10,14 +10,14 @@ from __future__ import annotations
 import zlib
 from base64 import b64decode, b64encode
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final, Self
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pharos_embedder.linking import EdgeKind, FileGraph
+from pharos_embedder.linking import EDGE_KINDS, EdgeKind, FileGraph
 from pharos_embedder.syntax import ParsedFile
 
 EDGES_MAX: Final = 1_000_000  # the strongest are kept
@@ -26,7 +26,6 @@ GRAPH_BYTES_MAX: Final = (
 )  # unpacked: some 100 bytes for each edge and 600 for each file at their most
 PIECE_BYTES: Final = 384 << 10  # 512 KiB as text
 SYMBOLS_PER_FILE_MAX: Final = 1_000
-EDGE_KINDS: Final[tuple[EdgeKind, ...]] = ("imports", "references")
 PLACE_DIGITS: Final = 4
 
 _FORMAT: Final = 1
@@ -74,21 +73,30 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     edges_dropped: int = 0
 
     @classmethod
-    def of(cls, graph: FileGraph, files: Sequence[ParsedFile], structure: Floats) -> Self:
-        """*graph* with what only its *files* tell; *structure* (N, 64) is in the order of its paths."""
-        by_path: Mapping[str, ParsedFile] = {file.path: file for file in files}
-        ordered = [by_path[path] for path in graph.paths]
-        weights = np.array([edge.weight for edge in graph.edges], dtype=np.float32)
+    def of(
+        cls,
+        graph: FileGraph,
+        structure: Floats,
+        *,
+        languages: Sequence[str],
+        lines: Ints,
+        symbols: Iterable[str],
+    ) -> Self:
+        """*graph* with what its files tell, and *structure* (N, 64), in the order of its paths.
+
+        *symbols* are as of `symbols_of`. Raises GraphTooLarge as soon as they are too many.
+        """
+        weights = graph.weights.astype(np.float32)
         kept = _strongest(weights, EDGES_MAX)
         return cls(
             paths=graph.paths,
-            languages=tuple(file.language for file in ordered),
-            symbols=tuple(_symbols(file) for file in ordered),
-            lines=np.array([file.line_count for file in ordered], dtype=np.int32),
+            languages=tuple(languages),
+            symbols=tuple(_bounded(symbols)),
+            lines=lines,
             places=places(structure),
-            sources=np.array([edge.source for edge in graph.edges], dtype=np.int32)[kept],
-            targets=np.array([edge.target for edge in graph.edges], dtype=np.int32)[kept],
-            kinds=np.array([EDGE_KINDS.index(edge.kind) for edge in graph.edges], dtype=np.uint8)[kept],
+            sources=graph.sources[kept],
+            targets=graph.targets[kept],
+            kinds=graph.kinds[kept],
             weights=weights[kept],
             edges_dropped=len(weights) - len(kept),
         )
@@ -160,6 +168,15 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             for number, symbols in enumerate(self.symbols)
             if any(each in f"\n{symbols}\n" for each in wanted)
         ]
+
+
+def _bounded(symbols: Iterable[str]) -> Iterator[str]:
+    size = 0
+    for each in symbols:
+        size += len(each)
+        if size > GRAPH_BYTES_MAX:
+            raise GraphTooLarge(size)
+        yield each
 
 
 def places(structure: Floats) -> Floats:
@@ -257,5 +274,6 @@ def _strongest(weights: Floats, most: int) -> npt.NDArray[np.int64]:
     return np.sort(np.argsort(-weights, kind="stable")[:most])
 
 
-def _symbols(file: ParsedFile) -> str:
+def symbols_of(file: ParsedFile) -> str:
+    """What *file* defines, a line each."""
     return "\n".join(dict.fromkeys(one.symbol for one in file.definitions[:SYMBOLS_PER_FILE_MAX]))

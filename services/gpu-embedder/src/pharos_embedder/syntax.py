@@ -6,10 +6,12 @@ or U+2028 is none). Byte offsets are into the UTF-8 text without its byte order 
 
 from __future__ import annotations
 
+import hashlib
+
 import msgspec
 
 
-class Definition(msgspec.Struct, frozen=True, kw_only=True):
+class Definition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Something with a name and a body: a function, a class, a constant.
 
     `symbol` is the path of names down to it (`Outer.Inner.method`), `signature` its first line without the
@@ -28,7 +30,7 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True):
     docstring: str = ""
 
 
-class Reference(msgspec.Struct, frozen=True, kw_only=True):
+class Reference(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A name that the file calls or uses as a type: its first line, and how often in all."""
 
     name: str
@@ -36,14 +38,14 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
     count: int
 
 
-class ImportedName(msgspec.Struct, frozen=True, kw_only=True):
+class ImportedName(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One name of an import, and what this file calls it (empty: the same)."""
 
     name: str
     alias: str = ""
 
 
-class Import(msgspec.Struct, frozen=True, kw_only=True):
+class Import(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One import as written: the module's text, the names taken from it, and its place.
 
     `level` counts the leading dots of a relative Python import, and is 0 elsewhere. A wildcard is the name
@@ -58,7 +60,7 @@ class Import(msgspec.Struct, frozen=True, kw_only=True):
     kind: str = "import"
 
 
-class Chunk(msgspec.Struct, frozen=True, kw_only=True):
+class Chunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A run of whole lines of one file (or a part of one very long line), as it is stored, shown and encoded.
 
     `text` is the exact source text. `context` is what is put before it for encoding only: the path, the
@@ -83,8 +85,16 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
         """What the encoder reads: the context, a line end, the text."""
         return f"{self.context}\n{self.text}" if self.context else self.text
 
+    @property
+    def identity(self) -> str:
+        """A digest (32 hexadecimal digits) of what of it is encoded or shown, but for its place."""
+        # What stands around a chunk gives it its context, its symbol and its docstring: they may change while
+        # its text and its place do not.
+        facts = (self.content_hash, self.symbol, self.kind, self.language, self.docstring)
+        return hashlib.blake2b("\0".join(facts).encode(), digest_size=16).hexdigest()
 
-class ParsedFile(msgspec.Struct, frozen=True, kw_only=True):
+
+class ParsedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One file, read and cut.
 
     `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is the package clause of a

@@ -6,7 +6,7 @@ and whoever keeps the record of live generations publishes it with one compare-a
 which generation is live unless it is told.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final, Literal, Protocol, Self, runtime_checkable
 from uuid import UUID, uuid5
 
@@ -291,6 +291,13 @@ class VectorStore(VectorReader, Protocol):
         self, dataset: DatasetKey, generation: int, kind: Kind, *, path: str | None = None
     ) -> set[str]:
         """The points of *generation*; with *path*, of that file or document alone."""
+
+    def iterate_ids(
+        self, dataset: DatasetKey, generation: int, kind: Kind, *, without_text: bool = False
+    ) -> Iterator[str]:
+        """The points of *generation*, page by page; *without_text*: those that cannot be found by meaning
+        yet. None of them may be written to meanwhile.
+        """
 
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""

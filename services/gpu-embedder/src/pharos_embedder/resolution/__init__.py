@@ -7,7 +7,7 @@ file is empty); with None for what comes from elsewhere.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pharos_embedder.repository_configs import RepositoryConfigs
@@ -34,9 +34,14 @@ class Resolver(Protocol):
         """
 
 
-def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mapping[str, Resolver]:
-    """Language → its resolver, for the languages that have imports here."""
-    tree = Tree(file.path for file in files)
+def resolvers(
+    paths: Sequence[str], files: Callable[[str], Iterable[ParsedFile]], configs: RepositoryConfigs
+) -> Mapping[str, Resolver]:
+    """Language → its resolver, for the languages that have imports here.
+
+    *paths* are all that there are; *files* gives those of a language, and each call may cost their reading.
+    """
+    tree = Tree(paths)
     ecmascript = EcmaScriptResolver(tree, configs)
     return {
         "python": PythonResolver(tree),
@@ -44,6 +49,6 @@ def resolvers(files: Sequence[ParsedFile], configs: RepositoryConfigs) -> Mappin
         "typescript": ecmascript,
         "tsx": ecmascript,
         "go": GoResolver(tree, configs),
-        "java": JavaResolver(files),
+        "java": JavaResolver(files("java")),
         "rust": RustResolver(tree, configs),
     }

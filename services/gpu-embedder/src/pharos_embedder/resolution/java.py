@@ -4,7 +4,7 @@ too.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from pharos_embedder.syntax import Import, ParsedFile
 
@@ -12,12 +12,10 @@ from pharos_embedder.syntax import Import, ParsedFile
 class JavaResolver:
     """Knows every class by its full name, and the files of every package."""
 
-    def __init__(self, files: Sequence[ParsedFile]) -> None:
+    def __init__(self, files: Iterable[ParsedFile]) -> None:
         self._classes: dict[str, str] = {}
         self._packages: dict[str, list[str]] = {}
         for file in files:
-            if file.language != "java":
-                continue
             self._packages.setdefault(file.package, []).append(file.path)
             for one in file.definitions:
                 if one.kind in {"class", "interface", "enum"}:
