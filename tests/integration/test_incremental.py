@@ -197,6 +197,20 @@ def repository(server: GitServer, request: pytest.FixtureRequest) -> str:
     return name
 
 
+async def test_a_renamed_folder_is_not_encoded_again(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    before = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    moved = {path: None for path in SMALL if path.startswith("python/harbour/")}
+    server.add_commits(
+        repository,
+        [moved | {f"lib/{path}": text for path, text in SMALL.items() if path.startswith("python/harbour/")}],
+    )
+    after = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    assert (after.chunks, after.chunks_encoded) == (before.chunks, 0)
+    await check_equals_rebuild(bench, anew, bus, server, repository, "main", "a folder renamed")
+
+
 async def test_a_deleted_file_leaves_with_all_that_pointed_at_it(
     bench: Bench, bus: Bus, server: GitServer, repository: str
 ) -> None:

@@ -155,14 +155,17 @@ class Deleting:
 
 
 def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
-    """Remove their vectors from the cache of this machine. Others of the tenant are encoded again."""
+    """Remove their vectors from the cache of this machine. Others of the tenant are encoded again.
+
+    *encoder* is that of chunks which do not say it.
+    """
     cache.remove(
         [
             vector_key(
                 tenant=chunk.dataset.tenant,
                 content=chunk.content_hash,
                 chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
-                encoder=encoder,
+                encoder=chunk.encoder or encoder,
             )
             for chunk in chunks
         ]

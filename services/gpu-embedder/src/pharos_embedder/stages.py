@@ -7,6 +7,7 @@ which vectors are known by their content.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -71,8 +72,11 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def chunker(self) -> str:
-        """What decides how a file is cut: another one makes other chunks of the same commit."""
-        return f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}"
+        """What decides, beside commit and encoder, what an index holds: another one makes another."""
+        limits = hashlib.blake2b(msgspec.json.encode((self.discovery, self.parsing)), digest_size=6)
+        return (
+            f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}:{limits.hexdigest()}"
+        )
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
