@@ -1,4 +1,4 @@
-"""Chunks tile the text, keep their bounds, and change only where the text does."""
+"""How texts are cut, by examples; what holds of any text is in `test_chunking_properties`."""
 
 from __future__ import annotations
 
@@ -6,20 +6,15 @@ import ast
 import inspect
 import json
 import textwrap
-from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 import pharos_embedder
-from pharos_embedder.languages import language_of
 from pharos_embedder.parsing import parse
-from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
-
-LANGUAGES = ("python", "javascript", "typescript", "tsx", "go", "java", "rust", "markdown", "text")
+from pharos_embedder.syntax import ParsedFile, ParseOptions
+from tests.support.chunking_texts import places
 
 SAMPLES = sorted(
     [
@@ -27,74 +22,6 @@ SAMPLES = sorted(
         *(Path(inspect.getfile(module)) for module in (ast, inspect, json, textwrap)),
     ]
 )
-
-
-def check(text: str, chunks: Sequence[Chunk], size_chars: int, overlap_chars: int) -> None:
-    """Everything that must hold of the chunks of *text*."""
-    starts = [0]
-    for line in text.split("\n"):
-        starts.append(starts[-1] + len(line) + 1)
-    at = 0
-    for ordinal, chunk in enumerate(chunks):
-        assert chunk.ordinal == ordinal
-        assert 0 < len(chunk.text) <= size_chars
-        assert chunk.text.strip()
-        found = text.index(chunk.text, at)
-        assert not text[at:found].strip(), "nothing but white space is left between chunks"
-        end = found + len(chunk.text)
-        assert starts[chunk.start_line - 1] <= found < starts[chunk.start_line]
-        assert starts[chunk.end_line - 1] < end <= starts[chunk.end_line]
-        whole_lines = found == starts[chunk.start_line - 1] and end in {starts[chunk.end_line], len(text)}
-        longest = max(starts[number] - starts[number - 1] for number in (chunk.start_line, chunk.end_line))
-        assert whole_lines or longest > size_chars, "only a line that is too long is cut"
-        assert len(chunk.context) <= overlap_chars + 80 + 2 + 120 + 1
-        at = end
-    assert not text[at:].strip()
-
-
-SOURCE = st.text(
-    alphabet=st.sampled_from("abcdef(){}[]:;,.#/*\"'\\ \t\r\n\n\n\n0=é𝄞\x0c\u2028"), max_size=3_000
-)
-WORDS = st.lists(
-    st.sampled_from(
-        [
-            "def f():\n",
-            "    return 1\n",
-            "class A:\n",
-            "\n",
-            "# note\n",
-            "x" * 150,
-            " ",
-            "{\n",
-            "}\n",
-            "fn g() {",
-        ]
-    ),
-    max_size=120,
-).map("".join)
-
-
-@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-@given(
-    text=SOURCE | WORDS,
-    language=st.sampled_from(LANGUAGES),
-    size_chars=st.sampled_from([100, 137, 1000]),
-)
-def test_any_text_is_tiled_within_bounds(text: str, language: str, size_chars: int) -> None:
-    options = ParseOptions(size_chars=size_chars, overlap_chars=size_chars // 4)
-    parsed = parse("a/b.x", language, text.encode(), options)
-    check(text, parsed.chunks, size_chars, size_chars // 4)
-    assert parsed == parse("a/b.x", language, text.encode(), options)
-
-
-@pytest.mark.parametrize("path", SAMPLES, ids=lambda path: path.name)
-@pytest.mark.parametrize(("size_chars", "overlap_chars"), [(1000, 100), (300, 0), (4000, 400)])
-def test_real_sources_are_tiled_within_bounds(path: Path, size_chars: int, overlap_chars: int) -> None:
-    source = path.read_bytes()
-    options = ParseOptions(size_chars=size_chars, overlap_chars=overlap_chars)
-    for language in (language_of(path.name), "text"):
-        parsed = parse(path.name, language, source, options)
-        check(source.decode(), parsed.chunks, size_chars, overlap_chars)
 
 
 def function(name: str, lines: int) -> str:
@@ -110,7 +37,7 @@ def test_definitions_that_fit_are_kept_whole_and_apart() -> None:
         ("second", "function", 14),
         ("third", "function", 29),
     ]
-    assert [one.context for one in parsed.chunks] == ["m.py"] * 3
+    assert [one.context for one in parsed.chunks] == [""] * 3
 
 
 def test_small_neighbours_are_merged() -> None:
@@ -128,7 +55,7 @@ def test_a_large_class_is_split_at_its_methods_and_they_carry_its_signature() ->
         ("Big.m2", "method"),
     ]
     assert chunks[0].docstring == "What it is."
-    assert chunks[-1].context == "pkg/m.py: class Big(Base)"
+    assert chunks[-1].context == "class Big(Base)"
 
 
 def test_a_large_function_is_split_between_statements_with_overlap() -> None:
@@ -137,7 +64,7 @@ def test_a_large_function_is_split_between_statements_with_overlap() -> None:
     assert {one.symbol for one in chunks} == {"huge"}
     for before, after in pairwise(chunks):
         head, _, overlap = after.context.partition("\n")
-        assert head == "m.py: def huge()"
+        assert head == "def huge()"
         assert before.text.endswith(overlap + "\n") and 0 < len(overlap) <= 100
         assert after.encoded_text == f"{after.context}\n{after.text}"
     sizes = [len(one.text) for one in chunks]
@@ -150,6 +77,23 @@ def test_a_comment_goes_with_what_it_explains() -> None:
     assert second.text.startswith("# Why second.") and second.symbol == "second"
 
 
+def test_a_comment_beside_something_does_not_tie_it_to_the_next_line() -> None:
+    text = function("first", 18) + "LIMIT = 3  # of tries\n" + function("second", 18)
+    first, second = parse("m.py", "python", text.encode()).chunks
+    assert first.text.endswith("# of tries\n") and second.text.startswith("def second")
+
+
+def test_an_annotation_is_not_cut_from_a_method_that_does_not_fit() -> None:
+    calls = "".join(f"    call({number});\n" for number in range(90))
+    methods = [
+        f'  @Test(name = "{"n" * 40}")\n  void run{number}() {{\n{calls}  }}\n\n' for number in range(9)
+    ]
+    chunks = parse("A.java", "java", ("class A {\n" + "".join(methods) + "}\n").encode()).chunks
+    assert len(chunks) > 9
+    for chunk in chunks:
+        assert chunk.text.count("@Test") == chunk.text.count("void run")
+
+
 def test_a_heading_begins_a_chunk_of_prose() -> None:
     paragraph = "A sentence of some length about the matter.\n" * 8
     text = "".join(f"## Part {number}\n\n{paragraph}\n" for number in range(6))
@@ -160,7 +104,7 @@ def test_a_heading_begins_a_chunk_of_prose() -> None:
 def test_a_very_long_line_is_split_and_nothing_is_lost() -> None:
     text = "head\n" + "word, " * 100_000 + "\ntail\n"
     chunks = parse("a.txt", "text", text.encode()).chunks
-    check(text, chunks, 1000, 100)
+    assert places(text, chunks)
     assert "".join(one.text for one in chunks) == text
     assert all(one.text.rstrip("\n").endswith((" ", "head", "tail")) for one in chunks)
 
@@ -176,7 +120,7 @@ def test_windows_line_ends_give_the_same_lines_as_unix_ones() -> None:
     text = inspect.getsource(textwrap)
     unix = parse("m.py", "python", text.encode())
     windows = parse("m.py", "python", text.replace("\n", "\r\n").encode())
-    check(text.replace("\n", "\r\n"), windows.chunks, 1000, 100)
+    assert places(text.replace("\n", "\r\n"), windows.chunks)
     assert [(one.symbol, one.start_line, one.end_line) for one in unix.definitions] == [
         (one.symbol, one.start_line, one.end_line) for one in windows.definitions
     ]
@@ -207,9 +151,9 @@ def test_an_edit_changes_only_the_chunks_around_it(path: Path, language: str) ->
     assert changed / 10 <= (3 if language == "python" else 6), f"of {len(before.chunks)} chunks"
 
 
-def test_the_hash_is_of_what_is_encoded() -> None:
+def test_the_hash_is_of_what_is_encoded_and_the_path_is_not() -> None:
     text = function("huge", 100).encode()
-    assert hashes(parse("a.py", "python", text)).isdisjoint(hashes(parse("b.py", "python", text)))
+    assert hashes(parse("a.py", "python", text)) == hashes(parse("b/c.py", "python", text))
     wide = hashes(parse("a.py", "python", text, ParseOptions(overlap_chars=200)))
     assert wide != hashes(parse("a.py", "python", text))
 
@@ -218,3 +162,20 @@ def test_the_hash_is_of_what_is_encoded() -> None:
 def test_options_out_of_range_are_refused(size_chars: int, overlap_chars: int) -> None:
     with pytest.raises(ValueError, match="must be between"):
         ParseOptions(size_chars=size_chars, overlap_chars=overlap_chars)
+
+
+def test_the_one_definition_among_lines_of_its_class_names_them_with_all_that_is_in_it() -> None:
+    notes = "".join(f"    # note {number} of what is kept here\n" for number in range(14))
+    inner = "    class Inner:\n        def run(self):\n            return 1\n\n"
+    methods = "".join(textwrap.indent(function(f"m{number}", 14), "    ") for number in range(3))
+    text = f"class Big(Base):\n{methods}    x = [\n{notes}    ]\n{inner}"
+    last = parse("m.py", "python", text.encode()).chunks[-1]
+    assert "# note 0" in last.text and "def run" in last.text
+    assert last.symbol == "Big.Inner"
+
+
+def test_the_rest_of_a_function_with_what_follows_it_has_its_name() -> None:
+    text = function("huge", 36) + "print(0)\n"
+    last = parse("m.py", "python", text.encode()).chunks[-1]
+    assert "huge_35" in last.text and "print(0)" in last.text and "def huge" not in last.text
+    assert last.symbol == "huge"

@@ -22,17 +22,28 @@ from tree_sitter import Node
 from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 from pharos_embedder.syntax import Chunk, Definition
 
-CHUNKER_VERSION: Final = "1"
+CHUNKER_VERSION: Final = "3"
 """Part of the key of every stored vector: raise it when the same text may give other chunks."""
 
-_CONTEXT_PATH_CHARS_MAX: Final = 80
 _CONTEXT_SIGNATURE_CHARS_MAX: Final = 120
 _DOCSTRING_CHARS_MAX: Final = 300
 _LINE_DEPTH: Final = 4
 _FRAGMENT_DEPTH: Final = 5
 
 _LEADING_TYPES: Final = frozenset(
-    {"comment", "line_comment", "block_comment", "attribute_item", "inner_attribute_item", "decorator"}
+    {
+        *(
+            "comment",
+            "line_comment",
+            "block_comment",
+            "decorator",
+            "modifiers",
+            "annotation",
+            "access_specifier",
+        ),
+        *("attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration"),
+        "template_parameter_list",
+    }
 )
 """Nodes that belong to what follows them on the next line."""
 
@@ -50,6 +61,13 @@ class _Span(NamedTuple):
     nodes: tuple[Node, ...]
     depth: int  # of the cut before it
     level: int  # of the cuts between its children
+
+
+class _Row(NamedTuple):
+    first: int  # 0-based line
+    after: int  # one past its last line
+    node: Node
+    leads: bool  # to what follows on the next line
 
 
 def split(
@@ -89,7 +107,7 @@ def split(
         at_a_seam = pieces[first].whole or pieces[first].line in starts or pieces[first].depth == 0
         whole_start = start == 0 or (root is not None and at_a_seam)
         overlap = "" if whole_start else _tail(text, start, overlap_chars)
-        context = _context(path, around, overlap)
+        context = _context(around, overlap)
         encoded = f"{context}\n{body}" if context else body
         chunks.append(
             Chunk(
@@ -170,12 +188,14 @@ def _children(span: _Span) -> list[_Span]:
     """*span* opened: spans of whole lines that tile it, or nothing if no node reaches over several lines."""
     nodes: tuple[Node, ...] = span.nodes
     while nodes:
-        rows: list[tuple[int, int, Node]] = []
+        rows: list[_Row] = []
         for node in nodes:
+            body = node.child_by_field_name("body")
             for child in node.children:
                 first, after = _rows(child)
                 if after > span.first and first < span.after:
-                    rows.append((max(first, span.first), min(after, span.after), child))
+                    leads = _leads(child, body)
+                    rows.append(_Row(max(first, span.first), min(after, span.after), child, leads))
         groups = _rows_joined(rows)
         if len(groups) > 1:
             firsts = [span.first, *(first for first, _, _ in groups[1:])]
@@ -195,18 +215,34 @@ def _rows(node: Node) -> tuple[int, int]:
     return first, max(end_row + (end_column > 0), first + 1)
 
 
-def _rows_joined(rows: list[tuple[int, int, Node]]) -> list[tuple[int, int, tuple[Node, ...]]]:
+def _leads(node: Node, body: Node | None) -> bool:
+    """Whether *node* belongs to what follows it: it is a comment or the like, or before the last part of what
+    is before the *body* of its parent.
+    """
+    if node.type in _LEADING_TYPES:
+        return True
+    if node.type == ":":  # of `public:` in C++
+        before = node.prev_sibling
+        return before is not None and before.type == "access_specifier"
+    if body is None or node.end_byte > body.start_byte:
+        return False
+    following = node.next_sibling
+    return following is not None and following.end_byte <= body.start_byte
+
+
+def _rows_joined(rows: list[_Row]) -> list[tuple[int, int, tuple[Node, ...]]]:
     """Nodes that share a line, and comments with what follows them, as one; nodes of one line are dropped."""
     groups: list[tuple[int, int, list[Node]]] = []
     leading = False
-    for first, after, node in rows:
+    for first, after, node, leads in rows:
         inner = [node] if after - first > 1 else []
-        if groups and (first < groups[-1][1] or (leading and first == groups[-1][1])):
+        beside = bool(groups) and first < groups[-1][1]
+        if groups and (beside or (leading and first == groups[-1][1])):
             last_first, last_after, kept = groups[-1]
             groups[-1] = (last_first, max(last_after, after), kept + inner)
         else:
             groups.append((first, after, inner))
-        leading = node.type in _LEADING_TYPES
+        leading = leads and (leading or not beside)  # a comment after something explains that
     return [(first, after, tuple(inner)) for first, after, inner in groups]
 
 
@@ -290,43 +326,56 @@ class _Naming:
             self._innermost[line] = stack[-1] if stack else -1
 
     def of(self, start: int, end: int) -> tuple[Definition | None, Definition | None]:
-        """The definition that names the lines, and the one around them (whose first line lies before)."""
-        around = self._around(start, end)
+        """The definition that names the lines, and the one around them (whose first line lies before).
+
+        That which is around all of the lines names them, or else the outermost that begins in them and goes
+        on after them; but one that lies within them does, if it is the only one, or most of the lines, or
+        nothing is around. Where all that is left is the end of a definition, that does.
+        """
+        around, ended = self._around(start, end)
+        if around >= 0 and self._definitions[around].start_line >= start:
+            return self._definitions[around], self._parent_before(around, start)
         outer = self._definitions[around] if around >= 0 else None
-        within = [
-            index
-            for line in range(start, end + 1)
-            for index in self._starting.get(line, ())
-            if self._definitions[index].end_line <= end and self._parents[index] == around
-        ]
-        if outer is not None and outer.start_line >= start:
-            return outer, self._parent_before(around, start)
+        within = self._outermost_within(start, end)
         if not within:
-            return outer, outer
+            return outer or (self._definitions[ended] if ended >= 0 else None), outer
         largest = max(within, key=lambda index: (self._lines_of(index), -index))
-        covered = self._lines_of(largest)
-        if outer is None or len(within) == 1 or 2 * covered > end - start + 1:
+        if outer is None or len(within) == 1 or 2 * self._lines_of(largest) > end - start + 1:
             return self._definitions[largest], outer
         return outer, outer
+
+    def _outermost_within(self, start: int, end: int) -> list[int]:
+        """The definitions that lie within the lines, but for those inside others of them."""
+        within: dict[int, bool] = {}  # and whether it is an outermost one
+        for line in range(start, end + 1):
+            for index in self._starting.get(line, ()):
+                if self._definitions[index].end_line <= end:
+                    within[index] = self._parents[index] not in within
+        return [index for index, outermost in within.items() if outermost]
 
     def _lines_of(self, index: int) -> int:
         return self._definitions[index].end_line - self._definitions[index].start_line + 1
 
-    def _around(self, start: int, end: int) -> int:
-        """The innermost definition that has all of the lines, or all from its own first line on."""
-        index = self._innermost[start]
+    def _around(self, start: int, end: int) -> tuple[int, int]:
+        """The innermost definition that has all of the lines, or all from its own first line on; -1 if none.
+
+        Then also the outermost that begins before them and ends in them.
+        """
+        index, ended = self._innermost[start], -1
         while index >= 0 and self._definitions[index].end_line < end:
+            if self._definitions[index].start_line < start:
+                ended = index
             index = self._parents[index]
         if index >= 0:
-            return index
+            return index, ended
         reaching = self._innermost[end]
         while reaching >= 0 and self._definitions[reaching].end_line <= end:
             reaching = self._parents[reaching]
         if reaching >= 0 and self._definitions[reaching].start_line >= start:
             while (up := self._parents[reaching]) >= 0 and self._definitions[up].start_line >= start:
                 reaching = up
-            return reaching
-        return -1
+            return reaching, ended
+        return -1, ended
 
     def _parent_before(self, index: int, start: int) -> Definition | None:
         up = self._parents[index]
@@ -342,13 +391,15 @@ def _not_blank(body: str, start_line: int) -> tuple[int, int]:
     return start_line + skipped, start_line + skipped + kept
 
 
-def _context(path: str, around: Definition | None, overlap: str) -> str:
-    head = path if len(path) <= _CONTEXT_PATH_CHARS_MAX else "…" + path[1 - _CONTEXT_PATH_CHARS_MAX :]
+def _context(around: Definition | None, overlap: str) -> str:
+    """What is put before a chunk for encoding. Not the path: a file that is moved keeps its vectors."""
+    signature = ""
     if around is not None:
         outer = around.symbol.rpartition(".")[0]
-        words = f"{outer} {around.signature}" if outer else around.signature
-        head += f": {words[:_CONTEXT_SIGNATURE_CHARS_MAX]}"
-    return f"{head}\n{overlap}" if overlap else head
+        signature = (f"{outer} {around.signature}" if outer else around.signature)[
+            :_CONTEXT_SIGNATURE_CHARS_MAX
+        ]
+    return "\n".join(part for part in (signature, overlap) if part)
 
 
 def _tail(text: str, start: int, overlap_chars: int) -> str:

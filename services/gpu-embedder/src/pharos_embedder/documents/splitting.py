@@ -23,7 +23,7 @@ import msgspec
 from pharos_embedder.documents.blocks import CELL_SEPARATOR, Block, BlockKind, Document
 from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 
-SPLITTER_VERSION: Final = "1"
+SPLITTER_VERSION: Final = "2"
 """Part of the key of every stored vector of a document: raise it when the same text may give other chunks."""
 
 CHUNK_SIZE_MIN: Final = 100
