@@ -605,7 +605,7 @@ def test_what_was_stored_is_there_after_closing_and_opening(place: Place) -> Non
 def test_a_store_whose_owner_has_another_encoder_says_what_to_do(tmp_path: Path) -> None:
     with AskedStores(tmp_path / "index", dimensions=DIMENSIONS) as owner:
         other = owner.store(8)
-        with pytest.raises(DimensionMismatch, match=r"of 4 .* makes 8.*index the datasets again"):
+        with pytest.raises(DimensionMismatch, match=r"of 4 .* makes 8.*PHAROS_ENCODER"):
             other.open()
 
 

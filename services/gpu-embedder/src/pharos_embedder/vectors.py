@@ -57,14 +57,13 @@ class StoreClosed(StoreError):
 
 
 class DimensionMismatch(StoreError):
-    """The store was made for vectors of another length than the encoder makes."""
+    """The store takes vectors of another length than the encoder makes."""
 
     def __init__(self, place: str, stored: int, wanted: int) -> None:
         self.stored, self.wanted = stored, wanted
         super().__init__(
-            f"The index at {place} holds vectors of {stored} dimensions, but the encoder makes {wanted}. "
-            "Set PHAROS_ENCODER back to the encoder that it was made with, or start with an empty index "
-            "(another PHAROS_HOME, or this one without that folder) and index the datasets again."
+            f"The index at {place} takes vectors of {stored} dimensions, but the encoder makes {wanted}. "
+            "Give this process the encoder (PHAROS_ENCODER) of the one that has the index open."
         )
 
 
