@@ -144,7 +144,7 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[VectorStore]:
     )
     control = Control(bus)
     indexing = Indexing(
-        Tools(store=store, encoder=nothing, cache=nothing, parse_pool=nothing),
+        Tools(store=store, encoder=nothing, cache=nothing, parse_cache=nothing, parse_pool=nothing),
         publisher_on(bus),
         IndexingConfig(
             workspaces=folder,

@@ -44,11 +44,11 @@ from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder import stages
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.indexing import forget_cancelled
 from pharos_embedder.items import ItemLog
 from pharos_embedder.ports import Check
 from pharos_embedder.publishing import Publisher
-from pharos_embedder.vector_cache import label_of
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreUnavailable
 from pharos_embedder.worker import WorkerConfig
 from pharos_service.buckets import Bucket
@@ -193,7 +193,7 @@ async def test_a_cancelled_job_stops_within_two_seconds_wherever_it_is_and_leave
         case Stage.DISCOVER:
             monkeypatch.setattr("pharos_embedder.pipeline.discover", endless)
         case Stage.LINK:
-            monkeypatch.setattr(stages, "link", endless)
+            monkeypatch.setattr(stages, "link_files", endless)
         case Stage.TRAIN:
             monkeypatch.setattr(stages, "train", endless)
         case Stage.STORE:
@@ -362,7 +362,7 @@ async def test_work_that_does_not_stop_ends_the_process(
         assert deaf.wait(20)
         raise AssertionError("nobody wants this")
 
-    monkeypatch.setattr(stages, "link", never_asks)
+    monkeypatch.setattr(stages, "link_files", never_asks)
     config = WorkerConfig(stop=0.3)
     async with working(bus, machine, allowed_hosts=git.allowed_hosts, config=config) as running:
         await hand_out(bus, job)

@@ -74,7 +74,15 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
     catalogue = Catalogue(bus)
     following = asyncio.create_task(catalogue.follow())
     broker = make_broker(settings, "store")
-    owner = Deleting(bus, machine.store, catalogue, machine.cache, encoder=machine.encoder.version, now=now)
+    owner = Deleting(
+        bus,
+        machine.store,
+        catalogue,
+        machine.cache,
+        machine.parse_cache,
+        encoder=machine.encoder.version,
+        now=now,
+    )
     answer(broker, STORE, StoreQuestion, partial(answer_store, machine.store, owner), workers=2)
     await broker.start()
     try:
@@ -155,10 +163,12 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
     ):
         first = await indexed(bus, git)
         encoded = len(machine.encoder.given)
+        assert machine.parse_cache.count() == first.files_processed
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY.upper()) == (NAME,)
         deleted = await step(bus)
         assert (deleted.vectors, deleted.left) == (first.chunks, False)
         assert (machine.store.size(KEY), machine.cache.count()) == (0, 0)
+        assert machine.parse_cache.count() == 0
         assert catalogue.all() == []  # at once: a search that follows the answer finds nothing
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY) == ()
         left = await record(bus)
@@ -179,7 +189,7 @@ async def test_a_worker_that_began_before_the_deletion_publishes_nothing(
     bus: Bus, bus_settings: ServiceSettings, machine: Machine
 ) -> None:
     publisher = Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda *_: None)
-    work = PublishedWork(machine.store, machine.cache, publisher)
+    work = PublishedWork(machine.store, (machine.cache, machine.parse_cache), publisher)
     wanted = new_job("https://h.example/o/r")
     item = WorkItem(job=wanted, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1)
     for before in (0, 10):  # a first index, and one on top of another

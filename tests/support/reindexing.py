@@ -14,12 +14,14 @@ import qdrant_edge as edge
 from pharos_contracts.jobs.v1 import IndexResult, Job, RepositorySource, Stage, WorkItem
 from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.edge_store import EdgeEngine, edge_volumes
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.indexing import Indexing, IndexingConfig
 from pharos_embedder.model import Encoder
+from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.pipeline import Target, index
 from pharos_embedder.ports import NothingToDo
@@ -27,7 +29,7 @@ from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Live, Tools
 from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.syntax import ParseOptions
-from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache
+from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import ALIVE, DatasetKey, Floats, Payload, from_stored
 from pharos_embedder.volumes import Volumes
 from pharos_service.bus import Bus
@@ -97,8 +99,15 @@ class Bench:
         self.cache = VectorCache(home / "vectors", limit_bytes=LIMIT_BYTES_MIN, warn=_warned)
         self.workspaces = home / "workspaces"
         self.workspaces.mkdir(parents=True, exist_ok=True)
+        self.parse_cache = ParseCache(
+            home / "parsed", limit_bytes=LIMIT_BYTES_MIN, warn=_warned, options=LIMITS.parsing
+        )
         self.tools = Tools(
-            store=self.store, encoder=EncoderService(self.encoder), cache=self.cache, parse_pool=pool
+            store=self.store,
+            encoder=EncoderService(self.encoder),
+            cache=self.cache,
+            parse_cache=self.parse_cache,
+            parse_pool=pool,
         )
 
     def __enter__(self) -> Bench:
@@ -110,6 +119,7 @@ class Bench:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.cache.close()
+        self.parse_cache.close()
         if self._owns_store:
             self.store.close()
 
@@ -180,8 +190,9 @@ class Bench:
         """As if nothing had ever been indexed here."""
         while self.store.drop(dataset, ALIVE - 1, most=10_000, forget=lambda _: None).left:
             pass
-        for job in self.cache.jobs():
-            self.cache.forget(job)
+        for cache in (self.cache, self.parse_cache):
+            for job in cache.jobs():
+                cache.forget(job)
 
 
 def _job(url: str, branch: str | None, sha: str | None, **facts: Any) -> Job:

@@ -37,6 +37,7 @@ from pharos_contracts.streams import BusLimits, declare
 from pharos_contracts.subjects import ITEM_CLEAR, ITEM_REPOSITORY
 from pharos_contracts.workers.v1 import Worker as WorkerView
 from pharos_contracts.workers.v1 import WorkerState
+from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN
 from pharos_embedder.control import Control
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.draining import Drain
@@ -45,13 +46,14 @@ from pharos_embedder.encoding import EncoderService
 from pharos_embedder.generations import Engine, GenerationStore
 from pharos_embedder.indexing import Indexing, IndexingConfig
 from pharos_embedder.items import last_fact
+from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.presence import Presence
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.syntax import ParseOptions
-from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache
+from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import Floats, Point, VectorStore
 from pharos_embedder.worker import Worker, WorkerConfig
 from pharos_service.buckets import Bucket
@@ -312,6 +314,9 @@ class Machine:
         self.engine = GatedEngine(EdgeEngine(home / "index", dimensions=DIMENSIONS))
         self.store: VectorStore = GenerationStore(self.engine, dimensions=DIMENSIONS)  # type: ignore[arg-type]
         self.cache = VectorCache(home / "vectors", limit_bytes=LIMIT_BYTES_MIN, warn=self._warned)
+        self.parse_cache = ParseCache(
+            home / "parsed", limit_bytes=LIMIT_BYTES_MIN, warn=self._warned, options=ParseOptions()
+        )
         self.workspaces = home / "workspaces"
         self.workspaces.mkdir(parents=True, exist_ok=True)
 
@@ -326,13 +331,14 @@ class Machine:
         for gate in (self.encoder.gate, self.engine.gate):
             gate.open()
         self.cache.close()
+        self.parse_cache.close()
         self.store.close()
 
     def holds_nothing_of(self, job: Job) -> bool:
         """Whether nothing of *job* is in the index, in the cache or on disk."""
         return (
             self.store.left_by(job.job_id, 999) == {}
-            and not any(job.job_id in label for label in self.cache.jobs())
+            and not any(job.job_id in label for label in (*self.cache.jobs(), *self.parse_cache.jobs()))
             and not any(job.job_id in each.name for each in self.workspaces.iterdir())
         )
 
@@ -366,7 +372,11 @@ async def working(
         bus, encoder=machine.encoder.version, chunker=usual.chunker, now=now, on_change=lambda *_: None
     )
     tools = Tools(
-        store=machine.store, encoder=EncoderService(machine.encoder), cache=machine.cache, parse_pool=pool
+        store=machine.store,
+        encoder=EncoderService(machine.encoder),
+        cache=machine.cache,
+        parse_cache=machine.parse_cache,
+        parse_pool=pool,
     )
     indexing = Indexing(
         tools,

@@ -18,6 +18,7 @@ from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
 from pharos_embedder import stages, stored_graph
 from pharos_embedder.bm25 import document_vector
+from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
 from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
@@ -30,7 +31,7 @@ from pharos_embedder.spool import Spool
 from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile
-from pharos_embedder.vector_cache import LIMIT_BYTES_MIN, VectorCache, label_of
+from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, VectorStore
 
 DIMENSIONS = 4
@@ -147,7 +148,9 @@ def encode(
     check: Callable[[], None] = unchecked,
 ) -> tuple[int, int]:
     nothing: Any = None
-    tools = Tools(store=store, encoder=EncoderService(encoder), cache=cache, parse_pool=nothing)
+    tools = Tools(
+        store=store, encoder=EncoderService(encoder), cache=cache, parse_cache=nothing, parse_pool=nothing
+    )
 
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""

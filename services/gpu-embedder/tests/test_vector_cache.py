@@ -12,14 +12,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pharos_embedder.vector_cache import (
-    LIMIT_BYTES_MIN,
-    VectorCache,
-    as_stored,
-    label_of,
-    parse_label,
-    vector_key,
-)
+from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of, parse_label
+from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
 
 LIMIT_BYTES = LIMIT_BYTES_MIN
 DIMENSIONS = 384

@@ -31,6 +31,7 @@ from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder.answering import Answers, StoreQuestion, answer_store
 from pharos_embedder.asked_store import asked_store
 from pharos_embedder.batch_work import BatchConfig, BatchTools, BatchWork
+from pharos_embedder.bounded_cache import BoundedCache
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.connecting import Connecting
@@ -50,6 +51,7 @@ from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
 from pharos_embedder.model import EncoderUnavailable, load_encoder
 from pharos_embedder.open_connections import OpenConnections
+from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.publishing import Publisher
@@ -129,8 +131,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     catalogue = Catalogue(bus)
     takes_items = role in ("all", "worker") and settings.worker_slots > 0
     cache = _cache(settings, opened) if takes_items else None
+    parse_cache = _parse_cache(settings, opened) if takes_items else None
     if owner is not None or settings.uses_server:
-        deleting = Deleting(bus, store, catalogue, cache, encoder=encoder.version, now=utc_now)
+        deleting = Deleting(bus, store, catalogue, cache, parse_cache, encoder=encoder.version, now=utc_now)
         answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
         engine = SearchEngine(store, encoder.encode_queries, encoder=encoder.version)
@@ -156,7 +159,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
             tasks.start_soon(watch_readiness)
             if owner is not None:
                 tasks.start_soon(owner.serve, bus)
-            if cache is not None:
+            if cache is not None and parse_cache is not None:
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -167,7 +170,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 view = _view(settings, choice, encoder)
                 presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(choice.device)))
                 workspaces = _workspaces(settings, role, view.name, opened)
-                works = _works(settings, workspaces, allowed_hosts, publisher, store, encoder, cache, opened)
+                works = _works(
+                    settings, workspaces, allowed_hosts, publisher, store, encoder, cache, parse_cache, opened
+                )
                 documents = _document_config(settings, workspaces)
                 document_publisher = Publisher(
                     bus,
@@ -213,7 +218,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                             )
                             for _ in range(settings.max_concurrent_processing)
                         ]
-                        await _work(bus, settings, presence, cache, works, document_works)
+                        await _work(bus, settings, presence, (cache, parse_cache), works, document_works)
                 tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
@@ -224,7 +229,7 @@ async def _work(
     bus: Bus,
     settings: Settings,
     presence: Presence,
-    cache: VectorCache,
+    caches: Sequence[BoundedCache],
     works: Sequence[Indexing],
     document_works: Sequence[DocumentSlot],
 ) -> None:
@@ -234,7 +239,8 @@ async def _work(
         tasks.start_soon(presence.beat)
         tasks.start_soon(control.follow)
         tasks.start_soon(drain_when_asked, drain, presence, settings.drain_seconds)
-        tasks.start_soon(forget_cancelled, bus, cache)
+        for cache in caches:
+            tasks.start_soon(forget_cancelled, bus, cache)
         async with anyio.create_task_group() as slots:
             for work in works:
                 slots.start_soon(Worker(bus, work, presence, control, drain, now=utc_now).serve)
@@ -262,6 +268,17 @@ def _cache(settings: Settings, opened: ExitStack) -> VectorCache:
     return cache
 
 
+def _parse_cache(settings: Settings, opened: ExitStack) -> ParseCache:
+    cache = ParseCache(
+        settings.home_path / "parsed",
+        limit_bytes=settings.parse_cache_max_mb * MiB,
+        warn=lambda text: log.warning("parse_cache", detail=text),
+        options=_limits(settings).parsing,
+    )
+    opened.callback(cache.close)
+    return cache
+
+
 def _workspaces(settings: Settings, role: str, name: str, opened: ExitStack) -> Path:
     try:
         return opened.enter_context(own_workspaces(settings.home_path, name if role == "worker" else None))
@@ -277,6 +294,7 @@ def _works(
     store: VectorStore,
     encoder: EncoderService,
     cache: VectorCache,
+    parse_cache: ParseCache,
     opened: ExitStack,
 ) -> list[Indexing]:
     """The work of each slot."""
@@ -290,7 +308,7 @@ def _works(
     for _ in range(settings.worker_slots):
         pool = ParsePool(PARSE_WORKERS, settings.parse_timeout_seconds)
         opened.callback(pool.close)
-        tools = Tools(store=store, encoder=encoder, cache=cache, parse_pool=pool)
+        tools = Tools(store=store, encoder=encoder, cache=cache, parse_cache=parse_cache, parse_pool=pool)
         found.append(Indexing(tools, publisher, config))
     return found
 

@@ -30,6 +30,7 @@ from pharos_embedder.batch_stages import (
     live_facts,
     made_by,
 )
+from pharos_embedder.bounded_cache import label_of, parse_label
 from pharos_embedder.document_points import CHUNKER, passages
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
@@ -43,7 +44,7 @@ from pharos_embedder.ports import Check, Failed, Held, NothingToDo, Problem, Rep
 from pharos_embedder.published_work import StageSeconds, in_workspace, told
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.threads import in_thread
-from pharos_embedder.vector_cache import VectorCache, label_of, parse_label
+from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import (
     DatasetKey,
     DocumentFacts,

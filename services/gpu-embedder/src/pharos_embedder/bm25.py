@@ -184,8 +184,17 @@ def tokens(text: str) -> Iterator[str]:
 
     `HTTPServer`, `http_server` and `http-server` all give `httpserver`, `http`, `server`.
     """
-    for word in _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX])):
+    for word in _words(text):
         yield from _of_word(word)
+
+
+def _words(text: str) -> list[str]:
+    return _WORD.findall(unicodedata.normalize("NFKC", text[:DOCUMENT_CHARACTERS_MAX]))
+
+
+@lru_cache(maxsize=65_536)
+def _hashes(word: str) -> tuple[int, ...]:
+    return tuple(term_hash(term) for term in _of_word(word))
 
 
 @lru_cache(maxsize=65_536)
@@ -255,7 +264,13 @@ def term_hash(term: str) -> int:
 
 def document_terms(text: str, *, path: str = "", symbol: str = "") -> Counter[int]:
     """How often each hashed term occurs in a chunk, the words of its path and symbol among them."""
-    return Counter(term_hash(term) for part in (text, path, symbol) for term in tokens(part))
+    found: Counter[int] = Counter()
+    get = found.get  # a new key costs a Counter a call of its own
+    for part in (text, path, symbol):
+        for word in _words(part):
+            for term in _hashes(word):
+                found[term] = get(term, 0) + 1
+    return found
 
 
 def document_vector(terms: Mapping[int, int]) -> SparseVector:

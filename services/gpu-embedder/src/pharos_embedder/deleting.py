@@ -32,6 +32,7 @@ from pharos_contracts.rpc import Refused
 from pharos_embedder import document_points
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.vector_cache import VectorCache, vector_key
 from pharos_embedder.vectors import DatasetKey, Dropped, Payload, StoreError, VectorStore
 from pharos_service.buckets import Bucket
@@ -48,7 +49,7 @@ DELETED_KEPT_SECONDS: Final = 2 * 86_400
 
 
 class Deleting:
-    """Answers to whoever deletes datasets; *cache* is None where this process encodes nothing."""
+    """Answers to whoever deletes datasets; the caches are None where this process encodes nothing."""
 
     def __init__(
         self,
@@ -56,6 +57,7 @@ class Deleting:
         store: VectorStore,
         catalogue: Catalogue,
         cache: VectorCache | None,
+        parse_cache: ParseCache | None,
         *,
         encoder: str,
         now: Callable[[], datetime],
@@ -64,6 +66,7 @@ class Deleting:
         self._store = store
         self._catalogue = catalogue
         self._cache = cache
+        self._parse_cache = parse_cache
         self._encoder = encoder
         self._now = now
 
@@ -149,9 +152,11 @@ class Deleting:
             if not dropped.left or time.monotonic() >= ends:
                 return Dropped(chunks, dropped.left)
 
-    def _forget(self, chunks: Sequence[Payload]) -> None:
+    def _forget(self, points: Sequence[Payload]) -> None:
         if self._cache is not None:
-            forget(self._cache, self._encoder, chunks)
+            forget(self._cache, self._encoder, [each for each in points if each.kind == "chunk"])
+        if self._parse_cache is not None:
+            forget_parsed(self._parse_cache, [each for each in points if each.kind == "file"])
 
 
 def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
@@ -168,6 +173,21 @@ def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
                 encoder=chunk.encoder or encoder,
             )
             for chunk in chunks
+        ]
+    )
+
+
+def forget_parsed(cache: ParseCache, files: Sequence[Payload]) -> None:
+    """Remove what they were parsed to from this machine. Others of the tenant parse them again."""
+    cache.remove(
+        [
+            cache.key_of(
+                tenant=file.dataset.tenant,
+                path=file.path,
+                language=file.language,
+                content_hash=file.content_hash,
+            )
+            for file in files
         ]
     )
 

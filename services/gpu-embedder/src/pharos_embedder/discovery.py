@@ -9,6 +9,7 @@ Large data: files of DATA_LANGUAGES (JSON, CSV, XML, …) have a limit of their 
 
 from __future__ import annotations
 
+import hashlib
 import os
 import stat
 import time
@@ -47,11 +48,15 @@ class DiscoveryLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
-    """A file to index: its path from the root with `/`, its size in bytes, its language."""
+    """A file to index: its path from the root with `/`, its size in bytes, its language.
+
+    ``content_hash`` is the blake2b-16 hex digest of its bytes; empty where they were not read.
+    """
 
     path: str
     size: int
     language: str
+    content_hash: str = ""
 
 
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,6 +115,15 @@ def read_configs(root: Path, files: tuple[SourceFile, ...]) -> dict[str, str]:
 
 def _is_config(name: str) -> bool:
     return name in _CONFIG_NAMES or (name.startswith("tsconfig") and name.endswith(".json"))
+
+
+class _Verdict(NamedTuple):
+    """What became of a file; *reason* is why it is left out."""
+
+    reason: str | None
+    size: int = 0
+    language: str = TEXT
+    content_hash: str = ""
 
 
 class _Walk:
@@ -215,34 +229,42 @@ class _Walk:
 
     def _take(self, entry: _Entry) -> None:
         """The file *entry* into the files, or into the account."""
-        reason, size, language = self._judge(entry)
+        verdict = self._judge(entry)
+        reason = verdict.reason
         if reason is None and len(self._files) >= self._limits.files_max:
             reason = "over the file limit"
-        if reason is None and self._total + size > self._limits.total_bytes_max:
+        if reason is None and self._total + verdict.size > self._limits.total_bytes_max:
             reason = "over the size limit"
         if reason is not None:
             self._leave(reason, entry.path)
             return
-        self._total += size
-        self._files.append(SourceFile(path=entry.path, size=size, language=language))
+        self._total += verdict.size
+        self._files.append(
+            SourceFile(
+                path=entry.path,
+                size=verdict.size,
+                language=verdict.language,
+                content_hash=verdict.content_hash,
+            )
+        )
 
-    def _judge(self, entry: _Entry) -> tuple[str | None, int, str]:
+    def _judge(self, entry: _Entry) -> _Verdict:
         if entry.is_link:
-            return "symlink", 0, TEXT
+            return _Verdict("symlink")
         if entry.reason is not None:
-            return entry.reason, 0, TEXT
+            return _Verdict(entry.reason)
         try:
             encoded = entry.path.encode("utf-8")
         except UnicodeEncodeError:
-            return "unreadable", 0, TEXT  # a name that is not text cannot be shown, stored or asked for
+            return _Verdict("unreadable")  # a name that is not text cannot be shown, stored or asked for
         if len(encoded) > _PATH_BYTES_MAX:
-            return "unreadable", 0, TEXT
+            return _Verdict("unreadable")
         if self._ignored.ignores(entry.path, is_folder=False):
-            return "ignored", 0, TEXT
+            return _Verdict("ignored")
         attributes = self._attributes.of(entry.path)
         reason = self._by_attributes(attributes) or self._by_name(entry, attributes)
         if reason is not None:
-            return reason, 0, TEXT
+            return _Verdict(reason)
         return self._by_content(entry, attributes)
 
     @staticmethod
@@ -263,33 +285,37 @@ class _Walk:
         reason = name_reason(entry.name)
         return None if reason == "generated" and attributes.get("linguist-generated") == "false" else reason
 
-    def _by_content(self, entry: _Entry, attributes: Mapping[str, str]) -> tuple[str | None, int, str]:
+    def _by_content(self, entry: _Entry, attributes: Mapping[str, str]) -> _Verdict:
         path = self._root / entry.path
         try:
             status = path.lstat()
         except OSError:
-            return "unreadable", 0, TEXT
+            return _Verdict("unreadable")
         if not stat.S_ISREG(status.st_mode):
-            return "not a file", 0, TEXT
+            return _Verdict("not a file")
         size = status.st_size
         if size == 0:
-            return "empty", 0, TEXT
+            return _Verdict("empty")
         if size > self._limits.file_bytes_max:
-            return "too large", size, TEXT
+            return _Verdict("too large", size)
         source = read_regular(path, _HEAD_BYTES)
         if source is None:
-            return "unreadable", size, TEXT
+            return _Verdict("unreadable", size)
         whole = len(source) >= size
         head = decode(source, truncated=not whole)
         if head is None:
-            return "binary", size, TEXT
+            return _Verdict("binary", size)
         language = language_of(entry.path, head[:300])
         if language in DATA_LANGUAGES and size > self._limits.data_bytes_max:
-            return "too large", size, language
+            return _Verdict("too large", size, language)
         reason = head_reason(head, language, whole=whole)
         if reason == "generated" and attributes.get("linguist-generated") == "false":
             reason = None
-        return reason, size, language
+        if reason is None and not whole:
+            source = read_regular(path, self._limits.file_bytes_max)
+            if source is None:
+                return _Verdict("unreadable", size)
+        return _Verdict(reason, size, language, hashlib.blake2b(source, digest_size=16).hexdigest())
 
     def _leave(self, reason: str, path: str) -> None:
         self._left_out[reason] = self._left_out.get(reason, 0) + 1

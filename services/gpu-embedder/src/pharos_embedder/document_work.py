@@ -84,7 +84,7 @@ class DocumentWork(PublishedWork):
     """The ``ports.Work`` of one slot."""
 
     def __init__(self, tools: DocumentTools, publisher: Publisher, config: DocumentConfig) -> None:
-        super().__init__(tools.store, tools.cache, publisher)
+        super().__init__(tools.store, (tools.cache,), publisher)
         self._tools = tools
         self._config = config
 

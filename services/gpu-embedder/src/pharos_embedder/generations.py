@@ -165,6 +165,11 @@ class GenerationStore:
             self._engine.delete(page)
             chunks += len(page)
         others = 0
+        files = AllOf((*born.conditions, Match("kind", ("file",))))
+        while chunks + others < most and (page := self._engine.ids(files, after=None, limit=WRITE_BATCH)[0]):
+            forget(self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(page)))), limit=WRITE_BATCH))
+            self._engine.delete(page)
+            others += len(page)
         while chunks + others < most and (page := self._engine.ids(born, after=None, limit=WRITE_BATCH)[0]):
             self._engine.delete(page)
             others += len(page)

@@ -14,13 +14,13 @@ from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.identity import TENANT_DEFAULT
 from pharos_contracts.jobs.v1 import IndexResult, ItemCancelled
 from pharos_contracts.subjects import ITEM_REPOSITORY
+from pharos_embedder.bounded_cache import BoundedCache, parse_label
 from pharos_embedder.items import last_fact
 from pharos_embedder.pipeline import Target, Unchanged, index
 from pharos_embedder.ports import Held, NothingToDo
 from pharos_embedder.published_work import PublishedWork, in_workspace
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
-from pharos_embedder.vector_cache import VectorCache, parse_label
 from pharos_service.bus import TROUBLE, Bus
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
@@ -44,7 +44,7 @@ class Indexing(PublishedWork):
     """The ``ports.Work`` of one slot."""
 
     def __init__(self, tools: Tools, publisher: Publisher, config: IndexingConfig) -> None:
-        super().__init__(tools.store, tools.cache, publisher)
+        super().__init__(tools.store, (tools.cache, tools.parse_cache), publisher)
         self._tools = tools
         self._config = config
 
@@ -84,7 +84,7 @@ class Indexing(PublishedWork):
         )
 
 
-async def forget_cancelled(bus: Bus, cache: VectorCache) -> None:
+async def forget_cancelled(bus: Bus, cache: BoundedCache) -> None:
     """Remove what *cache* holds for jobs that were cancelled while no worker lived on this machine."""
     for label in await anyio.to_thread.run_sync(cache.jobs):
         name, tenant = parse_label(label)

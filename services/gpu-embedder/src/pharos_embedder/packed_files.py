@@ -59,6 +59,12 @@ class PackedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     records: bytes
     terms: bytes
     term_counts: bytes
+    is_settled: bool = True  # whether another try would give the same
+
+    @property
+    def bytes_total(self) -> int:
+        """What it takes, about."""
+        return len(self.facts) + len(self.records) + 3 * len(self.term_counts)
 
     @property
     def chunk_count(self) -> int:
@@ -84,7 +90,8 @@ def pack(file: ParsedFile) -> PackedFile:
     terms, counts = array("I"), array("H")
     for chunk in file.chunks:
         record = _ENCODER.encode(chunk)
-        found = sorted(document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol).items())
+        found = document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol)
+        ordered = sorted(found)
         heads += HEAD.pack(
             chunk.ordinal,
             chunk.start_line,
@@ -96,8 +103,8 @@ def pack(file: ParsedFile) -> PackedFile:
             bytes.fromhex(chunk.identity),
         )
         records += record
-        terms.extend([term for term, _ in found])
-        counts.extend([min(count, TERM_COUNT_MAX) for _, count in found])
+        terms.extend(ordered)
+        counts.extend([min(found[term], TERM_COUNT_MAX) for term in ordered])
     defined, used, uses, lengths = pack_names(file)
     return PackedFile(
         path=file.path,

@@ -281,7 +281,8 @@ class _Run:
         assert outcome is not None, "an answer has a file or a failure"
         cause = self._causes.get(answer.index)
         if cause is not None and isinstance(outcome, PackedFile):
-            outcome = msgspec.structs.replace(outcome, warning=f"Split by lines: {cause}.")
+            warning = f"Split by lines: {cause}."
+            outcome = msgspec.structs.replace(outcome, warning=warning, is_settled=False)
         self._finish(answer.index, outcome)
 
     def _finish(self, index: int, outcome: Outcome) -> None:

@@ -72,7 +72,8 @@ def _result(task: Task, root: Path, options: ParseOptions, parse_file: Parse) ->
             return ParseFailure(path=task.path, reason=f"The file could not be split ({cause}).")
     try:
         by_lines = parse_file(task.path, task.language, source, replace(options, plain=True))
-        return pack(replace(by_lines, warning=f"Split by lines: the parser failed ({cause})."))
+        warning = f"Split by lines: the parser failed ({cause})."
+        return replace(pack(by_lines), warning=warning, is_settled=False)
     except Exception as error:
         return ParseFailure(path=task.path, reason=f"The file could not be split ({type(error).__name__}).")
 

@@ -104,7 +104,18 @@ async def index(
     with Spool(workspace / SPOOL) as spool:
         with within(Stage.PARSE):
             account = await in_thread(
-                partial(stages.parse_stage, checkout.root, found, spool, tools, limits, report), held.check
+                partial(
+                    stages.parse_stage,
+                    checkout.root,
+                    found,
+                    spool,
+                    tools,
+                    limits,
+                    job.tenant,
+                    job.job_id,
+                    report,
+                ),
+                held.check,
             )
         with within(Stage.LINK):
             report(Stage.LINK, 0, len(spool.paths))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -17,11 +17,11 @@ import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
+from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
 from pharos_embedder.stages import StageTimedOut
-from pharos_embedder.vector_cache import VectorCache, label_of
 from pharos_embedder.vectors import DatasetKey, VectorStore
 from pharos_service.bus import BusError
 from pharos_service.journal import Superseded
@@ -69,9 +69,9 @@ async def in_workspace(
 class PublishedWork:
     """``ports.Work``, but for ``run``."""
 
-    def __init__(self, store: VectorStore, cache: VectorCache, publisher: Publisher) -> None:
+    def __init__(self, store: VectorStore, caches: Sequence[BoundedCache], publisher: Publisher) -> None:
         self._store = store
-        self._cache = cache
+        self._caches = caches
         self._publisher = publisher
 
     async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
@@ -86,7 +86,8 @@ class PublishedWork:
         key = DatasetKey(job.tenant, job.project, result.dataset)
         # Readers that began before the publishing still see the generation before: it is kept until the next.
         await anyio.to_thread.run_sync(self._store.collect, key, result.built_on)
-        await anyio.to_thread.run_sync(self._cache.keep, label_of(job.job_id, job.tenant))
+        for cache in self._caches:
+            await anyio.to_thread.run_sync(cache.keep, label_of(job.job_id, job.tenant))
 
     async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
         job = item.job
@@ -97,8 +98,8 @@ class PublishedWork:
             await anyio.to_thread.run_sync(self._store.undo, dataset, job.job_id, attempts, live)
         if left:
             await anyio.to_thread.run_sync(self._store.flush)
-        if forget:
-            await anyio.to_thread.run_sync(self._cache.forget, label_of(job.job_id, job.tenant))
+        for cache in self._caches if forget else ():
+            await anyio.to_thread.run_sync(cache.forget, label_of(job.job_id, job.tenant))
 
 
 def told(error: Exception) -> Problem:

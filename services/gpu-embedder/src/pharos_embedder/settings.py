@@ -127,6 +127,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     vector_cache_max_mb: Annotated[
         int, Meta(description="Disk that the cache of encoded chunks may take, in MiB.", ge=8)
     ] = 2048
+    parse_cache_max_mb: Annotated[
+        int, Meta(description="Disk that the cache of parsed files may take, in MiB.", ge=8)
+    ] = 1024
     parse_timeout_seconds: Annotated[
         float, Meta(description="A file whose parsing takes longer is cut by lines instead.", gt=0, le=300)
     ] = 10.0

@@ -21,13 +21,15 @@ import structlog
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
+from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.discovery import Discovery, DiscoveryLimits, read_configs
+from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
 from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
-from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.parse_cache import ParseCache, parsing_version
+from pharos_embedder.parse_pool import Outcome, ParsePool
 from pharos_embedder.points import Origin, key_of
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
@@ -35,13 +37,15 @@ from pharos_embedder.shared_vectors import known_vectors
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.training import Training, train
-from pharos_embedder.vector_cache import VectorCache, as_stored, label_of
+from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
 
 ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
+PARSE_WINDOW: Final = 256  # files that are looked up at once
+PARSED_BYTES_MAX: Final = 4 << 20  # of parsed files that are written to the cache at once
 NOTICES_MAX: Final = 20
 
 
@@ -73,10 +77,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def chunker(self) -> str:
         """What decides, beside commit and encoder, what an index holds: another one makes another."""
-        limits = hashlib.blake2b(msgspec.json.encode((self.discovery, self.parsing)), digest_size=6)
-        return (
-            f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}:{limits.hexdigest()}"
-        )
+        facts = (parsing_version(), self.discovery, self.parsing)
+        digest = hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
+        return f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}:{digest}"
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -85,6 +88,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     store: VectorStore
     encoder: EncoderService
     cache: VectorCache
+    parse_cache: ParseCache
     parse_pool: ParsePool
 
 
@@ -99,6 +103,16 @@ class EncodingTools(Protocol):
 
     @property
     def cache(self) -> VectorCache: ...
+
+
+class ParsingTools(Protocol):
+    """What parsing needs of the tools of whoever works."""
+
+    @property
+    def parse_cache(self) -> ParseCache: ...
+
+    @property
+    def parse_pool(self) -> ParsePool: ...
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,33 +152,77 @@ class IndexIncomplete(Exception):
 
 
 class ParseAccount(msgspec.Struct):
-    """What is told of the files that were read, beside what they hold."""
+    """How many files were read, and what is told of them beside what they hold."""
 
+    files: int = 0
+    reused: int = 0  # of them, those that were known by their content
     notices: list[Notice] = msgspec.field(default_factory=list)
     notices_total: int = 0
 
-    def note(self, path: str, message: str) -> None:
-        self.notices_total += 1
-        if len(self.notices) < NOTICES_MAX:
-            self.notices.append(Notice(message=message, path=path))
+    def take(self, outcome: Outcome) -> None:
+        self.files += 1
+        told = outcome.warning if isinstance(outcome, PackedFile) else outcome.reason
+        if told is not None:
+            self.notices_total += 1
+            if len(self.notices) < NOTICES_MAX:
+                self.notices.append(Notice(message=told, path=outcome.path))
 
 
 def parse_stage(
-    root: Path, found: Discovery, spool: Spool, tools: Tools, limits: Limits, report: Report, check: Check
+    root: Path,
+    found: Discovery,
+    spool: Spool,
+    tools: ParsingTools,
+    limits: Limits,
+    tenant: str,
+    job: str,
+    report: Report,
+    check: Check,
 ) -> ParseAccount:
-    """Everything that was *found* into *spool*."""
+    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
+
+    However it ends, the files that were parsed are in the cache, for *job*.
+    """
     total = len(found.files)
     report(Stage.PARSE, 0, total)
     account = ParseAccount()
-    outcomes = tools.parse_pool.parse_files(root, found.files, limits.parsing, check=check)
-    for done, outcome in enumerate(outcomes, 1):
+
+    def take(outcome: Outcome) -> None:
         if isinstance(outcome, PackedFile):
             spool.add(outcome)
-            if outcome.warning is not None:
-                account.note(outcome.path, outcome.warning)
-        else:
-            account.note(outcome.path, outcome.reason)
-        report(Stage.PARSE, done, total, current_file=outcome.path)
+        account.take(outcome)
+        report(Stage.PARSE, account.files, total, current_file=outcome.path)
+
+    def key(file: SourceFile | PackedFile) -> bytes:
+        return tools.parse_cache.key_of(
+            tenant=tenant, path=file.path, language=file.language, content_hash=file.content_hash
+        )
+
+    unknown: list[SourceFile] = []
+    for start in range(0, total, PARSE_WINDOW):
+        check()
+        window = found.files[start : start + PARSE_WINDOW]
+        keys = [key(file) for file in window]
+        known = tools.parse_cache.get_many(keys)
+        for file, its_key in zip(window, keys, strict=True):
+            if its_key in known:
+                take(known[its_key])
+            else:
+                unknown.append(file)
+    account.reused = account.files
+    made: dict[bytes, PackedFile] = {}
+    size = 0
+    try:
+        for outcome in tools.parse_pool.parse_files(root, unknown, limits.parsing, check=check):
+            take(outcome)
+            if isinstance(outcome, PackedFile) and outcome.is_settled:
+                made[key(outcome)] = outcome
+                size += outcome.bytes_total
+            if size > PARSED_BYTES_MAX:
+                tools.parse_cache.put_many(made, job=label_of(job, tenant))
+                made, size = {}, 0
+    finally:
+        tools.parse_cache.put_many(made, job=label_of(job, tenant))
     spool.finish()
     return account
 

@@ -229,7 +229,7 @@ class Dropped(msgspec.Struct, frozen=True):
 
 
 Forget = Callable[[Sequence[Payload]], None]
-"""Hears of chunks that are about to be deleted."""
+"""Hears of chunks and files that are about to be deleted."""
 
 
 class VectorReader(Protocol):
@@ -329,8 +329,8 @@ class VectorStore(VectorReader, Protocol):
     def drop(self, dataset: DatasetKey, generation: int, *, most: int, forget: Forget) -> Dropped:
         """Delete what came with *generation* or an earlier one, whether it was retired or not.
 
-        About *most* points at once: it is called until nothing is left. *forget* hears of chunks before they
-        go, so that a crash in between leaves them to the next call.
+        About *most* points at once: it is called until nothing is left. *forget* hears of chunks and files
+        before they go, so that a crash in between leaves them to the next call.
         """
 
     def size(self, dataset: DatasetKey) -> int:
