@@ -518,11 +518,11 @@ def test_a_lexicon_belongs_to_its_generation(store: VectorStore) -> None:
     store.put_lexicon(ATLAS, 2, big)
     assert store.lexicon(ATLAS, 1) == old
     assert store.lexicon(ATLAS, 2) == big
-    assert store.count(ATLAS, 2, "lexicon") == 3
+    assert store.count(ATLAS, 2, "lexicon") == 4
     store.discard_unpublished(ATLAS, 1)
     assert store.lexicon(ATLAS, 2) == old
     store.put_lexicon(ATLAS, 2, big)
-    assert store.collect(ATLAS, 2) == 1
+    assert store.collect(ATLAS, 2) == 2
     assert store.lexicon(FOREIGN, 2).documents == 0
 
 
@@ -696,7 +696,7 @@ def test_pages_of_ids_go_through_all_volumes_in_one_order(place: Place) -> None:
 def run_of(
     job: str, attempt: int, store: VectorStore, *, generation: int, dataset: DatasetKey = ATLAS
 ) -> None:
-    """What one attempt at a job writes: a chunk, a file and a lexicon."""
+    """What one attempt at a job writes: a chunk, a file, and a lexicon of a part and a head."""
     path = f"{job}-{attempt}.py"
     facts: dict[str, Any] = {"dataset": dataset, "generation": generation, "job": job, "attempt": attempt}
     store.upsert([chunk(path, **facts), chunk(path, kind="file", **facts)])
@@ -720,7 +720,7 @@ def test_undoing_a_job_leaves_nothing_of_it_however_often_it_is_called(store: Ve
     store.put_lexicon(ATLAS, 1, Lexicon.of([{7: 1}]))
     run_of("job-1", 1, store, generation=5)
     store.retire(ATLAS, [gone.id], 5)
-    for removed in (3, 0):
+    for removed in (4, 0):
         assert store.undo(ATLAS, "job-1", 1, 1) == removed
         assert store.live_ids(ATLAS, 9, "chunk") == {kept.id, gone.id}
         assert store.left_by("job-1", 9) == {}
@@ -732,7 +732,7 @@ def test_undoing_a_job_touches_neither_later_attempts_nor_other_jobs(store: Vect
     run_of("job-1", 2, store, generation=6)
     run_of("job-2", 1, store, generation=7)
     run_of("job-1", 1, store, generation=5, dataset=FOREIGN)
-    assert store.undo(ATLAS, "job-1", 1, 0) == 3
+    assert store.undo(ATLAS, "job-1", 1, 0) == 4
     assert store.left_by("job-1", 9) == {ATLAS: {6}, FOREIGN: {5}}
     assert store.left_by("job-2", 9) == {ATLAS: {7}}
 
@@ -740,7 +740,7 @@ def test_undoing_a_job_touches_neither_later_attempts_nor_other_jobs(store: Vect
 def test_undoing_a_job_keeps_what_is_live_of_it(store: VectorStore) -> None:
     run_of("job-1", 1, store, generation=5)
     run_of("job-1", 2, store, generation=6)
-    assert store.undo(ATLAS, "job-1", 2, 5) == 3
+    assert store.undo(ATLAS, "job-1", 2, 5) == 4
     assert store.count(ATLAS, 5, "chunk") == 1
     assert store.left_by("job-1", 2) == {ATLAS: {5}}
 

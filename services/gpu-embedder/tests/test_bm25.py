@@ -12,7 +12,9 @@ from pharos_embedder.bm25 import (
     STOP_WORDS,
     TERM_CHARACTERS_MAX,
     Lexicon,
+    LexiconChange,
     SparseVector,
+    Totals,
     document_terms,
     document_vector,
     matched_words,
@@ -160,18 +162,19 @@ def test_lexicons_of_several_datasets_are_pooled() -> None:
     assert Lexicon.merged([]) == EMPTY_LEXICON
 
 
-def test_a_lexicon_without_some_documents_and_with_others_is_that_of_the_rest() -> None:
-    documents = [document_terms(text) for text in ("alpha beta", "beta gamma gamma", "delta", "alpha")]
-    whole = Lexicon.of(documents[:3])
-    assert whole.changed(added=documents[3:], removed=documents[1:2]) == Lexicon.of(
-        [documents[0], documents[2], documents[3]]
-    )
-    assert whole.changed() == whole
-    assert whole.changed(removed=documents[:3]) == EMPTY_LEXICON
+def test_a_change_says_what_some_documents_more_and_some_less_do_to_each_term() -> None:
+    documents = [document_terms(text) for text in ("alpha beta", "beta gamma gamma", "delta")]
+    change = LexiconChange.of(added=documents[:2], removed=documents[2:])
+    alpha, beta, gamma, delta = (term_hash(word) for word in ("alpha", "beta", "gamma", "delta"))
+    assert change.frequencies == {alpha: 1, beta: 2, gamma: 1, delta: -1}
+    assert (change.documents, change.total_length) == (1, 4)
+    assert LexiconChange.of(added=documents, removed=documents).frequencies == {}
 
 
-def test_more_is_not_taken_from_a_lexicon_than_it_has() -> None:
-    assert EMPTY_LEXICON.changed(removed=[document_terms("alpha")]) == EMPTY_LEXICON
+def test_totals_follow_a_change_and_never_fall_below_nothing() -> None:
+    change = LexiconChange.of(added=[{1: 3}, {2: 1}])
+    assert Totals().changed(change) == Totals(2, 4)
+    assert Totals().changed(LexiconChange.of(removed=[{1: 3}])) == Totals()
 
 
 def test_rare_terms_weigh_more_and_none_weighs_less_than_nothing() -> None:

@@ -1,7 +1,7 @@
 """Files of a batch into their dataset: each is made ready by itself, and several are written at once.
 
 A file that is ready is in memory and in the cache of vectors, and nowhere else. Writing takes all that are
-ready: a generation costs the lexicon of the whole dataset, however many files are in it. All of this blocks
+ready: a generation costs a lock, a flush and a publishing, however many files are in it. All of this blocks
 and runs in a thread.
 """
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, Stage
-from pharos_embedder.bm25 import document_vector
+from pharos_embedder.bm25 import LexiconChange, document_vector
 from pharos_embedder.document_points import Passage, key_of, terms_of
 from pharos_embedder.encoding import EncoderService, Priority
 from pharos_embedder.points import Origin
@@ -175,13 +175,20 @@ def write_files(
     for key, (file, place) in added.items():
         check()
         terms[key] = terms_of(file.passages[place].payload)
-    lexicon = store.lexicon(dataset, live.generation).changed(
+    change = LexiconChange.of(
         added=terms.values(),
         removed=[terms_of(payload) for payload in store.payloads(dataset, sorted(gone))],
     )
     store.upsert(_points(added, terms, origin))
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
-    store.put_lexicon(dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    store.change_lexicon(
+        dataset,
+        origin.generation,
+        change,
+        on=live.generation,
+        job=origin.job,
+        attempt=origin.attempt,
+    )
     store.retire(dataset, gone, origin.generation)
     store.flush()
     _check_whole(latest, written, origin, store)

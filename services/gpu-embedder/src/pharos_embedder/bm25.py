@@ -25,7 +25,6 @@ import msgspec
 K1: Final = 1.2
 B: Final = 0.75
 LENGTH_TYPICAL: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
-AVERAGE_LENGTH_UNKNOWN: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
 DOCUMENT_CHARACTERS_MAX: Final = 200_000  # what lies beyond is not indexed by words
 TERM_CHARACTERS_MAX: Final = 64  # longer runs are keys, hashes and base64, which nobody types
 LEXICON_TERMS_MAX: Final = 2_000_000  # 16 MB; beyond, the rarest terms go: an unknown term counts as rarest
@@ -76,6 +75,48 @@ class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.indices)
 
 
+class Totals(msgspec.Struct, frozen=True):
+    """How many documents a dataset has, and how many terms they have in all."""
+
+    documents: int = 0
+    total_length: int = 0
+
+    def changed(self, change: "LexiconChange") -> "Totals":
+        return Totals(
+            max(0, self.documents + change.documents), max(0, self.total_length + change.total_length)
+        )
+
+
+class LexiconChange(msgspec.Struct, frozen=True, kw_only=True):
+    """What some documents more and some less change in a lexicon.
+
+    `documents` and `total_length` are what the change adds, and may be negative; `frequencies` says of each
+    term whose count changes by how much.
+    """
+
+    documents: int
+    total_length: int
+    frequencies: Mapping[int, int]
+
+    @classmethod
+    def of(
+        cls, *, added: Iterable[Mapping[int, int]] = (), removed: Iterable[Mapping[int, int]] = ()
+    ) -> Self:
+        """Documents as `document_terms` gives them; those *removed* were counted in the lexicon."""
+        frequencies: Counter[int] = Counter()
+        number = total = 0
+        for document in added:
+            number += 1
+            total += sum(document.values())
+            frequencies.update(document.keys())
+        for document in removed:
+            number -= 1
+            total -= sum(document.values())
+            frequencies.subtract(document.keys())
+        changed = {term: count for term, count in frequencies.items() if count}
+        return cls(documents=number, total_length=total, frequencies=changed)
+
+
 class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
     """In how many documents of a dataset each term occurs.
 
@@ -122,23 +163,6 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
             counts = array("I", (count for _, count in kept))
         return cls(documents=documents, total_length=total_length, terms=terms, counts=counts)
 
-    def changed(
-        self, *, added: Iterable[Mapping[int, int]] = (), removed: Iterable[Mapping[int, int]] = ()
-    ) -> Self:
-        """This lexicon with some documents more and some, which were counted in it, less."""
-        frequencies = Counter(dict(self.items()))
-        number, total = self.documents, self.total_length
-        for document in added:
-            number += 1
-            total += sum(document.values())
-            frequencies.update(document.keys())
-        for document in removed:
-            number -= 1
-            total -= sum(document.values())
-            frequencies.subtract(document.keys())
-        # A term that the limit on terms had left out may have been taken away more often than it was counted.
-        return self.from_frequencies(max(0, number), max(0, total), +frequencies)
-
     @classmethod
     def merged(cls, lexicons: Sequence[Self], *, only: Iterable[int] | None = None) -> Self:
         """One lexicon of several datasets; with *only*, of those terms alone, which is all a query needs."""
@@ -154,13 +178,6 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
             sum(lexicon.total_length for lexicon in lexicons),
             frequencies,
         )
-
-    @property
-    def average_length(self) -> float:
-        """Terms a document, for `document_vector`; a fixed guess while there are none."""
-        if not self.documents or not self.total_length:
-            return AVERAGE_LENGTH_UNKNOWN
-        return self.total_length / self.documents
 
     def frequency(self, term: int) -> int:
         """Documents that hold *term*; 0 where it is unknown."""

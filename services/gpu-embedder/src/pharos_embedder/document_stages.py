@@ -1,7 +1,7 @@
 """A document into its dataset: its old chunks are retired and its new ones added, beside what is live.
 
 A dataset of documents grows by one document at a time, so all that a job reads and writes is of its own
-document, but for the dataset's lexicon: the old words are taken away from it and the new ones added.
+document. In the dataset's lexicon the old words are taken away and the new ones added.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import msgspec
 
+from pharos_embedder.bm25 import LexiconChange
 from pharos_embedder.document_points import Passage, points, terms_of
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check
@@ -41,13 +42,20 @@ def place_stage(
     for passage in added:
         check()
         terms[passage.id] = terms_of(passage.payload)
-    lexicon = store.lexicon(origin.dataset, live.generation).changed(
+    change = LexiconChange.of(
         added=terms.values(),
         removed=[terms_of(payload) for payload in store.payloads(origin.dataset, sorted(gone))],
     )
     store.upsert(points(added, terms))
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
-    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    store.change_lexicon(
+        origin.dataset,
+        origin.generation,
+        change,
+        on=live.generation,
+        job=origin.job,
+        attempt=origin.attempt,
+    )
     store.retire(origin.dataset, gone, origin.generation)
     store.flush()
     return Placed(chunks=before - len(gone) + len(added), replaced=bool(alive))

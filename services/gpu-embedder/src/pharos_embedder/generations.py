@@ -1,15 +1,14 @@
 """The rules of generations, written once over the few operations that a vector engine offers."""
 
-from array import array
-from base64 import b64decode, b64encode
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from typing import Final, Protocol, TypeVar
 
-import msgspec
 import numpy as np
 
-from pharos_embedder.bm25 import EMPTY_LEXICON, Lexicon, SparseVector
+from pharos_embedder import stored_lexicon
+from pharos_embedder.bm25 import EMPTY_LEXICON, Lexicon, LexiconChange, SparseVector, Totals
 from pharos_embedder.ports import Check
 from pharos_embedder.stored_graph import (
     GraphPiecesMissing,
@@ -18,11 +17,13 @@ from pharos_embedder.stored_graph import (
     from_pieces,
     to_pieces,
 )
+from pharos_embedder.stored_lexicon import HEAD, LexiconPiecesMissing, Part, PartFacts, Piece
 from pharos_embedder.vectors import (
     ALIVE,
     HITS_MAX,
     STRUCTURE_DIMENSIONS,
     AllOf,
+    AnyOf,
     Condition,
     DatasetKey,
     Dropped,
@@ -50,8 +51,6 @@ WRITE_BATCH: Final = (
     256  # points a write: about 25 ms in the embedded engine, which holds the interpreter meanwhile
 )
 PAGE: Final = 1_000  # ids a scroll or delete
-LEXICON_SHARD_TERMS: Final = 50_000  # 8 bytes a term, 530 kB of base64 a point
-LEXICON_SHARDS_MAX: Final = 64
 GRAPH_PIECES_MAX: Final = 256  # above what GRAPH_BYTES_MAX can come to
 
 T = TypeVar("T")
@@ -178,7 +177,58 @@ class GenerationStore:
     def put_lexicon(
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
     ) -> None:
-        self._replace(dataset, generation, "lexicon", _lexicon_texts(lexicon), job, attempt)
+        part = Part.of_lexicon(lexicon)
+        head = stored_lexicon.Head(
+            totals=Totals(lexicon.documents, lexicon.total_length),
+            parts=(PartFacts(generation, len(part.terms)),),
+        )
+        self._replace(dataset, generation, "lexicon", _pieces(head, part), job, attempt)
+
+    def change_lexicon(
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        change: LexiconChange,
+        *,
+        on: int,
+        job: str = "",
+        attempt: int = 0,
+    ) -> None:
+        head = self._lexicon_head(dataset, on)
+        part = Part.of(change.frequencies)
+        kept, taken = stored_lexicon.split(head.parts, len(part.terms))
+        if taken:
+            part = Part.sum([*self._lexicon_parts(dataset, on, taken), part])
+        if not kept:
+            part = part.whole()
+        followed = stored_lexicon.Head(
+            totals=head.totals.changed(change), parts=(*kept, PartFacts(generation, len(part.terms)))
+        )
+        # What was taken in came with the first of it or later, and so did the head; the rest lives on.
+        since = taken[0].generation if taken else generation
+        superseded = AnyOf((Match("path", (HEAD,)), Range(field="from", above=since - 1)))
+        pieces = _pieces(followed, part)
+        self._replace(dataset, generation, "lexicon", pieces, job, attempt, superseded)
+
+    def _lexicon_head(self, dataset: DatasetKey, generation: int) -> stored_lexicon.Head:
+        found = self._engine.payloads(
+            _of_kind(dataset, generation, "lexicon", Match("path", (HEAD,))), limit=1
+        )
+        if found:
+            return stored_lexicon.head_of(found[0].text)
+        with _whole("lexicon", generation):
+            return stored_lexicon.read(self._lexicon_pieces(dataset, generation))[0]
+
+    def _lexicon_parts(self, dataset: DatasetKey, generation: int, parts: Sequence[PartFacts]) -> list[Part]:
+        since = Range(field="from", above=parts[0].generation - 1)
+        with _whole("lexicon", generation):
+            return stored_lexicon.parts_of(parts, self._lexicon_pieces(dataset, generation, since))
+
+    def _lexicon_pieces(self, dataset: DatasetKey, generation: int, *conditions: Condition) -> list[Piece]:
+        found = self._engine.payloads(
+            _of_kind(dataset, generation, "lexicon", *conditions), limit=stored_lexicon.POINTS_MAX
+        )
+        return [Piece(generation=each.generation, name=each.path, text=each.text) for each in found]
 
     def put_graph(
         self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
@@ -188,25 +238,29 @@ class GenerationStore:
         except GraphTooLarge:
             self._replace(dataset, generation, "graph", (), job, attempt)
             raise
-        self._replace(dataset, generation, "graph", pieces, job, attempt)
+        self._replace(dataset, generation, "graph", _numbered(pieces), job, attempt)
 
     def _replace(
         self,
         dataset: DatasetKey,
         generation: int,
         kind: Kind,
-        texts: Iterable[str],
+        pieces: Iterable[tuple[str, str]],
         job: str,
         attempt: int,
+        *superseded: Condition,
     ) -> None:
-        """Store *texts*, a point each, as what *generation* has of *kind*; retire what it had before."""
+        """Store *pieces*, name and text of a point each, as what comes with *generation* of *kind*.
+
+        What earlier ones have of it and meets *superseded* is retired.
+        """
         own = (of_dataset(dataset), Match("kind", (kind,)))
         # Points of this very generation are from an earlier try of the same run: the new ones win.
         self._delete(AllOf((*own, Range(field="from", above=generation - 1, at_most=generation))))
-        for number, text in enumerate(texts):
-            self._engine.put([_part(dataset, generation, kind, number, text, job, attempt)])
+        for name, text in pieces:
+            self._engine.put([_piece(dataset, generation, kind, name, text, job, attempt)])
         earlier = (Range(field="from", at_most=generation - 1), Range(field="until", above=generation))
-        found, _ = self._engine.ids(AllOf((*own, *earlier)), after=None, limit=PAGE)
+        found, _ = self._engine.ids(AllOf((*own, *earlier, *superseded)), after=None, limit=PAGE)
         self._set_until(found, generation)
 
     # Reading
@@ -271,22 +325,17 @@ class GenerationStore:
         return sorted(found)
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
-        return _lexicon_of(self._parts(dataset, generation, "lexicon", LEXICON_SHARDS_MAX))
+        try:
+            return stored_lexicon.lexicon_of(self._lexicon_pieces(dataset, generation))
+        except LexiconPiecesMissing:
+            return EMPTY_LEXICON
 
     def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
-        pieces = self._parts(dataset, generation, "graph", GRAPH_PIECES_MAX)
-        if not pieces:
+        found = self._engine.payloads(_of_kind(dataset, generation, "graph"), limit=GRAPH_PIECES_MAX)
+        if not found:
             return None
-        try:
-            return from_pieces(pieces)
-        except GraphPiecesMissing as error:
-            raise StoreError(f"The graph of generation {generation} is being taken away") from error
-
-    def _parts(self, dataset: DatasetKey, generation: int, kind: Kind, limit: int) -> list[str]:
-        """The texts of *kind* that *generation* has, in order."""
-        condition = AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,))))
-        found = self._engine.payloads(condition, limit=limit)
-        return [payload.text for payload in sorted(found, key=lambda payload: payload.path)]
+        with _whole("graph", generation):
+            return from_pieces([each.text for each in sorted(found, key=lambda each: each.path)])
 
     def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         self._check_vector("text", vector, self._dimensions)
@@ -439,32 +488,33 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
         yield batch
 
 
-class _Shard(msgspec.Struct, frozen=True, kw_only=True):
-    """Part of a lexicon, as JSON in the text of a point; the two lists are little-endian 32-bit integers."""
-
-    documents: int
-    total_length: int
-    terms: str  # base64
-    counts: str
+def _of_kind(dataset: DatasetKey, generation: int, kind: Kind, *conditions: Condition) -> AllOf:
+    """What readers of *generation* see of *kind*."""
+    return AllOf((*visible(dataset, generation).conditions, Match("kind", (kind,)), *conditions))
 
 
-def _lexicon_texts(lexicon: Lexicon) -> Iterator[str]:
-    for start in range(0, max(1, len(lexicon.terms)), LEXICON_SHARD_TERMS):
-        part = slice(start, start + LEXICON_SHARD_TERMS)
-        shard = _Shard(
-            documents=lexicon.documents,
-            total_length=lexicon.total_length,
-            terms=_packed(lexicon.terms[part]),
-            counts=_packed(lexicon.counts[part]),
-        )
-        yield msgspec.json.encode(shard).decode()
+@contextmanager
+def _whole(what: str, generation: int) -> Iterator[None]:
+    try:
+        yield
+    except (GraphPiecesMissing, LexiconPiecesMissing) as error:
+        raise StoreError(f"The {what} of generation {generation} is being taken away") from error
 
 
-def _part(
-    dataset: DatasetKey, generation: int, kind: Kind, number: int, text: str, job: str, attempt: int
+def _pieces(head: stored_lexicon.Head, part: Part) -> Iterator[tuple[str, str]]:
+    """What comes of a lexicon with a generation; the head last, since it names the rest."""
+    yield from stored_lexicon.to_shards(part)
+    yield HEAD, stored_lexicon.to_text(head)
+
+
+def _numbered(texts: Sequence[str]) -> Iterator[tuple[str, str]]:
+    return ((f"{number:04d}", text) for number, text in enumerate(texts))
+
+
+def _piece(
+    dataset: DatasetKey, generation: int, kind: Kind, path: str, text: str, job: str, attempt: int
 ) -> Point:
-    """Part *number* of something that a generation has one of."""
-    path = f"{number:04d}"
+    """A point of something that a generation has one of."""
     name = point_id(
         dataset, kind=kind, path=path, start_line=0, end_line=0, content_hash=str(generation),
         chunker_version="", encoder_version="",
@@ -473,23 +523,3 @@ def _part(
         dataset=dataset, kind=kind, generation=generation, path=path, text=text, job=job, attempt=attempt
     )
     return Point(id=name, payload=payload)
-
-
-def _lexicon_of(shards: Iterable[str]) -> Lexicon:
-    terms, counts = array("I"), array("I")
-    shard = None
-    for text in shards:
-        shard = msgspec.json.decode(text, type=_Shard)
-        terms.extend(_unpacked(shard.terms))
-        counts.extend(_unpacked(shard.counts))
-    if shard is None:
-        return EMPTY_LEXICON
-    return Lexicon(documents=shard.documents, total_length=shard.total_length, terms=terms, counts=counts)
-
-
-def _packed(values: "array[int]") -> str:
-    return b64encode(np.asarray(values, dtype="<u4").tobytes()).decode()
-
-
-def _unpacked(text: str) -> "array[int]":
-    return array("I", np.frombuffer(b64decode(text), dtype="<u4").tolist())

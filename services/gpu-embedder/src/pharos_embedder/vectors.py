@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pharos_embedder.bm25 import Lexicon, SparseVector
+from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
 from pharos_embedder.ports import Check
 from pharos_embedder.stored_graph import StoredGraph
 
@@ -236,7 +236,7 @@ class VectorReader(Protocol):
     """What search asks of a store. Methods block and may be called from any thread."""
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
-        """The word frequencies of *generation*; an empty lexicon where none were stored."""
+        """The word frequencies of *generation*; empty where there are none, or not all of them any more."""
 
     def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         """The chunks nearest to *vector* (D,), nearest first."""
@@ -345,6 +345,23 @@ class VectorStore(VectorReader, Protocol):
         self, dataset: DatasetKey, generation: int, lexicon: Lexicon, *, job: str = "", attempt: int = 0
     ) -> None:
         """Store the dataset's word frequencies for *generation* and retire those of the ones before."""
+
+    def change_lexicon(
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        change: LexiconChange,
+        *,
+        on: int,
+        job: str = "",
+        attempt: int = 0,
+    ) -> None:
+        """Store that the word frequencies of *generation* are those of generation *on*, changed.
+
+        *on* is 0 where there are none yet. It costs about what the change costs, not what they do. Beyond
+        LEXICON_TERMS_MAX the rarest terms are forgotten now and then. StoreError where those of *on* are
+        being taken away.
+        """
 
     def put_graph(
         self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
