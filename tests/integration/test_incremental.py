@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pharos_contracts.jobs.v1 import IndexResult, Job
+from pharos_contracts.jobs.v1 import IndexResult, Job, Scope
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchMode
 from pharos_embedder.answering import Answers
 from pharos_embedder.bm25 import query_vector
@@ -251,6 +251,18 @@ async def test_edges_into_a_changed_file_follow_what_it_defines(
     assert await targets() == {second}
     server.add_commits(repository, [{second: other}])
     assert await targets() == set()
+
+
+async def test_points_say_what_the_job_said_that_indexed_them_last(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    after = await indexed(
+        bench, bus, server, repository, dataset=DATASET.dataset, scope=Scope.GLOBAL, force=True
+    )
+    held = read_index(bench, DATASET, after)
+    assert after.chunks_encoded == 0
+    assert {each.payload.scope for each in held.points.values()} == {"global"}
 
 
 async def test_what_the_tenant_has_indexed_once_is_not_encoded_again_and_what_others_have_is(
