@@ -41,7 +41,7 @@ dev: setup
 test: lint types verify test-unit test-integration test-e2e test-faults ## Everything that must pass
 
 test-unit: dev ## Tests of each package by itself
-	$(PYTHON) -m pytest -n 2 -m 'not gpu' $(UNIT) tests/architecture $(ARGS)
+	$(PYTHON) -m pytest -n 2 -m 'not gpu and not chaos' $(UNIT) tests/architecture $(ARGS)
 
 test-integration: dev ## Tests against a real bus, real stores, real SQL; and of what is deployed
 	$(PYTHON) -m pytest -n 3 -m 'not chaos' tests/integration tests/conformance tests/deploy $(ARGS)
@@ -57,7 +57,7 @@ faults: dev ## Every fault, in every part, at every moment; writes docs/reliabil
 	$(PYTHON) -m tests.faults $(ARGS)
 
 chaos: dev ## Kill parts at random, and try the whole API, for minutes; nothing may be lost
-	$(PYTHON) -m pytest tests -m chaos --timeout 1800 $(ARGS)
+	$(PYTHON) -m pytest tests $(UNIT) -m chaos --timeout 1800 $(ARGS)
 
 bench: dev ## Measure
 	$(PYTHON) -m bench $(ARGS)

@@ -13,7 +13,7 @@ from pharos_embedder import linking
 from pharos_embedder.linking import FileEdge, LinkStats, link
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.resolution import Resolver, resolvers
-from pharos_embedder.syntax import Definition, Import, ImportedName, ParsedFile, Reference
+from pharos_embedder.syntax import DECLARATION, Definition, Import, ImportedName, ParsedFile, Reference
 
 Weights = list[dict[int, float]]
 
@@ -60,12 +60,16 @@ def referenced(
     imports: Weights,
 ) -> Weights:
     defined: dict[tuple[str, str], set[int]] = {}
+    declared: dict[tuple[str, str], set[int]] = {}
     users: dict[tuple[str, str], int] = {}
     for number, file in enumerate(files):
         for definition in file.definitions:
-            defined.setdefault((family(file), definition.name), set()).add(number)
+            known = declared if definition.kind == DECLARATION else defined
+            known.setdefault((family(file), definition.name), set()).add(number)
         for reference in file.references:
             users[family(file), reference.name] = users.get((family(file), reference.name), 0) + 1
+    for key, declarers in declared.items():
+        defined.setdefault(key, declarers)
     users_max = max(linking._UNIQUE_USERS_MAX, int(linking._UNIQUE_USERS_SHARE_MAX * len(files)))
     weights: Weights = [{} for _ in files]
     for number, file in enumerate(files):
@@ -115,7 +119,15 @@ def finished(weights: Weights, kind: linking.EdgeKind) -> list[FileEdge]:
 FOLDERS = ("", "a", "a/b", "lib")
 STEMS = ("__init__", "one", "two", "three", "index")
 NAMES = ("run", "load", "Config", "handle_it", "go", "x")
-ENDINGS = {"python": ".py", "go": ".go", "java": ".java", "javascript": ".js", "typescript": ".ts"}
+ENDINGS = {
+    "c": ".c",
+    "cpp": ".hpp",
+    "python": ".py",
+    "go": ".go",
+    "java": ".java",
+    "javascript": ".js",
+    "typescript": ".ts",
+}
 
 
 @st.composite
@@ -143,8 +155,8 @@ def projects(draw: st.DrawFn) -> list[ParsedFile]:
                 package=draw(st.sampled_from(("", "a"))),
                 definitions=tuple(
                     Definition(
-                        name=name, symbol=name, kind="class", start_line=1, end_line=1, start_byte=0,
-                        end_byte=1, signature=name,
+                        name=name, symbol=name, kind=draw(st.sampled_from(("class", DECLARATION))),
+                        start_line=1, end_line=1, start_byte=0, end_byte=1, signature=name,
                     )
                     for name in names
                 ),

@@ -21,6 +21,7 @@ import msgspec
 
 from pharos_embedder.file_rules import folder_reason, head_reason, name_reason
 from pharos_embedder.git_patterns import PATTERN_FILE_BYTES_MAX, AttributeRules, IgnoreRules
+from pharos_embedder.headers import cpp_headers
 from pharos_embedder.languages import DATA_LANGUAGES, TEXT, language_of
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.reading import read_regular
@@ -29,7 +30,9 @@ from pharos_embedder.text_encoding import decode
 _HEAD_BYTES: Final = 64 * 1024
 _PATH_BYTES_MAX: Final = 4_096
 
-_CONFIG_NAMES: Final = frozenset({"go.mod", "package.json", "jsconfig.json", "Cargo.toml"})
+_CONFIG_NAMES: Final = frozenset(
+    {"go.mod", "package.json", "jsconfig.json", "Cargo.toml", "CMakeLists.txt", "compile_commands.json"}
+)
 _CONFIG_BYTES_MAX: Final = 256 * 1024
 _CONFIGS_MAX: Final = 2_000
 
@@ -99,7 +102,8 @@ def discover(
 
 
 def read_configs(root: Path, files: tuple[SourceFile, ...]) -> dict[str, str]:
-    """Path → text of the manifests that import resolution asks (go.mod, tsconfig, package.json, Cargo.toml).
+    """Path → text of the manifests that import resolution asks (go.mod, tsconfig, package.json, Cargo.toml,
+    CMakeLists.txt, compile_commands.json).
 
     At most 2,000 files of at most 256 KiB; those nearest to the root first.
     """
@@ -162,9 +166,13 @@ class _Walk:
                 stack.extend(reversed(self._enter(entry)))
             else:
                 self._take(entry)
-        files = tuple(sorted(self._files, key=lambda one: one.path))
+        self._files.sort(key=lambda one: one.path)
+        headers = cpp_headers({one.path: one.language for one in self._files})
         return Discovery(
-            files=files,
+            files=tuple(
+                msgspec.structs.replace(one, language="cpp") if one.path in headers else one
+                for one in self._files
+            ),
             left_out=dict(sorted(self._left_out.items())),
             examples={reason: tuple(paths) for reason, paths in sorted(self._examples.items())},
             total_bytes=self._total,

@@ -157,6 +157,112 @@ def _rust(node: Node) -> Iterator[Import]:
         produced += 1
 
 
+def _c(node: Node) -> Iterator[Import]:
+    path = node.child_by_field_name("path")
+    if path is not None and path.type in {"string_literal", "system_lib_string"}:
+        kind = "include" if path.type == "string_literal" else "system"
+        yield Import(module=_text(path).strip('"<> '), line=_line(node), kind=kind)
+
+
+def _csharp(node: Node) -> Iterator[Import]:
+    alias = node.child_by_field_name("name")
+    target = next((child for child in reversed(node.named_children) if child != alias), None)
+    kind = "static" if any(child.type == "static" for child in node.children) else "import"
+    yield Import(module="".join(_text(target).split()), alias=_text(alias), line=_line(node), kind=kind)
+
+
+def _ruby(node: Node) -> Iterator[Import]:
+    arguments = node.child_by_field_name("arguments")
+    string = next(
+        (one for one in reversed(arguments.named_children if arguments else ()) if one.type == "string"), None
+    )
+    module = _string(string)
+    if module and "#{" not in module:
+        yield Import(module=module, line=_line(node), kind=_text(node.child_by_field_name("method")))
+
+
+def _php(node: Node) -> Iterator[Import]:
+    if node.type != "namespace_use_declaration":
+        yield from _php_file(node)
+        return
+    prefix = next((_text(child) for child in node.named_children if child.type == "namespace_name"), "")
+    group = node.child_by_field_name("body")
+    kinds = {child.type for child in node.children} & {"function", "const"}
+    for clause in (node if group is None else group).named_children:
+        if clause.type != "namespace_use_clause":
+            continue
+        path = next(
+            (_text(one) for one in clause.named_children if one.type in {"qualified_name", "name"}), ""
+        )
+        module, _, name = f"{prefix}\\{path}".strip("\\").rpartition("\\")
+        alias = _text(clause.child_by_field_name("alias"))
+        names = (ImportedName(name=name, alias=alias),)
+        yield Import(module=module, names=names, line=_line(node), kind=next(iter(kinds), "import"))
+
+
+def _php_file(node: Node) -> Iterator[Import]:
+    """A file that is included, by the literal end of its path (`__DIR__ . '/x.php'`)."""
+    stack = [node]
+    last = ""
+    while stack:
+        one = stack.pop()
+        if one.type in {"string", "encapsed_string"}:
+            last = last or _string(one)
+        elif one.type in {"binary_expression", "parenthesized_expression"}:
+            stack.extend(one.named_children)
+    if last:
+        kind = node.parent.type.partition("_")[0] if node.parent is not None else "include"
+        yield Import(module=last, line=_line(node), kind=kind)
+
+
+def _kotlin(node: Node) -> Iterator[Import]:
+    path = next((child for child in node.named_children if child.type == "qualified_identifier"), None)
+    if path is None:
+        return
+    full = "".join(_text(path).split())
+    if any(child.type == "*" for child in node.children):
+        yield Import(module=full, names=(ImportedName(name="*"),), line=_line(node))
+        return
+    module, _, name = full.rpartition(".")
+    alias = next((_text(child) for child in node.named_children if child.type == "identifier"), "")
+    yield Import(module=module, names=(ImportedName(name=name, alias=alias),), line=_line(node))
+
+
+def _scala(node: Node) -> Iterator[Import]:
+    path: list[str] = []
+    names: list[ImportedName] = []
+    for child in (*node.children[1:], None):
+        if child is None or child.type == ",":
+            if path and not names:
+                names.append(ImportedName(name=path.pop()))
+            if names:
+                yield Import(module=".".join(path), names=tuple(names), line=_line(node))
+            path, names = [], []
+        elif child.type in {"identifier", "operator_identifier"}:
+            path.append(_text(child))
+        elif child.type == "namespace_selectors":
+            names.extend(one for part in child.named_children if (one := _scala_name(part)) is not None)
+        elif child.is_named and (one := _scala_name(child)) is not None:
+            names.append(one)
+
+
+def _scala_name(node: Node) -> ImportedName | None:
+    match node.type:
+        case "namespace_wildcard":
+            return ImportedName(name="*")
+        case "arrow_renamed_identifier" | "as_renamed_identifier":
+            name, alias = node.child_by_field_name("name"), node.child_by_field_name("alias")
+            return ImportedName(name=_text(name), alias=_text(alias))
+        case "identifier" | "operator_identifier":
+            return ImportedName(name=_text(node))
+    return None
+
+
+def _shell(node: Node) -> Iterator[Import]:
+    if node.prev_sibling is not None and node.prev_sibling.type == "command_name":  # the rest are arguments
+        yield Import(module=_string(node), line=_line(node), kind="source")
+
+
 _EXTRACTORS: Final[Mapping[str, Callable[[Node], Iterator[Import]]]] = {
     "python": _python,
     "javascript": _ecmascript,
@@ -165,4 +271,12 @@ _EXTRACTORS: Final[Mapping[str, Callable[[Node], Iterator[Import]]]] = {
     "go": _go,
     "java": _java,
     "rust": _rust,
+    "c": _c,
+    "cpp": _c,
+    "csharp": _csharp,
+    "ruby": _ruby,
+    "php": _php,
+    "kotlin": _kotlin,
+    "scala": _scala,
+    "shell": _shell,
 }

@@ -49,6 +49,7 @@ _BY_EXTENSION: Final[Mapping[str, str]] = {
         "elixir": "ex exs",
         "elm": "elm",
         "erlang": "erl hrl",
+        "fish": "fish",
         "fortran": "f90 f95 f03 f for",
         "fsharp": "fs fsi fsx",
         "geojson": "geojson",
@@ -91,7 +92,7 @@ _BY_EXTENSION: Final[Mapping[str, str]] = {
         "sass": "sass",
         "scala": "scala sc sbt",
         "scss": "scss",
-        "shell": "sh bash zsh fish ksh",
+        "shell": "sh bash ksh",
         "solidity": "sol",
         "sql": "sql",
         "starlark": "star",
@@ -110,6 +111,7 @@ _BY_EXTENSION: Final[Mapping[str, str]] = {
         "xml": "xml xsd xsl xslt plist csproj vbproj props targets",
         "yaml": "yaml yml",
         "zig": "zig",
+        "zsh": "zsh",
     }.items()
     for extension in extensions.split()
 }
@@ -138,7 +140,7 @@ _BY_NAME: Final[Mapping[str, str]] = {
     "wscript": "python",
     ".bashrc": "shell",
     ".profile": "shell",
-    ".zshrc": "shell",
+    ".zshrc": "zsh",
     ".babelrc": "json",
     ".eslintrc": "json",
 }
@@ -155,9 +157,9 @@ _BY_INTERPRETER: Final[Mapping[str, str]] = {
     "sh": "shell",
     "bash": "shell",
     "dash": "shell",
-    "zsh": "shell",
+    "zsh": "zsh",
     "ksh": "shell",
-    "fish": "shell",
+    "fish": "fish",
     "ruby": "ruby",
     "perl": "perl",
     "php": "php",
@@ -210,6 +212,14 @@ _GRAMMARS: Final[Mapping[str, tuple[str, str, tuple[str, ...]]]] = {
     "go": ("tree_sitter_go", "language", ("go",)),
     "java": ("tree_sitter_java", "language", ("java",)),
     "rust": ("tree_sitter_rust", "language", ("rust",)),
+    "c": ("tree_sitter_c", "language", ("c",)),
+    "cpp": ("tree_sitter_cpp", "language", ("c", "cpp")),
+    "csharp": ("tree_sitter_c_sharp", "language", ("csharp",)),
+    "ruby": ("tree_sitter_ruby", "language", ("ruby",)),
+    "php": ("tree_sitter_php", "language_php", ("php",)),
+    "kotlin": ("tree_sitter_kotlin", "language", ("kotlin",)),
+    "scala": ("tree_sitter_scala", "language", ("scala",)),
+    "shell": ("tree_sitter_bash", "language", ("shell",)),
 }
 """Language → wheel, its function, and the query files that together make its query."""
 

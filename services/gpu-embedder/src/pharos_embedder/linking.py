@@ -55,6 +55,11 @@ _FAMILIES: Final[Mapping[str, str]] = {
     "javascript": "ecmascript",
     "typescript": "ecmascript",
     "tsx": "ecmascript",
+    "c": "c",
+    "cpp": "c",
+    "java": "jvm",
+    "kotlin": "jvm",
+    "scala": "jvm",
 }
 
 
@@ -123,6 +128,7 @@ class FileNames(NamedTuple):
     """The names of one file, by their hashes: those that it defines, and those that it uses, in its order."""
 
     defined: Hashes  # (D,), distinct
+    declared: Hashes  # (P,), distinct: by a prototype only
     used: Hashes  # (R,)
     uses: NDArray[np.uint32]  # (R,) how often
     lengths: Bytes  # (R,) characters of the name
@@ -158,10 +164,11 @@ class ParsedFiles:
         return names_of(*pack_names(self._files[number]))
 
 
-def names_of(defined: bytes, used: bytes, uses: bytes, lengths: bytes) -> FileNames:
+def names_of(defined: bytes, declared: bytes, used: bytes, uses: bytes, lengths: bytes) -> FileNames:
     """The names of a `PackedFile`."""
     return FileNames(
         np.frombuffer(defined, dtype="<u8"),
+        np.frombuffer(declared, dtype="<u8"),
         np.frombuffer(used, dtype="<u8"),
         np.frombuffer(uses, dtype="<u4"),
         np.frombuffer(lengths, dtype=np.uint8),
@@ -317,13 +324,22 @@ def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
         check()
         mine = files.names(number)
         family = np.uint64(name_hash(f"family {_FAMILIES.get(language, language)}"))
-        columns.append(mine._replace(defined=mine.defined ^ family, used=mine.used ^ family))
+        columns.append(
+            mine._replace(
+                defined=mine.defined ^ family, declared=mine.declared ^ family, used=mine.used ^ family
+            )
+        )
     if not columns:
         nothing = np.zeros(0, dtype=np.int64)
         empty = _Uses(nothing, nothing, np.zeros(0), np.zeros(0, dtype=np.bool_))
         return _Definitions(nothing, np.zeros(1, dtype=np.int64), 0), empty
     defined = np.concatenate([one.defined for one in columns])
     definer = np.repeat(np.arange(total), [len(one.defined) for one in columns])
+    declared = np.concatenate([one.declared for one in columns])
+    declarer = np.repeat(np.arange(total), [len(one.declared) for one in columns])
+    is_bodiless = ~np.isin(declared, defined)  # a prototype stands for what no file here defines
+    defined = np.concatenate([defined, declared[is_bodiless]])
+    definer = np.concatenate([definer, declarer[is_bodiless]])
     used = np.concatenate([one.used for one in columns])
     user = np.repeat(np.arange(total), [len(one.used) for one in columns])
     counts = np.concatenate([one.uses for one in columns])

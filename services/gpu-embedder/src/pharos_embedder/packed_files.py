@@ -17,9 +17,9 @@ from typing import Final
 import msgspec
 
 from pharos_embedder.bm25 import document_terms
-from pharos_embedder.syntax import Chunk, Definition, ParsedFile
+from pharos_embedder.syntax import DECLARATION, Chunk, Definition, ParsedFile
 
-PACKING_VERSION: Final = "1"
+PACKING_VERSION: Final = "2"
 """Of this layout: raise it when the same parsed file becomes other bytes."""
 
 TERM_COUNT_MAX: Final = 65_535  # in two bytes; BM25 has long stopped rising there
@@ -38,8 +38,9 @@ _CHUNKS: Final = msgspec.msgpack.Decoder(Chunk)
 class PackedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A parsed file in parts. Numbers are little-endian.
 
-    ``defined`` are the distinct names that it defines, (D,) u8; ``used`` those that it uses, (R,) u8, with
-    how often, (R,) u4, and their lengths, (R,) u1. ``heads`` has a HEAD for each chunk, and ``records`` the
+    ``defined`` are the distinct names that it defines, (D,) u8, ``declared`` those of which it has no more
+    than a prototype, (P,) u8; ``used`` those that it uses, (R,) u8, with how often, (R,) u4, and their
+    lengths, (R,) u1. ``heads`` has a HEAD for each chunk, and ``records`` the
     chunks themselves, one after the other. Of the words of all chunks ``terms`` are the hashes, (T,) u4, and
     ``term_counts`` how often each occurs in its chunk, (T,) u2.
     """
@@ -52,6 +53,7 @@ class PackedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     warning: str | None
     facts: bytes
     defined: bytes
+    declared: bytes
     used: bytes
     uses: bytes
     used_lengths: bytes
@@ -105,7 +107,7 @@ def pack(file: ParsedFile) -> PackedFile:
         records += record
         terms.extend(ordered)
         counts.extend([min(found[term], TERM_COUNT_MAX) for term in ordered])
-    defined, used, uses, lengths = pack_names(file)
+    defined, declared, used, uses, lengths = pack_names(file)
     return PackedFile(
         path=file.path,
         language=file.language,
@@ -115,6 +117,7 @@ def pack(file: ParsedFile) -> PackedFile:
         warning=file.warning,
         facts=_ENCODER.encode(facts_of(file)),
         defined=defined,
+        declared=declared,
         used=used,
         uses=uses,
         used_lengths=lengths,
@@ -125,10 +128,13 @@ def pack(file: ParsedFile) -> PackedFile:
     )
 
 
-def pack_names(file: ParsedFile) -> tuple[bytes, bytes, bytes, bytes]:
-    """``defined``, ``used``, ``uses`` and ``used_lengths`` of *file*."""
+def pack_names(file: ParsedFile) -> tuple[bytes, bytes, bytes, bytes, bytes]:
+    """``defined``, ``declared``, ``used``, ``uses`` and ``used_lengths`` of *file*."""
+    declared = {name_hash(one.name) for one in file.definitions if one.kind == DECLARATION}
+    defined = {name_hash(one.name) for one in file.definitions if one.kind != DECLARATION}
     return (
-        _little(array("Q", sorted({name_hash(one.name) for one in file.definitions}))),
+        _little(array("Q", sorted(defined))),
+        _little(array("Q", sorted(declared))),
         _little(array("Q", [name_hash(one.name) for one in file.references])),
         _little(array("I", [one.count for one in file.references])),
         bytes(min(len(one.name), NAME_LENGTH_MAX) for one in file.references),

@@ -14,20 +14,24 @@ from typing import Final, NamedTuple
 from tree_sitter import Node, QueryCursor
 
 from pharos_embedder.chunking import split
+from pharos_embedder.declarators import declared
+from pharos_embedder.doc_comments import comment_above
 from pharos_embedder.import_statements import first_child, imports_of, rust_path
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
-from pharos_embedder.syntax import Definition, Import, ParsedFile, ParseOptions, Reference
+from pharos_embedder.syntax import DECLARATION, Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
+
+PARSER_VERSION: Final = "2"
+"""Part of the key of facts that are kept: raise it when the same text may give other ones."""
 
 _DEFINITIONS_MAX: Final = 10_000
 _REFERENCES_MAX: Final = 5_000
 _IMPORTS_MAX: Final = 2_000
 _SIGNATURE_CHARS_MAX: Final = 200
 _DOCSTRING_CHARS_MAX: Final = 1_000
-_DOC_LINES_MAX: Final = 100
 _SYMBOL_CHARS_MAX: Final = 300
 
-_WRAPPERS: Final = frozenset({"decorated_definition", "export_statement"})
+_WRAPPERS: Final = frozenset({"decorated_definition", "export_statement", "template_declaration"})
 """Nodes that belong to the one definition in them."""
 
 _SINGLE_WRAPPERS: Final = frozenset(
@@ -43,10 +47,31 @@ _SINGLE_WRAPPERS: Final = frozenset(
 )
 """Nodes that belong to a definition if it is the only one in them."""
 
-_TYPE_KINDS: Final = frozenset({"class", "interface", "struct", "enum", "trait", "scope"})
-_RECEIVER_TYPE: Final = re.compile(rb"(\w+)\s*(?:\[[^\]]*\])?\s*\)\s*$")
-_NAME_MATTER: Final = re.compile(r"<.*", re.DOTALL)
-_COMMENT_MARKS: Final = re.compile(r"^\s*(?:///?!?|/\*\*?!?|\*/|\*|#)[ \t]?|\s*\*/\s*$")
+_TYPE_KINDS: Final = frozenset({"class", "interface", "struct", "union", "enum", "trait", "object", "scope"})
+_BODILESS: Final = frozenset({"declaration", "field_declaration"})
+"""Nodes that are a signature from end to end, over several lines too."""
+
+_HASH_COMMENTED: Final = frozenset({"class", "module", "method", "singleton_method"})
+"""Nodes of Ruby, in which a comment may stand between the signature and the body."""
+_HASH_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#(?!\{).*$", re.MULTILINE)
+
+_BODIES: Final = frozenset({"function_body", "class_body", "enum_class_body"})
+"""Last children that are bodies, in a grammar that has no field for them."""
+
+_PREPROCESSED: Final = frozenset({"c", "cpp"})
+"""Languages in which a macro that only the preprocessor knows reads as an error: a few are nobody's fault."""
+_BROKEN_SHARE_MIN: Final = 0.1
+
+_PATH_KINDS: Final = frozenset({"scope", "namespace"})
+"""Parts of symbols that are no definitions: an `impl` makes its functions methods, a namespace does not."""
+
+_NAMESPACES_ARE_PACKAGES: Final = frozenset({"csharp", "php", "scala"})
+"""Languages in which one namespace around a whole file is only an older way to write its package clause."""
+
+_PATH_SEPARATOR: Final = re.compile(r"\s*(?:::|\\)\s*")
+_SIGNATURE_END: Final = re.compile(r"(?:[ {:=(;]|=>)+$")
+_RECEIVER_TYPE: Final = re.compile(r"(\w+)\s*(?:\[[^\]]*\]|<.*>)?\s*[)?]?\s*$", re.DOTALL)
+_NAME_MATTER: Final = re.compile(r"[<\[].*", re.DOTALL)
 
 
 class NotText(ValueError):
@@ -67,7 +92,9 @@ def parse(path: str, language: str, source: bytes, options: ParseOptions | None 
     warning: str | None = None
     if language in PARSED_LANGUAGES and not options.plain:
         root, facts = _read_tree(language, text)
-        if root.has_error:
+        if root.has_error and (
+            language not in _PREPROCESSED or facts.broken_bytes >= _BROKEN_SHARE_MIN * len(source)
+        ):
             warning = "The syntax is broken in places: what could be read of it was indexed."
     return ParsedFile(
         path=path,
@@ -98,10 +125,15 @@ class _Facts(NamedTuple):
     references: tuple[Reference, ...] = ()
     imports: tuple[Import, ...] = ()
     package: str = ""
+    broken_bytes: int = 0
 
 
 class _Found(NamedTuple):
-    """A definition as matched: `node` is its range with decorators and `export`, `core` without."""
+    """A definition as matched: `node` is its range with decorators and `export`, `core` without.
+
+    `owner` is what the definition itself says it belongs to (the receiver of a Go method, the class of a C++
+    method that is defined outside of it); what does not `hold` others may still lie around them.
+    """
 
     start: int
     end: int
@@ -110,7 +142,17 @@ class _Found(NamedTuple):
     name: str
     core: Node
     node: Node
-    receiver: str
+    owner: str
+    holds: bool
+
+
+class _Open(NamedTuple):
+    """A definition that others may lie in."""
+
+    start: int
+    end: int
+    symbol: str
+    kind: str
 
 
 def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
@@ -122,20 +164,29 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     counts: dict[str, list[int]] = {}
     imports: list[Import] = []
     package = ""
+    broken_bytes = broken_end = 0
     for pattern, captures in QueryCursor(grammar.query).matches(root):
         if "reference" in captures:
             _count(captures["reference"][0], counts)
         elif "name" in captures:
-            candidate = _definition(pattern, captures)
-            key = captures["name"][0].start_byte
-            if key not in found or found[key].pattern > pattern:
-                found[key] = candidate
+            _keep(found, captures["name"][0], _definition(pattern, captures))
+        elif "declarator" in captures:
+            if (one := declared(captures["declarator"][0])) is not None:
+                holds = one.kind not in {DECLARATION, "variable"}
+                _keep(found, one.name_node, _found(pattern, one.kind, one.name, one.core, one.owner, holds))
         elif "import" in captures:
             imports.extend(imports_of(language, captures["import"][0]))
         elif "path" in captures:
             imports.extend(rust_path(captures["path"][0]))
         elif "package" in captures:
-            package = "".join(_text(captures["package"][0]).split())
+            clause = "".join(_text(captures["package"][0]).split())
+            package = f"{package}.{clause}" if package else clause  # Scala may take it in several steps
+        elif "error" in captures:
+            start, end = captures["error"][0].byte_range
+            broken_bytes += max(0, end - max(start, broken_end))
+            broken_end = max(end, broken_end)
+    if not package and language in _NAMESPACES_ARE_PACKAGES:
+        package = _take_package(root, found)
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=tuple(
@@ -144,12 +195,13 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
         )[:_REFERENCES_MAX],
         imports=tuple(sorted(imports, key=lambda one: one.line)[:_IMPORTS_MAX]),
         package=package,
+        broken_bytes=broken_bytes,
     )
     return root, facts
 
 
-def _text(node: Node) -> str:
-    return "" if node.text is None else node.text.decode("utf-8", "replace")
+def _text(node: Node | None) -> str:
+    return "" if node is None or node.text is None else node.text.decode("utf-8", "replace")
 
 
 def _count(node: Node, counts: dict[str, list[int]]) -> None:
@@ -162,23 +214,51 @@ def _count(node: Node, counts: dict[str, list[int]]) -> None:
         known[1] += 1
 
 
+def _take_package(root: Node, found: dict[int, _Found]) -> str:
+    """The one namespace around a whole file, out of *found*: it is said once, not in each symbol."""
+    outermost = [key for key, one in found.items() if one.kind == "namespace" and one.core.parent == root]
+    if len(outermost) != 1:
+        return ""
+    return "".join(_text(found.pop(outermost[0]).core.child_by_field_name("name")).split())
+
+
+def _keep(found: dict[int, _Found], name: Node, candidate: _Found) -> None:
+    """Of several patterns that match one name, the first in the query counts."""
+    known = found.get(name.start_byte)
+    if known is None or known.pattern > candidate.pattern:
+        found[name.start_byte] = candidate
+
+
 def _definition(pattern: int, captures: Mapping[str, list[Node]]) -> _Found:
     kind, core = next(
-        (kind, nodes[0]) for kind, nodes in captures.items() if kind not in {"name", "receiver"}
+        (kind, nodes[0])
+        for kind, nodes in captures.items()
+        if kind not in {"name", "receiver"} and not kind.startswith("_")
     )
-    name = _NAME_MATTER.sub("", _text(captures["name"][0])).strip("'\"& ").rsplit("::", 1)[-1]
-    receiver = ""
+    name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ")
+    owner = ""
+    if kind in _PATH_KINDS:
+        name = _NAME_MATTER.sub("", name).rstrip("? ")
+    if kind == "namespace":
+        name = _PATH_SEPARATOR.sub(".", name)
+    elif "::" in name:
+        owner, _, name = name.rpartition("::")
+        owner = "" if kind == "scope" else owner.strip(":").replace("::", ".")
     if "receiver" in captures:
-        typed = _RECEIVER_TYPE.search(captures["receiver"][0].text or b"")
-        receiver = typed[1].decode("utf-8", "replace") if typed else ""
-    if kind == "constant" and core.type == "assignment" and not name.isupper():
-        kind = "variable"
+        typed = _RECEIVER_TYPE.search(_text(captures["receiver"][0])[-_SYMBOL_CHARS_MAX:])
+        owner = typed[1] if typed else ""
+    if kind == "constant" and core.parent and core.parent.type == "expression_statement":  # of Python
+        kind = "constant" if name.isupper() else "variable"
+    return _found(pattern, kind, name, core, owner, core.type != "type_definition")
+
+
+def _found(pattern: int, kind: str, name: str, core: Node, owner: str, holds: bool) -> _Found:
     node = core
     while (parent := node.parent) is not None and (
         parent.type in _WRAPPERS or (parent.type in _SINGLE_WRAPPERS and parent.named_child_count == 1)
     ):
         node = parent
-    return _Found(node.start_byte, node.end_byte, pattern, kind, name, core, node, receiver)
+    return _Found(node.start_byte, node.end_byte, pattern, kind, name, core, node, owner, holds)
 
 
 def _qualified(
@@ -186,21 +266,27 @@ def _qualified(
 ) -> tuple[Definition, ...]:
     """The definitions in the order of the source, each under the path of those around it."""
     lines = text.split("\n") if found else []
-    around: list[tuple[int, str, str]] = []  # (end byte, symbol, kind) of what is open
+    around: list[_Open] = []
     made: list[Definition] = []
     for one in sorted(found.values(), key=lambda item: (item.start, -item.end, item.pattern)):
-        while around and around[-1][0] <= one.start:
+        # Names of one range, as in `int a, b;`, stand side by side.
+        while around and (around[-1].end <= one.start or around[-1][:2] == (one.start, one.end)):
             around.pop()
-        parent, parent_kind = around[-1][1:] if around else (one.receiver, "")
-        symbol = f"{parent}.{one.name}" if parent else one.name
+        outer, parent_kind = around[-1][2:] if around else ("", "")
+        symbol = ".".join(part for part in (outer, one.owner, one.name) if part)
         if len(symbol) > _SYMBOL_CHARS_MAX:
             symbol = one.name[:_SYMBOL_CHARS_MAX]
-        around.append((one.end, symbol, one.kind))
-        if one.kind == "scope" or not one.name or len(made) >= _DEFINITIONS_MAX:
+        if one.holds:
+            around.append(_Open(one.start, one.end, symbol, one.kind))
+        if one.kind in _PATH_KINDS or not one.name or len(made) >= _DEFINITIONS_MAX:
             continue
         start_line, end_line = _line_range(one.node)
         kind = "method" if one.kind == "function" and parent_kind in _TYPE_KINDS else one.kind
-        docstring = _python_docstring(one.core) if language == "python" else _comment_above(lines, start_line)
+        docstring = (
+            _python_docstring(one.core)
+            if language == "python"
+            else comment_above(lines, start_line, language)
+        )
         made.append(
             Definition(
                 name=one.name[:_SYMBOL_CHARS_MAX],
@@ -225,17 +311,37 @@ def _line_range(node: Node) -> tuple[int, int]:
 
 
 def _signature(core: Node, source: bytes) -> str:
-    body = core.child_by_field_name("body")
-    if body is None and (value := core.child_by_field_name("value")) is not None:
-        body = value.child_by_field_name("body")
-    if body is None and (inner := core.child_by_field_name("type")) is not None and inner.named_child_count:
-        body = inner.named_child(inner.named_child_count - 1) if core.type == "type_spec" else None
+    body = _body(core)
     end = body.start_byte if body is not None and body.start_byte > core.start_byte else core.end_byte
+    whole = body is not None or core.type in _BODILESS
     head = source[core.start_byte : min(end, core.start_byte + 4 * _SIGNATURE_CHARS_MAX)]
     words = head.decode("utf-8", "ignore")
-    if body is None:
+    if core.type in _HASH_COMMENTED:
+        words = _HASH_COMMENT.sub("", words)
+    if not whole:
         return " ".join(words.partition("\n")[0].split())[:_SIGNATURE_CHARS_MAX]
-    return " ".join(words.split()).rstrip(" {:=>(")[:_SIGNATURE_CHARS_MAX]
+    return _SIGNATURE_END.sub("", " ".join(words.split()))[:_SIGNATURE_CHARS_MAX]
+
+
+def _body(core: Node) -> Node | None:
+    """Where the signature of *core* ends, if it does before *core* itself."""
+    for field in ("body", "accessors"):
+        if (body := core.child_by_field_name(field)) is not None:
+            return body
+    if (value := core.child_by_field_name("value")) is not None:
+        return value if value.type == "arrow_expression_clause" else value.child_by_field_name("body")
+    match core.type:
+        case "type_spec":
+            inner = core.child_by_field_name("type")
+            count = inner.named_child_count if inner is not None else 0
+            return inner.named_child(count - 1) if inner is not None and count else None
+        case "declaration":  # of a variable, in C: its initializer
+            declarator = core.child_by_field_name("declarator")
+            value = declarator.child_by_field_name("value") if declarator is not None else None
+            return value if value is not None and value.type == "initializer_list" else None
+        case _:
+            last = core.named_child(core.named_child_count - 1) if core.named_child_count else None
+            return last if last is not None and last.type in _BODIES else None
 
 
 def _python_docstring(core: Node) -> str:
@@ -247,24 +353,3 @@ def _python_docstring(core: Node) -> str:
         return ""
     content = next((child for child in string.named_children if child.type == "string_content"), None)
     return inspect.cleandoc(_text(content)) if content is not None else ""
-
-
-def _comment_above(lines: list[str], start_line: int) -> str:
-    """The comment that ends just before *start_line*; attributes and annotations between do not count."""
-    at = start_line - 2
-    floor = max(0, at - _DOC_LINES_MAX)
-    while at >= floor and lines[at].lstrip().startswith(("#[", "@")):
-        at -= 1
-    last = at
-    if at >= floor and lines[at].rstrip().endswith("*/"):
-        while at >= floor and "/*" not in lines[at]:
-            at -= 1
-        if at < floor or not lines[at].lstrip().startswith("/*"):
-            return ""
-        first = at
-    else:
-        while at >= floor and lines[at].lstrip().startswith("//"):
-            at -= 1
-        first = at + 1
-    cleaned = (_COMMENT_MARKS.sub("", line.rstrip()).rstrip() for line in lines[first : last + 1])
-    return "\n".join(cleaned).strip()

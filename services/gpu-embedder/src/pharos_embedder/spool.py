@@ -36,7 +36,8 @@ _HEADS: Final = np.dtype(
 assert _HEADS.itemsize == HEAD.size
 
 _BUFFER_BYTES: Final = 1 << 20
-_SECTIONS: Final = ("facts", "defined", "used", "uses", "used_lengths", "terms", "term_counts", "records")
+_NAMES: Final = ("defined", "declared", "used", "uses", "used_lengths")
+_SECTIONS: Final = ("facts", *_NAMES, "terms", "term_counts", "records")
 
 Numbers = NDArray[np.int64]
 
@@ -137,7 +138,7 @@ class Spool:
         return decode_facts(self._section(number, "facts"))
 
     def names(self, number: int) -> FileNames:
-        return names_of(*(self._section(number, name) for name in _SECTIONS[1:5]))
+        return names_of(*(self._section(number, name) for name in _NAMES))
 
     def _section(self, number: int, name: str) -> bytes:
         place = _SECTIONS.index(name)

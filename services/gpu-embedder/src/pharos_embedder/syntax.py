@@ -7,8 +7,12 @@ or U+2028 is none). Byte offsets are into the UTF-8 text without its byte order 
 from __future__ import annotations
 
 import hashlib
+from typing import Final
 
 import msgspec
+
+DECLARATION: Final = "declaration"
+"""The kind of a definition that is no more than a prototype: what it names has its body elsewhere."""
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

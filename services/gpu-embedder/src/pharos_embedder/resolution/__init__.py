@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.c import CResolver
 from pharos_embedder.resolution.ecmascript import EcmaScriptResolver
 from pharos_embedder.resolution.go import GoResolver
 from pharos_embedder.resolution.java import JavaResolver
@@ -43,6 +44,7 @@ def resolvers(
     """
     tree = Tree(paths)
     ecmascript = EcmaScriptResolver(tree, configs)
+    c = CResolver(tree, configs)
     return {
         "python": PythonResolver(tree),
         "javascript": ecmascript,
@@ -51,4 +53,6 @@ def resolvers(
         "go": GoResolver(tree, configs),
         "java": JavaResolver(files("java")),
         "rust": RustResolver(tree, configs),
+        "c": c,
+        "cpp": c,
     }

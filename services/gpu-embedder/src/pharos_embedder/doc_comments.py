@@ -1,0 +1,54 @@
+"""The comment that documents a definition, as its language writes it. Pure."""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+_LINES_MAX: Final = 100
+_MARKS: Final = re.compile(r"^\s*(?:///?!?|/\*\*?!?|\*/|\*)[ \t]?|\s*\*/\s*$")
+_HASH_MARKS: Final = re.compile(r"^\s*#+[ \t]?")
+_XML_REFERENCE: Final = re.compile(r"<(?:see|seealso|paramref|typeparamref)\s+\w+=\"(?:\w:)?([^\"]*)\"\s*/>")
+_XML_TAG: Final = re.compile(r"</?[a-zA-Z][^<>]{0,200}>")
+
+_HASH: Final = frozenset({"ruby", "shell"})
+"""Languages whose line comments start with `#`."""
+
+
+def comment_above(lines: list[str], start_line: int, language: str) -> str:
+    """The comment that ends just before the 1-based *start_line*; attributes and annotations between do not
+    count.
+    """
+    at = start_line - 2
+    floor = max(0, at - _LINES_MAX)
+    while at >= floor and _is_attribute(lines[at].strip(), language):
+        at -= 1
+    last = at
+    if language not in _HASH and at >= floor and lines[at].rstrip().endswith("*/"):
+        while at >= floor and "/*" not in lines[at]:
+            at -= 1
+        if at < floor or not lines[at].lstrip().startswith("/*"):
+            return ""
+        first = at
+    else:
+        first = _first_of_line_comments(lines, last, floor, language)
+    marks = _HASH_MARKS if first <= last and lines[first].lstrip().startswith("#") else _MARKS
+    cleaned = (marks.sub("", line.rstrip()).rstrip() for line in lines[first : last + 1])
+    text = "\n".join(cleaned).strip()
+    if language != "csharp":
+        return text
+    return _XML_TAG.sub("", _XML_REFERENCE.sub(r"\1", text)).strip()
+
+
+def _is_attribute(line: str, language: str) -> bool:
+    if language == "csharp":
+        return line.startswith("[") and line.endswith("]")
+    return language not in _HASH and line.startswith(("#[", "@"))
+
+
+def _first_of_line_comments(lines: list[str], at: int, floor: int, language: str) -> int:
+    """The first of the comment lines that end at *at*; one past *at* if there is none."""
+    marks: tuple[str, ...] = ("#",) if language in _HASH else ("//", "#") if language == "php" else ("//",)
+    while at >= floor and lines[at].lstrip().startswith(marks) and not lines[at].startswith("#!"):
+        at -= 1
+    return at + 1
