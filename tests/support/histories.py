@@ -124,6 +124,7 @@ class History:
         self.told: list[str] = []
         self._server = server
         self._random = random.Random(seed)
+        self._waiting: list[Edit] = []
         first = server.add_repository(name, files)
         self._trees: dict[str, Tree] = {
             "main": {path: each for path, each in files.items() if each is not None}
@@ -144,10 +145,15 @@ class History:
 
     def _commit(self) -> str:
         tree = self._trees[self.branch]
-        done = [
-            self._random.choice(EDITS)(self._random, tree) for _ in range(self._random.choice((1, 1, 2, 4)))
-        ]
+        edits = (self._edit() for _ in range(self._random.choice((1, 4, 8, 12))))
+        done = [edit(self._random, tree) for edit in edits]
         return self._committed("; ".join(each for each in done if each) or "nothing")
+
+    def _edit(self) -> Edit:
+        """One of all, and none again before all others were."""
+        if not self._waiting:
+            self._waiting = self._random.sample(EDITS, len(EDITS))
+        return self._waiting.pop()
 
     def _committed(self, what: str) -> str:
         tree = self._trees[self.branch]
