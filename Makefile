@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-index bench-queue check demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-gpu bench-index bench-queue bench-scale check demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -65,8 +65,14 @@ bench: dev ## Measure
 bench-index: dev ## Measure the index engine on real repositories, which it fetches from their registries
 	$(PYTHON) -m bench.bench_index $(ARGS)
 
+bench-gpu: dev ## Measure the encoder on this machine's GPU
+	$(PYTHON) -m bench.bench_gpu $(ARGS)
+
 bench-queue: dev ## Measure the queue against the disk, a bare bus, RQ and Celery
 	$(PYTHON) -m bench.bench_queue $(ARGS)
+
+bench-scale: dev ## Measure the Linux source and 10,000 files: time and memory
+	$(PYTHON) -m bench.bench_scale $(ARGS)
 
 check: setup ## With `make run` in another terminal: does all that Pharos keeps agree?
 	exec $(PYTHON) -m pharos_local.bus_command check $(ARGS)

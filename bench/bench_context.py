@@ -1,6 +1,7 @@
 """What is worth putting before a chunk when it is encoded: retrieval with and without each part of it.
 
 python -m bench.bench_context --repository click=/path/to/click --repository gin=/path/to/gin ...
+    [--variants "text,overlap,signature + overlap"]
 
 Each repository is a local clone with its history. The questions are those of `retrieval_tasks`; the encoder
 is the packaged one. Each variant of the encoded text ranks files by meaning alone, and fused with words as a
@@ -200,18 +201,20 @@ def _best(scores: NDArray[Any]) -> list[tuple[int, float]]:
     return [(int(number), float(scores[number])) for number in order if scores[number] > 0]
 
 
-def measured(pools: Sequence[Pool], vectors: Vectors) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
+def measured(
+    pools: Sequence[Pool], vectors: Vectors, variants: Sequence[str]
+) -> dict[str, dict[str, dict[str, NDArray[Any]]]]:
     """variant → ranking → task → (questions, 2): recall and reciprocal rank."""
     found: dict[str, dict[str, dict[str, NDArray[Any]]]] = defaultdict(lambda: defaultdict(dict))
     for pool in pools:
         passages, name = pool.task.passages, pool.task.name
         asked = vectors.of([question.text for question in pool.task.questions])
         tables: dict[str, Floats | None] = {"words alone": None}
-        for variant in VARIANTS:
+        for variant in variants:
             tables[variant] = vectors.of([encoded(variant, one) for one in passages])
         paths = vectors.of([one.chunk.path for one in passages])
         for weight in PATH_WEIGHTS:
-            for base in PATH_ADDED_TO:
+            for base in [each for each in PATH_ADDED_TO if each in variants]:
                 table = tables[base]
                 assert table is not None
                 mixed = (1 - weight) * table + weight * paths
@@ -252,9 +255,13 @@ def main() -> None:
     arguments.add_argument(
         "--chunks", type=int, default=300, help="a task of commits; a third for one of docstrings"
     )
+    arguments.add_argument("--variants", default=",".join(VARIANTS), help="which, by name (all)")
     arguments.add_argument("--cache", type=Path, default=Path("build/bench-context"))
     arguments.add_argument("--seconds", type=float, default=150.0)
     options = arguments.parse_args()
+    variants = list(dict.fromkeys([REFERENCE, *options.variants.split(",")]))
+    if unknown := set(variants) - VARIANTS.keys():
+        arguments.error(f"no such variants: {', '.join(sorted(unknown))}; there are {', '.join(VARIANTS)}")
 
     tasks: list[Task] = []
     for each in options.repository:
@@ -273,13 +280,13 @@ def main() -> None:
     tasks = [task for task in tasks if task.questions]
     texts = [question.text for task in tasks for question in task.questions]
     texts += [one.chunk.path for task in tasks for one in task.passages]
-    for variant in VARIANTS:
+    for variant in variants:
         texts += sorted((encoded(variant, one) for task in tasks for one in task.passages), key=len)
     vectors = Vectors(options.cache)
     if left := vectors.add(texts, options.seconds):
         sys.exit(f"{left} texts are left to encode: run this again")
 
-    found = measured([Pool(task) for task in tasks], vectors)
+    found = measured([Pool(task) for task in tasks], vectors, variants)
     kinds = sorted({task.name.partition(":")[0] for task in tasks})
     rows: dict[str, Any] = {}
     for variant, rankings in found.items():

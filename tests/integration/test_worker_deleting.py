@@ -163,7 +163,7 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
     ):
         first = await indexed(bus, git)
         encoded = len(machine.encoder.given)
-        assert machine.parse_cache.count() == first.files_processed
+        assert machine.parse_cache.count() == first.files_processed + 1, "the files and their graph"
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY.upper()) == (NAME,)
         deleted = await step(bus)
         assert (deleted.vectors, deleted.left) == (first.chunks, False)

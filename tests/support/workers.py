@@ -46,6 +46,7 @@ from pharos_embedder.encoding import EncoderService
 from pharos_embedder.generations import Engine, GenerationStore
 from pharos_embedder.indexing import Indexing, IndexingConfig
 from pharos_embedder.items import last_fact
+from pharos_embedder.model import Pending
 from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.ports import Check, unchecked
@@ -248,6 +249,7 @@ class CountingEncoder:
     dimensions = DIMENSIONS
     max_tokens = TOKENS_MAX
     token_budget = 2 * TOKENS_MAX
+    window_texts = 512
     query_prompt = ""
     document_prompt = ""
 
@@ -260,14 +262,14 @@ class CountingEncoder:
         digests = [hashlib.blake2b(text.encode(), digest_size=6).digest() for text in texts]
         return [[int.from_bytes(each, "big"), *([1] * (TOKENS_MAX - 1))] for each in digests]
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
         self.gate()
         if self.fails_with is not None:
             raise self.fails_with()
         self.given += [ids[0] for ids in batch]
         made = np.stack([np.random.default_rng(ids[0]).standard_normal(DIMENSIONS) for ids in batch])
         vectors: NDArray[np.float32] = (made / np.linalg.norm(made, axis=1, keepdims=True)).astype(np.float32)
-        return vectors
+        return lambda: vectors
 
 
 class GatedEngine:

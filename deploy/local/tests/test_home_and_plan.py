@@ -91,6 +91,14 @@ def test_only_who_opens_secrets_is_told_where_their_key_is(home: Home) -> None:
     assert told == {programs.GATEWAY, programs.EMBEDDER}
 
 
+def test_only_who_asks_the_embeddings_server_is_told_its_key(home: Home) -> None:
+    made = plan(home, OPENAI_API_KEY="sk-0123456789", PHAROS_WORKERS="2")
+    told = {each.name for each in made.services if "sk-0123456789" in each.environ.values()}
+    assert told == {programs.EMBEDDER, "worker-2"}
+    assert made.bus is not None
+    assert "sk-0123456789" not in made.bus.environ.values()
+
+
 def test_the_times_to_stop_are_within_the_promise() -> None:
     assert set(programs.STOP_ORDER) == {*programs.START_ORDER, programs.BUS}
     assert sum(programs.STOP_SECONDS[name] for name in programs.STOP_ORDER) < 15
@@ -102,6 +110,7 @@ def test_a_worker_beside_the_first_has_a_name_of_its_own_and_stops_with_it(home:
     workers = [each for each in plan(home, PHAROS_WORKERS="3").services if "worker" in each.command]
     assert [each.name for each in workers] == ["worker-2", "worker-3"]
     assert [each.environ["PHAROS_WORKER_NAME"] for each in workers] == ["worker-2", "worker-3"]
+    assert [each.environ["PHAROS_WORKER_INDEX"] for each in workers] == ["1", "2"]
     assert (programs.EMBEDDER, "worker-2", "worker-3") in programs.stop_steps(settings)
     alone = load(LocalSettings, {})
     assert [name for step in programs.stop_steps(alone) for name in step] == list(programs.STOP_ORDER)

@@ -311,6 +311,12 @@ def test_a_macro_that_only_the_preprocessor_knows_is_no_warning_but_garbage_is()
     assert parse("f.c", "c", b"int f( { ]]] ((( struct 'x\n" * 20).warning is not None
 
 
+def test_of_a_map_of_registers_a_thousand_macros_are_kept_and_all_else() -> None:
+    source = "".join(f"#define REG_{number} {number}\n" for number in range(3_000)) + "int after(void);\n"
+    found = [one.name for one in parse("f.h", "c", source.encode()).definitions]
+    assert found == [*(f"REG_{number}" for number in range(1_000)), "after"]
+
+
 @pytest.mark.parametrize("language", ["c", "cpp"])
 @pytest.mark.parametrize(
     "source",
@@ -442,9 +448,14 @@ def test_of_several_that_fit_the_nearest_is_included_and_none_of_two_as_near() -
         "arch/arm/asm/io.h": "int arm;\n",
         "arch/x86/asm/io.h": "int x86;\n",
         "arch/x86/kernel/setup.c": "#include <asm/io.h>\n",
-        "drivers/net.c": "#include <asm/io.h>\n",
+        "drivers/net.c": "#include <asm/io.h>\n#include <linux/types.h>\n",
+        "headers/uapi/linux/types.h": "int types;\n",
+        "tools/headers/uapi/linux/types.h": "int other;\n",
     }
-    assert edges(graph_of(files), "imports") == {"arch/x86/kernel/setup.c -> arch/x86/asm/io.h"}
+    assert edges(graph_of(files), "imports") == {
+        "arch/x86/kernel/setup.c -> arch/x86/asm/io.h",
+        "drivers/net.c -> headers/uapi/linux/types.h",
+    }
 
 
 def test_names_of_c_are_used_from_cpp() -> None:

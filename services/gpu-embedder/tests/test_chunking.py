@@ -45,7 +45,7 @@ def test_small_neighbours_are_merged() -> None:
     assert len(parse("m.py", "python", text.encode()).chunks) == 1
 
 
-def test_a_large_class_is_split_at_its_methods_and_they_carry_its_signature() -> None:
+def test_a_large_class_is_split_at_its_methods() -> None:
     methods = "".join(textwrap.indent(function(f"m{number}", 14), "    ") for number in range(3))
     text = f'class Big(Base):\n    """What it is."""\n\n{methods}'
     chunks = parse("pkg/m.py", "python", text.encode()).chunks
@@ -55,7 +55,7 @@ def test_a_large_class_is_split_at_its_methods_and_they_carry_its_signature() ->
         ("Big.m2", "method"),
     ]
     assert chunks[0].docstring == "What it is."
-    assert chunks[-1].context == "class Big(Base)"
+    assert [one.context for one in chunks] == ["", "", ""]
 
 
 def test_a_large_function_is_split_between_statements_with_overlap() -> None:
@@ -63,9 +63,7 @@ def test_a_large_function_is_split_between_statements_with_overlap() -> None:
     chunks = parse("m.py", "python", text.encode()).chunks
     assert {one.symbol for one in chunks} == {"huge"}
     for before, after in pairwise(chunks):
-        head, _, overlap = after.context.partition("\n")
-        assert head == "def huge()"
-        assert before.text.endswith(overlap + "\n") and 0 < len(overlap) <= 100
+        assert before.text.endswith(after.context + "\n") and 0 < len(after.context) <= 100
         assert after.encoded_text == f"{after.context}\n{after.text}"
     sizes = [len(one.text) for one in chunks]
     assert max(sizes) - min(sizes) < 400, "even parts, not a full one and a rest"
@@ -179,3 +177,42 @@ def test_the_rest_of_a_function_with_what_follows_it_has_its_name() -> None:
     last = parse("m.py", "python", text.encode()).chunks[-1]
     assert "huge_35" in last.text and "print(0)" in last.text and "def huge" not in last.text
     assert last.symbol == "huge"
+
+
+HEADS = {
+    "python": ("class A:\n", "    # Runs {0}.\n    @test\n    def run{0}(self):\n", ""),
+    "java": ("class A {\n", "  /** Runs {0}. */\n  @Test(name = {0})\n  void run{0}() {{\n", "  }\n"),
+    "rust": ("impl A {\n", "    /// Runs {0}.\n    #[test]\n    fn run{0}() {{\n", "    }\n"),
+    "c": ("", "/* Runs {0}. */\nstatic int\nrun{0}(void)\n{{\n", "}\n"),
+    "cpp": (
+        "class A {\n",
+        "public:\n  /// Runs {0}.\n  template <typename T>\n  int run{0}()\n  {{\n",
+        "  }\n",
+    ),
+    "csharp": (
+        "class A\n{\n",
+        "    /// Runs {0}.\n    [Test]\n    public void run{0}()\n    {{\n",
+        "    }\n",
+    ),
+    "ruby": ("class A\n", "  # Runs {0}.\n  # At once.\n  def run{0}\n", "  end\n"),
+    "php": ("<?php\nclass A {\n", "  /** Runs {0}. */\n  #[Test]\n  function run{0}() {{\n", "  }\n"),
+    "kotlin": ("class A {\n", "    /** Runs {0}. */\n    @Test\n    fun run{0}() {{\n", "    }\n"),
+    "scala": ("class A {\n", "  /** Runs {0}. */\n  @test\n  def run{0}() = {{\n", "  }\n"),
+    "shell": ("", "# Runs {0}.\n# At once.\nrun{0}() {{\n", "}\n"),
+}
+"""What is around functions, what leads one, and its end."""
+
+
+@pytest.mark.parametrize("language", HEADS)
+@pytest.mark.parametrize("size_chars", [200, 350, 1000])
+def test_what_leads_a_function_is_never_cut_from_it(language: str, size_chars: int) -> None:
+    outer, head, tail = HEADS[language]
+    line = {"ruby": "    call(1)\n", "shell": "  call 1\n"}.get(language, "        call(1);\n")
+    functions = [head.format(each) + line * (each % 90) + tail + "\n" for each in range(10, 99, 7)]
+    close = {"ruby": "end\n", "python": "", "c": "", "cpp": "};\n", "shell": ""}.get(language, "}\n")
+    text = outer + "".join(functions) + close
+    parsed = parse("a", language, text.encode(), ParseOptions(size_chars=size_chars, overlap_chars=0))
+    assert not parsed.has_errors and len(parsed.chunks) > len(functions) // 2
+    for each in range(10, 99, 7):
+        leading = head.format(each)
+        assert any(leading in chunk.text for chunk in parsed.chunks), leading

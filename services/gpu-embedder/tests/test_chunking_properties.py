@@ -3,6 +3,7 @@ damaged. `make chaos` tries many more of them."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Sequence
 from itertools import accumulate, pairwise
 from typing import NamedTuple
@@ -101,6 +102,21 @@ def test_no_chunk_is_above_its_size_and_few_are_small(examples: int) -> None:
         for (start, middle), (again, end) in pairwise(one.places):
             if middle == again:
                 assert min(middle - start, end - again) >= size // 4 or end - start > size
+
+    holds(examples, check)
+
+
+@pytest.mark.parametrize("examples", [FEW, MANY])
+def test_what_is_encoded_is_the_text_after_no_more_of_what_is_before_it_than_the_overlap(
+    examples: int,
+) -> None:
+    def check(one: Cut) -> None:
+        for chunk, (start, _) in zip(one.chunks, one.places, strict=True):
+            assert len(chunk.context) <= one.options.overlap_chars
+            assert one.text[:start].rstrip("\r\n").endswith(chunk.context)
+            encoded = f"{chunk.context}\n{chunk.text}" if chunk.context else chunk.text
+            assert chunk.encoded_text == encoded
+            assert chunk.content_hash == hashlib.blake2b(encoded.encode(), digest_size=16).hexdigest()
 
     holds(examples, check)
 

@@ -265,7 +265,7 @@ def test_configs_are_read_by_name_and_bounded(tmp_path: Path) -> None:
         {"go.mod": "module m\n", "a/tsconfig.base.json": "{}", "a/package.json": "{}", "a/x.json": "{}"},
     )
     write(tmp_path, {"b/Cargo.toml": "#" * 300_000})
-    assert read_configs(tmp_path, discover(tmp_path).files) == {
+    assert read_configs(tmp_path, discover(tmp_path)) == {
         "go.mod": "module m\n",
         "a/package.json": "{}",
         "a/tsconfig.base.json": "{}",

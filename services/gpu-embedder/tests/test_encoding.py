@@ -11,17 +11,17 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pharos_embedder import encoding
+from pharos_embedder.encoders import EncoderBusy, Priority
 from pharos_embedder.encoding import (
     TURNS_BEFORE_YIELD,
-    EncoderBusy,
     EncoderService,
     EncodingOutOfMemory,
-    Priority,
     Turnstile,
     batches,
     encode,
     is_out_of_memory,
 )
+from pharos_embedder.model import Pending
 from pharos_embedder.ports import Check, Stopped, unchecked
 
 DEADLINE_SECONDS = 10.0
@@ -34,6 +34,7 @@ class FakeEncoder:
     dimensions = 2
     max_tokens = 100
     token_budget = 40
+    window_texts = 512
     query_prompt = ""
     document_prompt = ""
 
@@ -45,12 +46,13 @@ class FakeEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [[1] * max(1, len(text[: self.max_tokens])) for text in texts]
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
         width = max(len(ids) for ids in batch)
         self.shapes.append((len(batch), width))
         if self.memory is not None and width * len(batch) > self.memory:
             raise self.error()
-        return np.array([[len(ids), 1] for ids in batch], dtype=np.float32)
+        vectors = np.array([[len(ids), 1] for ids in batch], dtype=np.float32)
+        return lambda: vectors
 
 
 def lengths_of(vectors: NDArray[np.float32]) -> list[int]:
@@ -165,6 +167,98 @@ def test_a_smaller_budget_is_told_so_that_the_next_call_begins_with_it() -> None
     assert budgets == [20, 10]
 
 
+class SlowDevice(FakeEncoder):
+    """Computes when it is waited for, as a GPU does; *capacity* padded tokens fit it at once, in all."""
+
+    def __init__(self, *, capacity: int = 1_000_000, fails_late: bool = False) -> None:
+        super().__init__()
+        self.capacity = capacity
+        self.fails_late = fails_late
+        self.told: list[str] = []
+        self.held = 0
+
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+        size = max(len(ids) for ids in batch) * len(batch)
+        self.told.append(f"launch {size}")
+        if not self.fails_late and self.held + size > self.capacity:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        self.held += size
+        compute = super().launch(batch)
+
+        def wait() -> NDArray[np.float32]:
+            self.told.append(f"wait {size}")
+            self.held -= size
+            if size > self.capacity:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return compute()
+
+        return wait
+
+
+def test_a_batch_is_launched_while_the_one_before_is_computed_and_no_more_than_that() -> None:
+    encoder = SlowDevice()
+    assert lengths_of(encode(["a" * 20] * 7, encoder)) == [20] * 7
+    assert encoder.told == [
+        "launch 40", "launch 40", "wait 40", "launch 40", "wait 40", "launch 20", "wait 40", "wait 20",
+    ]  # fmt: skip
+
+
+def test_a_batch_that_fits_alone_is_tried_alone_before_any_is_halved() -> None:
+    encoder = SlowDevice(capacity=40)
+    budgets: list[int] = []
+    assert lengths_of(encode(["a" * 20] * 6, encoder, on_budget=budgets.append)) == [20] * 6
+    assert budgets == []
+
+
+@pytest.mark.parametrize("fails_late", [False, True])
+def test_memory_that_runs_out_with_two_batches_under_way_loses_no_text(fails_late: bool) -> None:
+    encoder = SlowDevice(capacity=15, fails_late=fails_late)
+    told: list[int] = []
+    texts = ["a" * n for n in (10, 9, 8, 7, 6, 5, 10, 9, 8, 7, 6, 5, 4, 3)]
+    vectors = encode(texts, encoder, on_batch=lambda places, _: told.extend(places))
+    assert lengths_of(vectors) == [len(text) for text in texts]
+    assert sorted(told) == list(range(len(texts)))
+    with pytest.raises(EncodingOutOfMemory, match="one text of 16 tokens"):
+        encode(["a" * 16, "a" * 16], SlowDevice(capacity=15, fails_late=fails_late))
+
+
+def test_a_stop_keeps_what_is_under_way() -> None:
+    encoder = SlowDevice()
+    finished: list[int] = []
+
+    def check() -> None:
+        if len(encoder.shapes) == 2:
+            raise Stopped
+
+    with pytest.raises(Stopped):
+        encode(["a" * 20] * 20, encoder, check=check, on_batch=lambda places, _: finished.extend(places))
+    assert finished == [0, 1, 2, 3]
+    assert encoder.held == 0
+
+
+def test_the_next_window_is_tokenized_while_one_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(encoding, "WINDOW_TEXTS", 2)
+    tokenized: list[int] = []
+    ahead = threading.Event()
+
+    class Watched(FakeEncoder):
+        def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
+            tokenized.append(len(tokenized))
+            if len(tokenized) == 2:
+                ahead.set()
+            return super().tokenize(texts)
+
+        def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+            assert ahead.wait(DEADLINE_SECONDS)
+            if not self.shapes:
+                assert len(tokenized) == 2  # the next, and none beyond it
+            return super().launch(batch)
+
+    assert lengths_of(encode(["a" * n for n in range(1, 8)], Watched())) == list(range(1, 8))
+    with pytest.raises(ZeroDivisionError):
+        encode(["a"] * 7, FakeEncoder(memory=0, error=ZeroDivisionError))
+
+
 class HeldEncoder(FakeEncoder):
     """Each pass announces itself and waits to be let go."""
 
@@ -175,12 +269,12 @@ class HeldEncoder(FakeEncoder):
         self.overlapping = 0
         self._inside = threading.Lock()
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
         if not self._inside.acquire(blocking=False):
             self.overlapping += 1
             raise AssertionError("two passes at once")
         try:
-            result = super().forward(batch)
+            result = super().launch(batch)
             self.began.release()
             assert self.go.acquire(timeout=DEADLINE_SECONDS)
             return result

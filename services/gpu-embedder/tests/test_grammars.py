@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 
+from pharos_embedder.discovery import SourceFile
 from pharos_embedder.languages import language_of
 from pharos_embedder.linking import link
+from pharos_embedder.packed_files import PackedFile
+from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.parsing import parse
 from pharos_embedder.syntax import Definition, ParsedFile
 
@@ -750,3 +754,19 @@ def test_shells_that_bash_does_not_read_have_words_of_their_own() -> None:
     assert [language_of("run", f"#!/usr/bin/env {name}") for name in ("dash", "zsh", "fish")] == [
         "shell", "zsh", "fish",
     ]  # fmt: skip
+
+
+def test_a_file_on_which_a_grammar_does_not_end_is_cut_by_lines(tmp_path: Path) -> None:
+    source = "object A { }\n" + ";" * 150_000  # quadratic in the grammar of Scala
+    (tmp_path / "a.scala").write_text(source)
+    (tmp_path / "b.scala").write_text("object B { }\n")
+    files = [
+        SourceFile(path=name, size=(tmp_path / name).stat().st_size, language="scala")
+        for name in ("a.scala", "b.scala")
+    ]
+    with ParsePool(1, timeout_seconds=1.0) as pool:
+        hostile, after = pool.parse_files(tmp_path, files)
+    assert isinstance(hostile, PackedFile) and isinstance(after, PackedFile)
+    assert hostile.warning == "Split by lines: parsing took longer than 1 s."
+    assert "".join(one.text for one in hostile.chunks()) == source
+    assert [one.symbol for one in after.parsed().definitions] == ["B"]

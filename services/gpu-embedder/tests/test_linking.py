@@ -10,8 +10,10 @@ import pytest
 
 from pharos_embedder.languages import language_of
 from pharos_embedder.linking import EDGES_PER_FILE_MAX, FileGraph, LinkStats, link
+from pharos_embedder.manifests.ecmascript import Glob
+from pharos_embedder.manifests.paths import joined
 from pharos_embedder.parsing import parse
-from pharos_embedder.repository_configs import RepositoryConfigs, joined
+from pharos_embedder.repository_configs import RepositoryConfigs
 
 
 def graph_of(files: Mapping[str, str]) -> FileGraph:
@@ -84,7 +86,7 @@ RUST = {
     "rs/core/src/net/mod.rs": "pub mod socket;\nuse self::socket::Socket;\n",
     "rs/core/src/net/socket.rs": "use super::super::config::Settings;\npub struct Socket;\n"
     "fn f() { crate::config::load(); }\n",
-    "rs/cli/Cargo.toml": '[package]\nname = "acme-cli"\n',
+    "rs/cli/Cargo.toml": '[package]\nname = "acme-cli"\n[dependencies]\nacme-core.path = "../core"\n',
     "rs/cli/src/main.rs": "mod args;\nuse acme_core::config::Settings;\nuse args::parse_args;\n"
     "use serde::Serialize;\n"
     "fn main() { parse_args(); }\n",
@@ -248,8 +250,8 @@ def test_tsconfigs_extend_each_other() -> None:
             "app/tsconfig.json": '{"extends": "../tsconfig.base"}',
         }
     )
-    mapping = configs.path_mappings["app"]
-    assert (mapping.base, mapping.paths) == ("src", (("~*", ("src/x/*",)),))
+    (config,) = configs.ts_configs["app"]
+    assert (config.base, config.paths, config.whole) == ("src", (("~*", ("src/x/*",)),), True)
 
 
 @pytest.mark.parametrize(
@@ -265,3 +267,26 @@ def test_tsconfigs_extend_each_other() -> None:
 )
 def test_paths_are_joined_inside_the_repository(folder: str, path: str, expected: str | None) -> None:
     assert joined(folder, path) == expected
+
+
+@pytest.mark.parametrize(
+    ("pattern", "folder", "matches"),
+    [
+        ("packages/*", "packages/a", True),
+        ("packages/*", "packages/a/b", False),
+        ("packages/*", "packages", False),
+        ("./packages/*/", "packages/a", True),
+        ("packages/**", "packages/a/b", True),
+        ("packages/**", "packages", False),
+        ("**/test", "test", True),
+        ("**/test", "a/b/test", True),
+        ("**/a/**/b", "x/a/y/z/b", True),
+        ("apps/web-*-*x", "apps/web-a-bx", True),
+        ("apps/web-*-*x", "apps/web-ax", False),
+        ("docs", "docs", True),
+        ("*a" * 99 + "b", "a" * 250, False),
+        ("**/" * 60 + "x", "/".join("a" * 100), False),
+    ],
+)
+def test_a_glob_of_a_workspace_means_folders(pattern: str, folder: str, matches: bool) -> None:
+    assert Glob.of(pattern).matches(folder.split("/")) is matches

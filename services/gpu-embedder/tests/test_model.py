@@ -10,10 +10,11 @@ import pytest
 import torch
 import transformers
 from numpy.typing import NDArray
+from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pharos_embedder import model as model_module
-from pharos_embedder.devices import DeviceChoice, choose_device
+from pharos_embedder.devices import DeviceChoice
 from pharos_embedder.encoding import EncoderService, encode
 from pharos_embedder.model import (
     CPU_TOKEN_BUDGET,
@@ -291,7 +292,14 @@ def test_the_budget_of_a_gpu_follows_its_free_memory(free: int, expected: int) -
     assert gpu_token_budget(free, 384, 1536) == expected
 
 
-@pytest.mark.gpu
-def test_a_gpu_gives_the_vectors_of_the_cpu(packaged: TransformerEncoder) -> None:
-    on_gpu = load_encoder("", choose_device("cuda"))
-    assert (encode(TEXTS, on_gpu) * encode(TEXTS, packaged)).sum(axis=1).min() > 0.999
+def test_a_model_whose_numbers_are_too_large_for_fp16_is_loaded_in_fp32(tmp_path: Path) -> None:
+    folder = tiny_model(tmp_path / "tiny")
+    half = msgspec.structs.replace(EXACT, dtype="float16")
+    assert load_encoder(str(folder), half).choice == half
+    weights = load_file(folder / "model.safetensors")
+    weights["embeddings.LayerNorm.weight"] *= 60_000.0
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    encoder = load_encoder(str(folder), half)
+    assert encoder.choice.dtype == "float32"
+    assert "too large" in encoder.choice.why
+    assert np.isfinite(encode(["a b c"], encoder)).all()

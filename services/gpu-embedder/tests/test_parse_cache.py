@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from itertools import combinations
 from pathlib import Path
@@ -176,6 +178,17 @@ def test_all_that_decides_what_a_file_becomes_is_in_its_key(
     assert parsing_version() != parsing_version.__wrapped__()
     folder = Path(module.__file__).parent
     assert all(list(folder.glob(pattern)) for pattern in module._PARSING), "all of them are there"
+
+
+def test_all_code_that_a_parse_worker_runs_is_part_of_the_version() -> None:
+    command = (
+        "import sys, pharos_embedder.parse_worker;"
+        "print(*(name.rpartition('.')[2] for name in sys.modules if name.startswith('pharos_embedder.')))"
+    )
+    done = subprocess.run([sys.executable, "-c", command], capture_output=True, text=True, check=True)
+    passing_on = {"confined", "frames", "parse_protocol", "reading"}
+    loaded = {f"{name}.py" for name in set(done.stdout.split()) - passing_on}
+    assert loaded <= set(module._PARSING)
 
 
 def test_an_entry_that_cannot_be_read_is_a_miss(root: Path, tools: Tools, tmp_path: Path) -> None:

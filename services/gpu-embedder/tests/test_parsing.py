@@ -251,7 +251,7 @@ EXPECTED: dict[str, tuple[str, list[str], set[str], list[str]]] = {
             "3 static org.example.Util: *",
             "4 static org.example.Util: max",
             "5 import org.example.model: User",
-            "6 import java.util: *",
+            "6 import java.util: *, Base, Engine, Helper, Override, Runner, Service",
         ],
     ),
     "rust": (
@@ -278,6 +278,7 @@ EXPECTED: dict[str, tuple[str, list[str], set[str], list[str]]] = {
             "3 import self::g",
             "4 import outer as o",
             "5 module child",
+            "12 path geo::Point",
             "12 path crate::math::square",
         ],
     ),

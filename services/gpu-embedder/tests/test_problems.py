@@ -9,12 +9,15 @@ import pytest
 
 from pharos_contracts.jobs.v1 import Stage
 from pharos_embedder.batch_stages import FileTimedOut
+from pharos_embedder.costs import JobTooCostly
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
-from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory
+from pharos_embedder.encoders import EncoderBusy
+from pharos_embedder.encoding import EncodingOutOfMemory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.ports import unexpected
 from pharos_embedder.problems import TABLE, problem_of
+from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict
 from pharos_embedder.stages import IndexIncomplete, StageTimedOut
 from pharos_embedder.vectors import (
@@ -77,6 +80,9 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (DeletedMeanwhile("d"), "dataset_deleted", False),
     (IndexIncomplete("d"), "publish_conflict", True),
     (EncoderBusy("full"), "encoder_busy", True),
+    (JobTooCostly(9, 8), "job_too_costly", False),
+    (ProviderUnavailable("h", "it is away"), "encoder_unavailable", True),
+    (ProviderRefused("h", "refuses the key", "check it"), "encoder_refused", False),
     (EncodingOutOfMemory(9), "out_of_memory", True),
     (MemoryError(), "out_of_memory", True),
     (RuntimeError("DefaultCPUAllocator: can't allocate memory"), "out_of_memory", True),

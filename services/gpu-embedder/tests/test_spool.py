@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from msgspec.structs import replace
 
 from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
 from pharos_embedder.encodables import EncodablesInMemory, SpooledChunks, packed_ids, unpacked_ids
@@ -41,7 +42,7 @@ def spool(tmp_path: Path, files: list[ParsedFile]) -> Spool:
     with Spool(tmp_path / "parsed") as made:
         for file in files:
             made.add(pack(file))
-        made.finish()
+        made.finish(10_000)
         yield made  # type: ignore[misc]
 
 
@@ -116,7 +117,7 @@ def test_ids_are_the_same_after_they_were_packed() -> None:
 
 def test_an_empty_spool_has_nothing(tmp_path: Path) -> None:
     with Spool(tmp_path / "parsed") as spool:
-        spool.finish()
+        spool.finish(10_000)
         chunks = SpooledChunks(spool, _ids(spool, ORIGIN, unchecked))
         assert (len(chunks), chunks.longest_first().tolist(), list(spool.windows(5))) == (0, [], [])
         assert lexicon_of(spool, chunks, unchecked) == Lexicon.of([])
@@ -126,7 +127,35 @@ def test_an_empty_spool_has_nothing(tmp_path: Path) -> None:
 def test_a_spool_that_was_cut_off_is_an_error(tmp_path: Path, files: list[ParsedFile]) -> None:
     with Spool(tmp_path / "parsed") as spool:
         spool.add(pack(files[0]))
-        spool.finish()
+        spool.finish(10_000)
         (tmp_path / "parsed").write_bytes(b"")
         with pytest.raises(OSError, match="shorter"):
             spool.facts(0)
+
+
+def test_files_whose_chunks_do_not_fit_are_left_out_in_the_order_of_their_paths(
+    tmp_path: Path, files: list[ParsedFile]
+) -> None:
+    expected = sorted(files, key=lambda file: file.path)
+    sizes = {file.path: len(file.chunks) for file in expected}
+    most = sizes["__main__.py"] + sizes["ports.py"] + sizes["py.typed"]
+    for order in (files, files[::-1]):
+        with Spool(tmp_path / "parsed") as spool:
+            for file in order:
+                spool.add(pack(file))
+            assert spool.finish(most) == ("app.py", "languages.py")
+            assert spool.paths == ["__main__.py", "ports.py", "py.typed"]
+            assert spool.chunks == len(spool.heads) == most
+            expected_chunks = [
+                chunk for file in expected if file.path in spool.paths for chunk in file.chunks
+            ]
+            assert spool.read_chunks(range(most)) == expected_chunks
+        (tmp_path / "parsed").unlink()
+
+
+def test_a_word_that_is_there_more_often_than_two_bytes_can_tell_is_there_that_often() -> None:
+    (line,) = parse("a.txt", "text", b"word", ParseOptions()).chunks
+    often = replace(line, text="word " * 40_000, symbol="word " * 40_000)
+    file = replace(parse("a.txt", "text", b"word", ParseOptions()), chunks=(often,))
+    assert max(document_terms(often.text, path=often.path, symbol=often.symbol).values()) == 80_000
+    assert 65_535 in np.frombuffer(pack(file).term_counts, dtype="<u2")

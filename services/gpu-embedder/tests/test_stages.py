@@ -16,23 +16,37 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
-from pharos_embedder import stages, stored_graph
+from pharos_embedder import stored_graph
 from pharos_embedder.bm25 import document_vector
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
+from pharos_embedder.costs import JobTooCostly, Tariff
+from pharos_embedder.discovery import Discovery
 from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
+from pharos_embedder.model import Pending
 from pharos_embedder.packed_files import pack
+from pharos_embedder.path_vectors import placed
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
 from pharos_embedder.points import Origin, chunk_id, chunk_points
 from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import IndexIncomplete, Tools, encode_stage, seal_stage
+from pharos_embedder.stages import (
+    IndexIncomplete,
+    Live,
+    ParseAccount,
+    Tools,
+    encode_stage,
+    result_of,
+    seal_stage,
+)
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile
+from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache
-from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
+from pharos_sources.git import Checkout
 
 DIMENSIONS = 4
 ORIGIN = Origin(
@@ -53,6 +67,7 @@ class FakeEncoder:
     dimensions = DIMENSIONS
     max_tokens = 100
     token_budget = 40
+    window_texts = 512
     query_prompt = ""
     document_prompt = ""
 
@@ -63,13 +78,13 @@ class FakeEncoder:
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return [[ord(character) for character in text[: self.max_tokens]] for text in texts]
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
         if max(len(ids) for ids in batch) * len(batch) > self.memory:
             raise MemoryError
         self.batches.append([len(ids) for ids in batch])
         made = np.array([[sum(ids), len(ids), 1, 1] for ids in batch], dtype=np.float32)
         unit: NDArray[np.float32] = made / np.linalg.norm(made, axis=1, keepdims=True)
-        return unit
+        return lambda: unit
 
 
 def chunk(text: str, path: str) -> Chunk:
@@ -104,9 +119,9 @@ def encoder() -> FakeEncoder:
     return FakeEncoder()
 
 
-def stored(store: VectorStore, texts: Sequence[str]) -> dict[str, Chunk]:
-    """*texts* as chunks in the store, without their vectors; by id."""
-    chunks = [chunk(text, f"{number}.py") for number, text in enumerate(texts)]
+def stored(store: VectorStore, texts: Sequence[str], folder: str = "") -> dict[str, Chunk]:
+    """*texts* as chunks of a file each in the store, without their vectors; by id."""
+    chunks = [chunk(text, f"{folder}{number}.py") for number, text in enumerate(texts)]
     found = {chunk_id(each, ORIGIN): each for each in chunks}
     words = document_vector({1: 1})
     store.upsert(chunk_points(((key, each, words) for key, each in found.items()), ORIGIN))
@@ -134,7 +149,7 @@ def spooled(path: Path, texts: Mapping[str, Sequence[str]]) -> Iterator[Spool]:
                     )
                 )
             )
-        spool.finish()
+        spool.finish(10_000)
         yield spool
 
 
@@ -146,6 +161,7 @@ def encode(
     *,
     budget: int = 40,
     check: Callable[[], None] = unchecked,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     nothing: Any = None
     tools = Tools(
@@ -155,7 +171,9 @@ def encode(
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
 
-    return encode_stage(EncodablesInMemory(chunks), ORIGIN, tools, budget, silent, unchecked, check)
+    return encode_stage(
+        EncodablesInMemory(chunks), ORIGIN, tools, budget, silent, unchecked, check, by_path=by_path
+    )
 
 
 def test_what_is_the_same_in_two_places_is_encoded_once(
@@ -168,24 +186,72 @@ def test_what_is_the_same_in_two_places_is_encoded_once(
     assert encode(again, store, cache, encoder) == (0, 3)
 
 
+def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    assert encode(stored(store, ["one", "two"]), store, cache, encoder, by_path=True) == (2, 0)
+    assert sum(map(len, encoder.batches)) == 4, "two chunks and two paths"
+    found = stored(store, ["one", "two"], "elsewhere/")
+    assert encode(found, store, cache, encoder, by_path=True) == (0, len(found))
+    assert sum(map(len, encoder.batches)) == 6, "two more paths"
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
+    contents, paths = (
+        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
+    )
+    here = Selection(datasets=(Searched(dataset=ORIGIN.dataset, generation=5, has_dense=True),))
+    for path, vector in zip(("0.py", "elsewhere/0.py"), placed(contents, paths), strict=True):
+        hits = {hit.payload.path: hit.score for hit in store.dense(vector, here, 10)}
+        assert hits[path] == pytest.approx(1, abs=1e-3) and len(hits) == 4
+
+
 def test_a_memory_that_did_not_suffice_once_is_not_filled_again_in_the_same_run(
     store: VectorStore, cache: VectorCache, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(stages, "ENCODE_WINDOW", 4)
+    encoder.window_texts = 4
     encoder.memory = 10
     chunks = stored(store, [f"{number:05}" for number in range(12)])
     failures = 0
-    forward = encoder.forward
+    launch = encoder.launch
 
-    def counting(batch: Sequence[Sequence[int]], midway: Check) -> NDArray[np.float32]:
+    def counting(batch: Sequence[Sequence[int]], midway: Check) -> Pending:
         nonlocal failures
         failures += max(len(ids) for ids in batch) * len(batch) > encoder.memory
-        return forward(batch, midway)
+        return launch(batch, midway)
 
-    monkeypatch.setattr(encoder, "forward", counting)
+    monkeypatch.setattr(encoder, "launch", counting)
     assert encode(chunks, store, cache, encoder, budget=20) == (12, 0)
     assert failures == 1
     assert encoder.batches == [[5, 5]] * 6
+
+
+def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    told: list[str | None] = []
+
+    def report(*_: Any, detail: str | None = None, **__: Any) -> None:
+        told.append(detail if encoder.batches else f"first: {detail}")
+
+    def run(texts: Sequence[str], tariff: Tariff | None) -> tuple[int, int]:
+        service: Any = EncoderService(encoder)
+        service.tariff = tariff
+        nothing: Any = None
+        tools = Tools(store=store, encoder=service, cache=cache, parse_cache=nothing, parse_pool=nothing)
+        chunks = EncodablesInMemory(stored(store, texts))
+        return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked)
+
+    run(["same", "same", "known"], None)
+    assert set(told) == {"first: None", None}
+    told.clear()
+    encoder.batches.clear()
+    assert run(["same", "known", "brand new", "brand new"], Tariff(price_per_million=2)) == (1, 3)
+    sentence = "1 of 4 chunks to encode: about 3 tokens, about 0.0000 at 2 a million"
+    assert (told[0], set(told[1:])) == (f"first: {sentence}", {sentence})
+    encoder.batches.clear()
+    with pytest.raises(JobTooCostly):
+        run(["something else"], Tariff(job_tokens_max=4))
+    assert encoder.batches == []
+    assert run(["same", "brand new"], Tariff(job_tokens_max=4)) == (0, 2)
 
 
 def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(
@@ -276,3 +342,26 @@ def test_an_attempt_after_one_that_ran_out_of_memory_begins_with_smaller_batches
     failed = replace(job, code=OUT_OF_MEMORY)
     assert [batch_tokens(failed, attempt, 4096) for attempt in (2, 3, 4)] == [2048, 1024, 512]
     assert batch_tokens(failed, 30, 4096) == BATCH_TOKENS_MIN
+
+
+def test_what_is_over_the_limit_on_chunks_is_told_with_what_discovery_left_out(tmp_path: Path) -> None:
+    found = Discovery(files=(), left_out={"binary": 1}, examples={"binary": ("a.png",)}, total_bytes=0)
+    checkout = Checkout(
+        root=tmp_path,
+        commit="c",
+        branch="main",
+        default_branch="main",
+        bytes=1,
+        files=1,
+        symlinks=0,
+        submodules=0,
+    )
+    account = ParseAccount(left_out=tuple(f"{number}.py" for number in range(7)))
+    graph = FileGraph.of((), (), LinkStats(imports_resolved=0, imports_external=0, imports_missing=0))
+    training = Training(vectors=np.zeros((0, 64), dtype=np.float32), losses=(), seconds=0.0)
+    with Spool(tmp_path / "parsed") as spool:
+        spool.finish(0)
+        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, graph, training, 0)
+    assert result.left_out == {"binary": 1, "over the chunk limit": 7}
+    assert result.left_out_examples["over the chunk limit"] == ("0.py", "1.py", "2.py", "3.py", "4.py")
+    assert "7 over the chunk limit" in result.summary

@@ -35,6 +35,9 @@ STOP_SECONDS: Final[Mapping[str, float]] = {
 # Given to a service by a file, never by a value that `ps e` or a crash report would show.
 _SECRETS: Final = ("PHAROS_ADMIN_TOKEN", "PHAROS_NATS_PASSWORD", "PHAROS_SECRET_KEY")
 
+# What the embedder alone is to know, as whoever started the stack told it.
+_OF_THE_EMBEDDER: Final = ("OPENAI_API_KEY", "OPENAI_API_KEY_FILE")
+
 # Within its time to stop, an embedder that works has this long to finish before it hands its job back.
 DRAIN_SECONDS: Final = 2
 
@@ -87,6 +90,7 @@ def service_programs(
         EMBEDDER: {
             "PHAROS_DRAIN_SECONDS": str(DRAIN_SECONDS),
             "PHAROS_SECRET_KEY_FILE": str(secret_key_file),
+            **{name: environ[name] for name in _OF_THE_EMBEDDER if name in environ},
         },
     }
     arguments: dict[str, tuple[str, ...]] = {EMBEDDER: ("--role", "all")}
@@ -103,10 +107,15 @@ def service_programs(
         Program(
             name=name,
             command=(sys.executable, "-m", f"pharos_{EMBEDDER}", "--role", "worker"),
-            environ={**common, **own[EMBEDDER], "PHAROS_WORKER_NAME": name},
+            environ={
+                **common,
+                **own[EMBEDDER],
+                "PHAROS_WORKER_NAME": name,
+                "PHAROS_WORKER_INDEX": str(index),
+            },
             stop_seconds=STOP_SECONDS[EMBEDDER],
         )
-        for name in workers_beside(settings)
+        for index, name in enumerate(workers_beside(settings), 1)
     )
     return (*services, *workers)
 
@@ -140,5 +149,5 @@ def other_bus_environ(environ: Mapping[str, str], home: Home) -> dict[str, str]:
 
 
 def _without_secrets(environ: Mapping[str, str]) -> dict[str, str]:
-    hidden = {*_SECRETS, *(f"{name}_FILE" for name in _SECRETS)}
+    hidden = {*_SECRETS, *(f"{name}_FILE" for name in _SECRETS), *_OF_THE_EMBEDDER}
     return {name: value for name, value in environ.items() if name not in hidden}

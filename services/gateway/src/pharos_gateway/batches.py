@@ -360,7 +360,7 @@ def warnings_of(options: BatchOptions, encoders: Sequence[str]) -> tuple[str, ..
 def _is_model(wanted: str, encoder: str) -> bool:
     """Whether *encoder*, a name with its version, is what a client calls *wanted*."""
     name = encoder.partition("@")[0].lower()
-    return wanted.lower() in (encoder.lower(), name, name.rpartition("/")[2])
+    return wanted.lower() in (encoder.lower(), name) or name.endswith(f"/{wanted.lower()}")
 
 
 def states_of(statuses: Sequence[str] | None) -> tuple[str, ...]:

@@ -28,8 +28,9 @@ from pharos_contracts.search.v1 import (
 from pharos_embedder import search
 from pharos_embedder.catalogue import DATASETS_MAX, Catalogue, choose
 from pharos_embedder.deleting import Deleting
-from pharos_embedder.encoding import EncoderBusy
+from pharos_embedder.encoders import EncoderBusy
 from pharos_embedder.fusion import Reason
+from pharos_embedder.provider.errors import ProviderError
 from pharos_embedder.vectors import (
     DatasetKey,
     DocumentFacts,
@@ -127,6 +128,8 @@ class Answers:
             found = iter(await anyio.to_thread.run_sync(self._engine.search_all, queries) if queries else ())
         except EncoderBusy as error:
             return Refused(code="encoder_busy", detail=str(error), status=503)
+        except ProviderError as error:
+            return Refused(code="encoder_unavailable", detail=str(error), status=503)
         except StoreError as error:
             return Refused(code="store_unavailable", detail=str(error), status=503)
         answers = tuple(

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 from uuid import uuid4
 
 import anyio
 import anyio.to_thread
+import msgspec
 import structlog
 
 from pharos_contracts.identity import as_token
@@ -38,22 +39,23 @@ from pharos_embedder.connecting import Connecting
 from pharos_embedder.control import Control
 from pharos_embedder.dataset_locks import DatasetLocks
 from pharos_embedder.deleting import Deleting
-from pharos_embedder.devices import DeviceChoice, DeviceUnavailable, choose_device, memory_of, probe
+from pharos_embedder.devices import DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.document_slot import DocumentSlot
 from pharos_embedder.document_work import DocumentConfig, DocumentTools, DocumentWork
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.draining import Drain, drain_when_asked
-from pharos_embedder.encoding import EncoderService
+from pharos_embedder.encoders import TextEncoder
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
-from pharos_embedder.model import EncoderUnavailable, load_encoder
 from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.presence import Memory, Presence
+from pharos_embedder.provider.encoder import Provider
+from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
@@ -84,7 +86,9 @@ MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
 PARSE_WORKERS: Final = 2
 ARCHIVES_BYTES_MAX: Final = 4 * 1024 * MiB  # as many as the store of archives holds
+FETCHED_PER_INDEXED: Final = 5  # files of a commit for each that may be indexed: most others are left out
 READY_POLL_SECONDS: Final = 0.5
+PROVIDER_POLL_SECONDS: Final = 2.0
 
 
 def utc_now() -> datetime:
@@ -111,7 +115,8 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     allowed_hosts = _allowed_hosts("PHAROS_GIT_ALLOWED_HOSTS", settings.git_allowed_hosts)
     if settings.store not in ("", "edge", "qdrant"):
         raise CannotStart(f"PHAROS_STORE is {settings.store!r}; it can be `edge` or `qdrant`.")
-    choice, encoder = await anyio.to_thread.run_sync(_load, settings)
+    encoding = await _encoding(settings, opened)
+    encoder = encoding.encoder
     broker = make_broker(settings, "pharos-embedder")
     owner: StoreOwner | None = None
     store: VectorStore
@@ -167,8 +172,8 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                     now=utc_now,
                     on_change=catalogue.note,
                 )
-                view = _view(settings, choice, encoder)
-                presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(choice.device)))
+                view = _view(settings, encoding)
+                presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(encoding.device)))
                 workspaces = _workspaces(settings, role, view.name, opened)
                 works = _works(
                     settings, workspaces, allowed_hosts, publisher, store, encoder, cache, parse_cache, opened
@@ -292,7 +297,7 @@ def _works(
     allowed_hosts: AllowedHosts,
     publisher: Publisher,
     store: VectorStore,
-    encoder: EncoderService,
+    encoder: TextEncoder,
     cache: VectorCache,
     parse_cache: ParseCache,
     opened: ExitStack,
@@ -313,13 +318,57 @@ def _works(
     return found
 
 
-def _load(settings: Settings) -> tuple[DeviceChoice, EncoderService]:
+class _Encoding(NamedTuple):
+    """The encoder, where its vectors are made in words, and whose memory is told of this process."""
+
+    encoder: TextEncoder
+    shown: str
+    device: str
+    gpu: str = ""  # what the GPU calls itself
+
+
+async def _encoding(settings: Settings, opened: ExitStack) -> _Encoding:
+    if settings.embedding_provider == "openai":
+        return await _provider(settings, opened)
+    return await anyio.to_thread.run_sync(_model, settings)
+
+
+def _model(settings: Settings) -> _Encoding:
+    # Not needed where texts are encoded elsewhere.
+    from pharos_embedder.encoding import EncoderService
+    from pharos_embedder.model import EncoderUnavailable, load_encoder
+
     try:
-        choice = choose_device(settings.device)
-        log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why)
-        return choice, EncoderService(load_encoder(settings.encoder, choice))
+        choice = choose_device(settings.device, worker=settings.worker_index)
+        model = load_encoder(settings.encoder, choice)
     except (DeviceUnavailable, EncoderUnavailable) as error:
         raise CannotStart(str(error)) from error
+    choice = model.choice
+    log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why)
+    shown = f"{choice.device} {choice.dtype}"
+    return _Encoding(EncoderService(model), shown, choice.device, _gpu_name(choice.device))
+
+
+async def _provider(settings: Settings, opened: ExitStack) -> _Encoding:
+    """The server that encodes. It may still be starting, and is waited for, like the bus."""
+    endpoint = settings.endpoint
+    if endpoint.key_in_the_clear:
+        log.warning("provider_key_in_the_clear", host=endpoint.host, advice="use https in OPENAI_BASE_URL")
+    provider = opened.enter_context(Provider(endpoint, settings.tariff))
+    told = False
+    while True:
+        try:
+            encoder = await anyio.to_thread.run_sync(provider.encoder, abandon_on_cancel=True)
+        except ProviderRefused as error:
+            raise CannotStart(str(error)) from error
+        except ProviderUnavailable as error:
+            if not told:
+                log.warning("provider_awaited", reason=str(error))
+                told = True
+            await anyio.sleep(PROVIDER_POLL_SECONDS)
+            continue
+        log.info("provider_chosen", encoder=encoder.version, tariff=msgspec.structs.asdict(encoder.tariff))
+        return _Encoding(encoder, endpoint.host, "cpu")
 
 
 def _store(settings: Settings, dimensions: int) -> tuple[VectorStore, StoreOwner | None]:
@@ -419,11 +468,14 @@ def _limits(settings: Settings) -> Limits:
         fetch=FetchLimits(
             seconds=math.inf,  # the stage has a limit of its own
             bytes_max=settings.repository_max_mb * MiB,
+            files_max=FETCHED_PER_INDEXED * settings.repository_files_max,
         ),
         discovery=DiscoveryLimits(
             file_bytes_max=min(file_bytes, settings.source_file_max_mb * MiB),
+            files_max=settings.repository_files_max,
             total_bytes_max=settings.repository_max_mb * MiB,
         ),
+        chunks_max=settings.repository_chunks_max,
         parsing=ParseOptions(
             size_chars=settings.chunk_size,
             overlap_chars=settings.chunk_overlap,
@@ -436,20 +488,20 @@ def _limits(settings: Settings) -> Limits:
     )
 
 
-def _device_name(choice: DeviceChoice) -> str:
+def _gpu_name(device: str) -> str:
     """What the GPU calls itself; empty for a CPU."""
-    kind, _, index = choice.device.partition(":")
-    return probe().cuda[int(index or 0)] if kind == "cuda" else ""
+    kind, _, index = device.partition(":")
+    return probe().gpus[int(index or 0)].name if kind == "cuda" else ""
 
 
-def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> WorkerView:
+def _view(settings: Settings, encoding: _Encoding) -> WorkerView:
     started = utc_now()
     return WorkerView(
-        name=as_token(settings.worker_name or _device_name(choice) or socket.gethostname()),
+        name=as_token(settings.worker_name or encoding.gpu or socket.gethostname()),
         instance=str(uuid4()),
         pool=POOL_DEFAULT,
         state=WorkerState.IDLE,
-        device=f"{choice.device} {choice.dtype}",
+        device=encoding.shown,
         slots=settings.worker_slots,
         document_slots=settings.max_concurrent_processing,
         since=started,
@@ -457,7 +509,7 @@ def _view(settings: Settings, choice: DeviceChoice, encoder: EncoderService) -> 
         versions={
             "pharos": version("pharos-embedder"),
             "torch": version("torch"),
-            "encoder": encoder.version,
+            "encoder": encoding.encoder.version,
             "chunker": CHUNKER_VERSION,
         },
     )

@@ -35,7 +35,7 @@ from pharos_embedder.document_points import CHUNKER, passages
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
 from pharos_embedder.documents.protocol import Summary
-from pharos_embedder.encoding import EncoderService
+from pharos_embedder.encoders import TextEncoder
 from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.pipeline import Target, batch_tokens
@@ -83,7 +83,7 @@ class BatchTools(msgspec.Struct, frozen=True, kw_only=True):
     commits: GroupCommit
     pool: DocumentPool
     store: VectorStore
-    encoder: EncoderService
+    encoder: TextEncoder
     cache: VectorCache
 
 

@@ -22,29 +22,20 @@ from tree_sitter import Node
 from pharos_embedder.partition import DEPTH_MAX, Piece, partition
 from pharos_embedder.syntax import Chunk, Definition
 
-CHUNKER_VERSION: Final = "3"
+CHUNKER_VERSION: Final = "4"
 """Part of the key of every stored vector: raise it when the same text may give other chunks."""
 
-_CONTEXT_SIGNATURE_CHARS_MAX: Final = 120
 _DOCSTRING_CHARS_MAX: Final = 300
 _LINE_DEPTH: Final = 4
 _FRAGMENT_DEPTH: Final = 5
 
 _LEADING_TYPES: Final = frozenset(
     {
-        *(
-            "comment",
-            "line_comment",
-            "block_comment",
-            "decorator",
-            "modifiers",
-            "annotation",
-            "access_specifier",
-        ),
-        *("attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration"),
-        "template_parameter_list",
+        "comment", "line_comment", "block_comment", "decorator", "modifiers", "annotation",
+        "attribute_item", "inner_attribute_item", "attribute_list", "attribute_declaration",
+        "template", "template_parameter_list", "access_specifier",
     }
-)
+)  # fmt: skip
 """Nodes that belong to what follows them on the next line."""
 
 _HEADING: Final = re.compile(r"#{1,6}\s|\[[^\]]+\]\s*$")
@@ -103,11 +94,10 @@ def split(
             continue
         start_line = pieces[first].line + 1
         end_line = start_line + body.count("\n") - body.endswith("\n")
-        owner, around = naming.of(*_not_blank(body, start_line))
+        owner = naming.of(*_not_blank(body, start_line))
         at_a_seam = pieces[first].whole or pieces[first].line in starts or pieces[first].depth == 0
         whole_start = start == 0 or (root is not None and at_a_seam)
-        overlap = "" if whole_start else _tail(text, start, overlap_chars)
-        context = _context(around, overlap)
+        context = "" if whole_start else _tail(text, start, overlap_chars)
         encoded = f"{context}\n{body}" if context else body
         chunks.append(
             Chunk(
@@ -216,8 +206,8 @@ def _rows(node: Node) -> tuple[int, int]:
 
 
 def _leads(node: Node, body: Node | None) -> bool:
-    """Whether *node* belongs to what follows it: it is a comment or the like, or before the last part of what
-    is before the *body* of its parent.
+    """Whether *node* belongs to what follows it: it is a comment or the like, or a part of what is before the
+    *body* of its parent, the last one only where a brace opens the body.
     """
     if node.type in _LEADING_TYPES:
         return True
@@ -226,8 +216,9 @@ def _leads(node: Node, body: Node | None) -> bool:
         return before is not None and before.type == "access_specifier"
     if body is None or node.end_byte > body.start_byte:
         return False
-    following = node.next_sibling
-    return following is not None and following.end_byte <= body.start_byte
+    following, opening = node.next_sibling, body.child(0)
+    is_last = following is None or following.end_byte > body.start_byte
+    return not is_last or (opening is not None and opening.type == "{")
 
 
 def _rows_joined(rows: list[_Row]) -> list[tuple[int, int, tuple[Node, ...]]]:
@@ -325,24 +316,24 @@ class _Naming:
                 stack.pop()
             self._innermost[line] = stack[-1] if stack else -1
 
-    def of(self, start: int, end: int) -> tuple[Definition | None, Definition | None]:
-        """The definition that names the lines, and the one around them (whose first line lies before).
+    def of(self, start: int, end: int) -> Definition | None:
+        """The definition that names the lines.
 
-        That which is around all of the lines names them, or else the outermost that begins in them and goes
-        on after them; but one that lies within them does, if it is the only one, or most of the lines, or
-        nothing is around. Where all that is left is the end of a definition, that does.
+        That which is around all of them does, or else the outermost that begins in them and goes on after
+        them; but one that lies within them does, if it is the only one, or most of the lines, or nothing is
+        around. Where all that is left is the end of a definition, that does.
         """
         around, ended = self._around(start, end)
-        if around >= 0 and self._definitions[around].start_line >= start:
-            return self._definitions[around], self._parent_before(around, start)
         outer = self._definitions[around] if around >= 0 else None
+        if outer is not None and outer.start_line >= start:
+            return outer
         within = self._outermost_within(start, end)
         if not within:
-            return outer or (self._definitions[ended] if ended >= 0 else None), outer
+            return outer or (self._definitions[ended] if ended >= 0 else None)
         largest = max(within, key=lambda index: (self._lines_of(index), -index))
         if outer is None or len(within) == 1 or 2 * self._lines_of(largest) > end - start + 1:
-            return self._definitions[largest], outer
-        return outer, outer
+            return self._definitions[largest]
+        return outer
 
     def _outermost_within(self, start: int, end: int) -> list[int]:
         """The definitions that lie within the lines, but for those inside others of them."""
@@ -377,29 +368,12 @@ class _Naming:
             return reaching, ended
         return -1, ended
 
-    def _parent_before(self, index: int, start: int) -> Definition | None:
-        up = self._parents[index]
-        while up >= 0 and self._definitions[up].start_line >= start:
-            up = self._parents[up]
-        return self._definitions[up] if up >= 0 else None
-
 
 def _not_blank(body: str, start_line: int) -> tuple[int, int]:
     """The lines of *body* from the first to the last that is not blank, where it starts on *start_line*."""
     skipped = body[: len(body) - len(body.lstrip())].count("\n")
     kept = body.strip().count("\n")
     return start_line + skipped, start_line + skipped + kept
-
-
-def _context(around: Definition | None, overlap: str) -> str:
-    """What is put before a chunk for encoding. Not the path: a file that is moved keeps its vectors."""
-    signature = ""
-    if around is not None:
-        outer = around.symbol.rpartition(".")[0]
-        signature = (f"{outer} {around.signature}" if outer else around.signature)[
-            :_CONTEXT_SIGNATURE_CHARS_MAX
-        ]
-    return "\n".join(part for part in (signature, overlap) if part)
 
 
 def _tail(text: str, start: int, overlap_chars: int) -> str:

@@ -33,6 +33,8 @@ from pharos_embedder import document_points
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.parse_cache import ParseCache
+from pharos_embedder.path_vectors import path_key
+from pharos_embedder.trained_graphs import key_of_graph
 from pharos_embedder.vector_cache import VectorCache, vector_key
 from pharos_embedder.vectors import DatasetKey, Dropped, Payload, StoreError, VectorStore
 from pharos_service.buckets import Bucket
@@ -149,6 +151,8 @@ class Deleting:
             chunks += dropped.chunks
             if not dropped.left:
                 self._store.flush()
+                if self._parse_cache is not None:
+                    self._parse_cache.remove([key_of_graph(key)])
             if not dropped.left or time.monotonic() >= ends:
                 return Dropped(chunks, dropped.left)
 
@@ -160,20 +164,22 @@ class Deleting:
 
 
 def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
-    """Remove their vectors from the cache of this machine. Others of the tenant are encoded again.
+    """Remove their vectors and those of their paths from the cache of this machine.
 
-    *encoder* is that of chunks which do not say it.
+    Others of the tenant are encoded again. *encoder* is that of chunks which do not say it.
     """
+    contents = [
+        vector_key(
+            tenant=chunk.dataset.tenant,
+            content=chunk.content_hash,
+            chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
+            encoder=chunk.encoder or encoder,
+        )
+        for chunk in chunks
+    ]
+    files = {(chunk.dataset.tenant, chunk.path) for chunk in chunks if chunk.document is None}
     cache.remove(
-        [
-            vector_key(
-                tenant=chunk.dataset.tenant,
-                content=chunk.content_hash,
-                chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
-                encoder=chunk.encoder or encoder,
-            )
-            for chunk in chunks
-        ]
+        contents + [path_key(path, tenant=tenant, encoder=encoder) for tenant, path in sorted(files)]
     )
 
 

@@ -3,6 +3,7 @@
 `choose_device` looks at the machine once; `decide` is the rule itself, a pure function of what was found.
 """
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -13,30 +14,68 @@ import torch
 CUDA_PREFIX: Final = "cuda:"
 
 
+Version = tuple[int, int]
+"""(major, minor), of a GPU's compute capability."""
+
+
 class DeviceUnavailable(Exception):
     """The requested device is not on this machine, or is no device that an encoder can run on."""
 
-    def __init__(self, requested: str, available: tuple[str, ...]) -> None:
+    def __init__(self, requested: str, available: tuple[str, ...], advice: str = "") -> None:
         self.requested = requested
         self.available = available
-        super().__init__(f"device {requested!r} is not available here; available: {', '.join(available)}")
+        super().__init__(
+            f"device {requested!r} is not available here; available: {', '.join(available)}"
+            + (f". {advice[0].upper()}{advice[1:]}" if advice else "")
+        )
+
+
+class Gpu(msgspec.Struct, frozen=True):
+    """An NVIDIA GPU, or an AMD one under ROCm, as torch sees it; ``capability`` is NVIDIA's alone."""
+
+    name: str
+    capability: Version | None = None
+    usable: bool = True  # whether this build of torch has code for it
 
 
 class Capabilities(msgspec.Struct, frozen=True, kw_only=True):
     """What a machine offers, as far as the choice depends on it."""
 
-    cuda: tuple[str, ...] = ()  # the name of each GPU, by index
-    cuda_bf16: tuple[bool, ...] = ()  # whether each computes in bf16
+    gpus: tuple[Gpu, ...] = ()
+    nvidia_card: bool = False  # on the machine, whether torch sees it or not
+    cuda_build: bool = False
     mps: bool = False
     avx512_bf16: bool = False
     amx_bf16: bool = False
     threads: int = 1  # what this process may use: cores, affinity and container quota all respected
 
     @property
+    def usable_gpus(self) -> tuple[int, ...]:
+        return tuple(index for index, gpu in enumerate(self.gpus) if gpu.usable)
+
+    @property
     def devices(self) -> tuple[str, ...]:
         """Every name that may be requested, best first."""
-        gpus = tuple(f"{CUDA_PREFIX}{index}" for index in range(len(self.cuda)))
+        gpus = tuple(f"{CUDA_PREFIX}{index}" for index in self.usable_gpus)
         return gpus + (("mps",) if self.mps else ()) + ("cpu",)
+
+    @property
+    def advice(self) -> str:
+        """Why a GPU that is there is not used, and what to do about it; empty where none is."""
+        useless = [gpu.name for gpu in self.gpus if not gpu.usable]
+        if useless:
+            return f"this build of torch has no code for {', '.join(useless)}; install one that has"
+        if self.nvidia_card and not self.gpus:
+            if not self.cuda_build:
+                return (
+                    "an NVIDIA GPU is here, and torch was built without CUDA; "
+                    "`make setup TORCH=cuda` installs the other build"
+                )
+            return (
+                "an NVIDIA GPU is here, and its driver does not answer this process; look at `nvidia-smi`, "
+                "and in a container at whether it was given the GPU"
+            )
+        return ""
 
 
 class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True):
@@ -48,69 +87,112 @@ class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True):
     threads: int = 1  # CPU threads of one forward pass
 
 
-def choose_device(requested: str = "auto") -> DeviceChoice:
+def choose_device(requested: str = "auto", *, worker: int = 0) -> DeviceChoice:
     """The device and dtype for *requested*: `auto`, `cpu`, `cuda`, `cuda:<index>` or `mps`.
 
-    Raises DeviceUnavailable, naming what is there, when it is none of these or not on this machine.
+    *worker* is which of the workers of this machine asks, from 0: `auto` and `cuda` spread them over its
+    GPUs. Raises DeviceUnavailable, naming what is there, when it is none of these or not on this machine.
     """
-    return decide(requested, probe())
+    return decide(requested, probe(), worker)
 
 
-def decide(requested: str, found: Capabilities) -> DeviceChoice:
+def decide(requested: str, found: Capabilities, worker: int = 0) -> DeviceChoice:
     """The rule: a GPU before the CPU, and half precision only where the hardware computes in it.
 
     On a CPU without AVX512-BF16 or AMX, bf16 is emulated and slower than fp32. On MPS fp32 is kept: fp16
     gains little for small encoders there and overflows in some (activations beyond 65,504).
     """
     wanted = requested.strip().lower()
-    if wanted == "auto":
+    spread = wanted in ("auto", "cuda") and bool(found.usable_gpus)
+    if spread:
+        wanted = f"{CUDA_PREFIX}{found.usable_gpus[worker % len(found.usable_gpus)]}"
+    elif wanted == "auto":
         wanted = found.devices[0]
-    elif wanted == "cuda":
-        wanted = f"{CUDA_PREFIX}0"
     if wanted not in found.devices:
-        raise DeviceUnavailable(requested, found.devices)
+        raise DeviceUnavailable(requested, found.devices, found.advice)
     if wanted == "cpu":
-        return _on_cpu(found)
+        return _on_cpu(found, advice=found.advice if requested.strip().lower() != "cpu" else "")
     if wanted == "mps":
         return DeviceChoice(device="mps", dtype="float32", why="Apple GPU; fp32", threads=found.threads)
-    index = int(wanted.removeprefix(CUDA_PREFIX))
-    if found.cuda_bf16[index]:
-        dtype, why = "bfloat16", f"{found.cuda[index]}; it computes in bf16"
-    else:
-        dtype, why = "float16", f"{found.cuda[index]}; it has no bf16, so fp16"
+    dtype, why = _precision(found.gpus[int(wanted.removeprefix(CUDA_PREFIX))])
+    if spread and len(found.usable_gpus) > 1:
+        why += f"; one of {len(found.usable_gpus)} GPUs, for worker {worker}"
     return DeviceChoice(device=wanted, dtype=dtype, why=why, threads=found.threads)
 
 
-def _on_cpu(found: Capabilities) -> DeviceChoice:
+def _precision(gpu: Gpu) -> tuple[str, str]:
+    """The dtype for *gpu*, and why. Source: the throughput table of NVIDIA's CUDA C++ programming guide."""
+    if gpu.capability is None:
+        return "bfloat16", f"{gpu.name}; bf16"
+    shown = f"{gpu.name}, compute capability {gpu.capability[0]}.{gpu.capability[1]}"
+    if gpu.capability >= (8, 0):  # Ampere
+        return "bfloat16", f"{shown}: bf16"
+    if gpu.capability >= (7, 0) or gpu.capability in ((5, 3), (6, 0), (6, 2)):
+        return "float16", f"{shown}: it has no bf16, so fp16"
+    return "float32", f"{shown}: its fp16 is slower than fp32, so fp32"
+
+
+def _on_cpu(found: Capabilities, advice: str) -> DeviceChoice:
     if found.amx_bf16:
         dtype, why = "bfloat16", "CPU with AMX: bf16"
     elif found.avx512_bf16:
         dtype, why = "bfloat16", "CPU with AVX512-BF16: bf16"
     else:
         dtype, why = "float32", "CPU without AVX512-BF16 or AMX: bf16 would be emulated, so fp32"
+    if advice:
+        why += f"; {advice}"
     return DeviceChoice(device="cpu", dtype=dtype, why=why, threads=found.threads)
 
 
 def probe() -> Capabilities:
     """What this machine offers. Touches no accelerator beyond asking for its properties."""
     flags = cpu_flags(_read(Path("/proc/cpuinfo")))
-    names: tuple[str, ...] = ()
-    bf16: tuple[bool, ...] = ()
+    gpus: tuple[Gpu, ...] = ()
     if torch.cuda.is_available():
-        indexes = range(torch.cuda.device_count())
-        names = tuple(torch.cuda.get_device_name(index) for index in indexes)
-        # Compute capability 8.0 (Ampere) is the first with bf16 units; torch's own test also accepts
-        # emulation. ROCm reports its own numbers there, and every card that torch supports has bf16.
-        hip = torch.version.hip is not None
-        bf16 = tuple(hip or torch.cuda.get_device_capability(index) >= (8, 0) for index in indexes)
+        gpus = tuple(_gpu(index) for index in range(torch.cuda.device_count()))
     return Capabilities(
-        cuda=names,
-        cuda_bf16=bf16,
+        gpus=gpus,
+        nvidia_card=_nvidia_card(Path("/sys/bus/pci/devices")),
+        cuda_build=torch.version.cuda is not None,
         mps=torch.backends.mps.is_available(),
         avx512_bf16="avx512_bf16" in flags,
         amx_bf16="amx_bf16" in flags,
         threads=thread_count(torch.get_num_threads(), _read(Path("/sys/fs/cgroup/cpu.max"))),
     )
+
+
+def _gpu(index: int) -> Gpu:
+    name = torch.cuda.get_device_name(index)
+    if torch.version.hip is not None:  # its numbers mean something else; every card that it supports has bf16
+        return Gpu(name)
+    capability = torch.cuda.get_device_capability(index)
+    return Gpu(name, capability, has_code_for(capability, torch.cuda.get_arch_list()))
+
+
+def has_code_for(capability: Version, architectures: Sequence[str]) -> bool:
+    """Whether a build for *architectures*, in torch's words (`sm_86`, `compute_90`), runs on *capability*.
+
+    Binaries run on the same major version from their minor version on, PTX on everything newer. Source:
+    NVIDIA's notes on CUDA compatibility.
+    """
+    for each in architectures:
+        kind, _, digits = each.partition("_")
+        digits = digits.rstrip("af")  # of one architecture or family alone: as its number for that
+        if not digits.isdigit() or len(digits) < 2:
+            continue
+        built = (int(digits[:-1]), int(digits[-1]))
+        same = built[0] == capability[0] and built[1] <= capability[1]
+        if same or (kind == "compute" and built <= capability):
+            return True
+    return False
+
+
+def _nvidia_card(devices: Path) -> bool:
+    """Whether the PCI bus has a display or compute device of NVIDIA's, whatever its driver says."""
+    for device in devices.glob("*") if devices.is_dir() else ():
+        if _read(device / "vendor").strip() == "0x10de" and _read(device / "class").startswith("0x03"):
+            return True
+    return False
 
 
 def cpu_flags(cpuinfo: str) -> frozenset[str]:

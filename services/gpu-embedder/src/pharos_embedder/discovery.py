@@ -31,8 +31,13 @@ _HEAD_BYTES: Final = 64 * 1024
 _PATH_BYTES_MAX: Final = 4_096
 
 _CONFIG_NAMES: Final = frozenset(
-    {"go.mod", "package.json", "jsconfig.json", "Cargo.toml", "CMakeLists.txt", "compile_commands.json"}
-)
+    {
+        "go.mod", "go.work", "package.json", "pnpm-workspace.yaml", "lerna.json", "jsconfig.json",
+        "Cargo.toml", "CMakeLists.txt", "compile_commands.json",
+    }
+)  # fmt: skip
+_MARKER_NAMES: Final = frozenset({"__init__.py", "__init__.pyi"})
+_MARKERS_MAX: Final = 50_000
 _CONFIG_BYTES_MAX: Final = 256 * 1024
 _CONFIGS_MAX: Final = 2_000
 
@@ -68,12 +73,16 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     Reasons: binary, minified, lock file, vendored, generated, ignored, too large, symlink, submodule, empty,
     not a file, unreadable, over the depth limit, over the file limit, over the size limit, over the time
     limit.
+
+    `markers` are the paths of empty files that mean something by being there: those that make a folder a
+    Python package (at most 50,000).
     """
 
     files: tuple[SourceFile, ...]
     left_out: Mapping[str, int]
     examples: Mapping[str, tuple[str, ...]]
     total_bytes: int
+    markers: tuple[str, ...] = ()
 
 
 class _Entry(NamedTuple):
@@ -101,15 +110,15 @@ def discover(
     return _Walk(root, limits or DiscoveryLimits(), clock, check).run()
 
 
-def read_configs(root: Path, files: tuple[SourceFile, ...]) -> dict[str, str]:
-    """Path → text of the manifests that import resolution asks (go.mod, tsconfig, package.json, Cargo.toml,
-    CMakeLists.txt, compile_commands.json).
+def read_configs(root: Path, found: Discovery) -> dict[str, str]:
+    """Path → text of what import resolution asks: the manifests (go.mod, tsconfig, package.json, Cargo.toml,
+    CMakeLists.txt, …), and the markers, which are empty.
 
-    At most 2,000 files of at most 256 KiB; those nearest to the root first.
+    At most 2,000 manifests of at most 256 KiB; those nearest to the root first.
     """
-    wanted = [one for one in files if _is_config(one.path.rpartition("/")[2])]
+    wanted = [one for one in found.files if _is_config(one.path.rpartition("/")[2])]
     wanted.sort(key=lambda one: (one.path.count("/"), one.path))
-    texts: dict[str, str] = {}
+    texts = dict.fromkeys(found.markers, "")
     for one in wanted[:_CONFIGS_MAX]:
         source = read_regular(root / one.path, _CONFIG_BYTES_MAX + 1)
         if source is not None and len(source) <= _CONFIG_BYTES_MAX and (text := decode(source)) is not None:
@@ -118,7 +127,7 @@ def read_configs(root: Path, files: tuple[SourceFile, ...]) -> dict[str, str]:
 
 
 def _is_config(name: str) -> bool:
-    return name in _CONFIG_NAMES or (name.startswith("tsconfig") and name.endswith(".json"))
+    return name in _CONFIG_NAMES or (name.endswith(".json") and "tsconfig" in name)
 
 
 class _Verdict(NamedTuple):
@@ -147,6 +156,7 @@ class _Walk:
         self._entries = 0
         self._left_out: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
+        self._markers: list[str] = []
 
     def run(self) -> Discovery:
         modules = read_regular(self._root / ".gitmodules", PATTERN_FILE_BYTES_MAX)
@@ -176,6 +186,7 @@ class _Walk:
             left_out=dict(sorted(self._left_out.items())),
             examples={reason: tuple(paths) for reason, paths in sorted(self._examples.items())},
             total_bytes=self._total,
+            markers=tuple(self._markers),
         )
 
     def _list(self, folder: str, depth: int, reason: str | None) -> Iterator[_Entry]:
@@ -245,6 +256,8 @@ class _Walk:
             reason = "over the size limit"
         if reason is not None:
             self._leave(reason, entry.path)
+            if reason == "empty" and entry.name in _MARKER_NAMES and len(self._markers) < _MARKERS_MAX:
+                self._markers.append(entry.path)
             return
         self._total += verdict.size
         self._files.append(

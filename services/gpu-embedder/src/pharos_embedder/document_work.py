@@ -24,7 +24,7 @@ from pharos_embedder.document_stages import Placed, payloads_of_document, place_
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
 from pharos_embedder.encodables import EncodablesInMemory
-from pharos_embedder.encoding import EncoderService, Priority
+from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held, NothingToDo
@@ -68,7 +68,7 @@ class DocumentTools(msgspec.Struct, frozen=True, kw_only=True):
     fetcher: DocumentFetcher
     pool: DocumentPool
     store: VectorStore
-    encoder: EncoderService
+    encoder: TextEncoder
     cache: VectorCache
 
 

@@ -5,26 +5,30 @@ it.
 batches queries go first.
 """
 
+from __future__ import annotations
+
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from enum import IntEnum
-from typing import Final
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pharos_embedder.model import Encoder
+from pharos_embedder.encoders import EncoderBusy, OnBatch, Priority, Progress
 from pharos_embedder.ports import Check, unchecked
 
-Progress = Callable[[int, int], None]
-"""Called with (done, total) texts after each batch; done never falls and ends at total."""
+if TYPE_CHECKING:
+    from pharos_embedder.model import Encoder, Pending
 
-OnBatch = Callable[[Sequence[int], NDArray[np.float32]], None]
-"""Called after each batch with the indexes of its texts and their vectors."""
+_UnderWay = tuple[list[int], "Pending"]
+
+UNDER_WAY_MAX: Final = 2
+"""Batches at once: a GPU computes one while the next is padded, uploaded and launched."""
 
 WINDOW_TEXTS: Final = 4_096
 """Texts tokenized and sorted at a time: enough for full batches of equal length, about 30 MB of token ids."""
@@ -36,14 +40,6 @@ class EncodingOutOfMemory(Exception):
     def __init__(self, tokens: int) -> None:
         self.tokens = tokens
         super().__init__(f"the device has no memory for one text of {tokens} tokens")
-
-
-class EncoderBusy(Exception):
-    """As many callers wait for the encoder as may, or one waited as long as it would; try again later."""
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(f"the encoder is busy: {reason}")
 
 
 def encode(
@@ -64,46 +60,127 @@ def encode(
     called before each batch, *midway* also within one; what they raise ends the call. Raises
     EncodingOutOfMemory when a single text does not fit.
     """
-    total = len(texts)
-    vectors = np.empty((total, encoder.dimensions), dtype=np.float32)
     budget = max(1, encoder.token_budget if token_budget is None else token_budget)
-    done = 0
-    for start in range(0, total, WINDOW_TEXTS):
-        check()
+    run = _Run(encoder, budget, len(texts), on_progress, on_batch, on_budget)
+    with closing(_windows(texts, encoder)) as windows:
+        for start, ids in windows:
+            run.window(start, ids, check, midway)
+    return run.vectors
+
+
+def _windows(texts: Sequence[str], encoder: Encoder) -> Generator[tuple[int, list[list[int]]], None, None]:
+    """(first index, token ids of each text) of each window; one is tokenized ahead, in a thread."""
+
+    def tokenize(start: int) -> tuple[int, list[list[int]]]:
         window = texts[start : start + WINDOW_TEXTS]
         prompt = encoder.document_prompt
-        ids = encoder.tokenize([prompt + text for text in window] if prompt else window)
+        return start, encoder.tokenize([prompt + text for text in window] if prompt else window)
+
+    starts = range(0, len(texts), WINDOW_TEXTS)
+    if len(starts) < 2:
+        yield from map(tokenize, starts)
+        return
+    with ThreadPoolExecutor(1, "tokenizer") as ahead:
+        coming = ahead.submit(tokenize, 0)
+        for following in [*starts[1:], None]:
+            window = coming.result()
+            if following is not None:
+                coming = ahead.submit(tokenize, following)
+            yield window
+
+
+class _Run:
+    """One call of `encode`: what is done of it, and how large its batches may be."""
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        budget: int,
+        total: int,
+        on_progress: Progress | None,
+        on_batch: OnBatch | None,
+        on_budget: Callable[[int], None] | None,
+    ) -> None:
+        self.vectors = np.empty((total, encoder.dimensions), dtype=np.float32)
+        self._encoder = encoder
+        self._budget = budget
+        self._done = 0
+        self._on_progress = on_progress
+        self._on_batch = on_batch
+        self._on_budget = on_budget
+
+    def window(self, start: int, ids: Sequence[Sequence[int]], check: Check, midway: Check) -> None:
+        """Encode *ids*, those of the texts from *start* on. Up to two batches are under way at once."""
         lengths = [len(one) for one in ids]
-        waiting = deque(batches(lengths, budget))
-        while waiting:
-            check()
-            batch = waiting.popleft()
-            places = [start + index for index in batch]
+        waiting = deque(batches(lengths, self._budget))
+        under_way: deque[_UnderWay] = deque()
+        while waiting or under_way:
+            launching = bool(waiting) and len(under_way) < UNDER_WAY_MAX
             try:
-                vectors[places] = encoder.forward([ids[index] for index in batch], midway)
+                if launching:
+                    check()
+                    pending = self._encoder.launch([ids[index] for index in waiting[0]], midway)
+                    under_way.append((waiting.popleft(), pending))
+                else:
+                    self._keep(start, *under_way[0])
+                    under_way.popleft()
+                continue
             except (RuntimeError, MemoryError) as error:
                 if not is_out_of_memory(error):
                     raise
                 failed = error
-            else:
-                done += len(batch)
-                if on_batch is not None:
-                    on_batch(places, vectors[places])
-                if on_progress is not None:
-                    on_progress(done, total)
-                continue
+            except BaseException:
+                self._settle(start, under_way)  # what was computed is not computed again
+                raise
             # Outside the handler: the traceback held the tensors of the failed pass.
+            alone = not (launching and under_way)
+            if not launching:
+                waiting.appendleft(under_way.popleft()[0])
+            batch = waiting[0]
+            waiting.extendleft(self._settle(start, under_way))
+            if not alone:
+                del failed
+                _release_memory()
+                continue  # it may fit when nothing else is there
             widest = lengths[batch[0]]
             if len(batch) == 1:
                 raise EncodingOutOfMemory(widest) from failed
             del failed
             _release_memory()
-            budget = max(1, min(budget, widest * len(batch)) // 2)
-            if on_budget is not None:
-                on_budget(budget)
-            left = batch + [index for later in waiting for index in later]
-            waiting = deque([left[i] for i in part] for part in batches([lengths[i] for i in left], budget))
-    return vectors
+            self._shrink(widest * len(batch))
+            left = [index for each in waiting for index in each]
+            waiting = deque(
+                [left[i] for i in part] for part in batches([lengths[i] for i in left], self._budget)
+            )
+
+    def _settle(self, start: int, under_way: deque[_UnderWay]) -> list[list[int]]:
+        """Wait for all that is under way; the batches that the device could not finish."""
+        lost = []
+        while under_way:
+            batch, pending = under_way.popleft()
+            try:
+                self._keep(start, batch, pending)
+            except (RuntimeError, MemoryError) as error:
+                if not is_out_of_memory(error):
+                    raise
+                lost.append(batch)
+        return lost
+
+    def _keep(self, start: int, batch: Sequence[int], pending: Pending) -> None:
+        """Wait for the vectors of *batch*, and tell who wants to know."""
+        places = [start + index for index in batch]
+        self.vectors[places] = pending()
+        self._done += len(batch)
+        if self._on_batch is not None:
+            self._on_batch(places, self.vectors[places])
+        if self._on_progress is not None:
+            self._on_progress(self._done, len(self.vectors))
+
+    def _shrink(self, tokens: int) -> None:
+        """A batch of *tokens* did not fit."""
+        self._budget = max(1, min(self._budget, tokens) // 2)
+        if self._on_budget is not None:
+            self._on_budget(self._budget)
 
 
 def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
@@ -136,14 +213,6 @@ def _release_memory() -> None:
         torch.cuda.empty_cache()
     elif torch.backends.mps.is_available():
         torch.mps.empty_cache()
-
-
-class Priority(IntEnum):
-    """Who goes first when several wait for the encoder."""
-
-    QUERY = 0  # someone waits for search results
-    NOTE = 1  # a text, a page or a file: seconds of work
-    REPOSITORY = 2  # minutes of work
 
 
 WAITING_MAX: Final = {Priority.QUERY: 256, Priority.NOTE: 64, Priority.REPOSITORY: 64}
@@ -213,9 +282,9 @@ class Turnstile:
 
 
 class EncoderService:
-    """One encoder for everyone in this process; safe to call from several threads.
+    """One model for everyone in this process, a `TextEncoder`; safe to call from several threads.
 
-    A query waits for the batch under way and for the queries before it; once in TURNS_BEFORE_YIELD passes
+    A query waits for the batches under way and for the queries before it; once in TURNS_BEFORE_YIELD passes
     also for a batch of documents, so that a stream of queries does not stop the indexing. Two encoders on
     the same cores would be no faster together than one: share this one.
     """
@@ -227,6 +296,8 @@ class EncoderService:
         self.version: Final = encoder.version
         self.dimensions: Final = encoder.dimensions
         self.token_budget: Final = encoder.token_budget
+        self.window_texts: Final = encoder.window_texts
+        self.tariff: Final = None
 
     def encode_documents(
         self,
@@ -263,7 +334,8 @@ class EncoderService:
         vectors = np.empty((len(ids), self.dimensions), dtype=np.float32)
         for batch in batches([len(one) for one in ids], self.token_budget):
             with self._turnstile.turn(Priority.QUERY, self._query_wait_seconds):
-                vectors[batch] = self._encoder.forward([ids[index] for index in batch])
+                pending = self._encoder.launch([ids[index] for index in batch])
+            vectors[batch] = pending()
         return vectors
 
     def waiting(self, priority: Priority) -> int:
@@ -282,12 +354,13 @@ class _SharedEncoder:
         self.dimensions = encoder.dimensions
         self.max_tokens = encoder.max_tokens
         self.token_budget = encoder.token_budget
+        self.window_texts = encoder.window_texts
         self.query_prompt = encoder.query_prompt
         self.document_prompt = encoder.document_prompt
 
     def tokenize(self, texts: Sequence[str]) -> list[list[int]]:
         return self._encoder.tokenize(texts)  # the tokenizer is safe to share and needs no turn
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
         with self._turnstile.turn(self._priority):
-            return self._encoder.forward(batch, midway)
+            return self._encoder.launch(batch, midway)

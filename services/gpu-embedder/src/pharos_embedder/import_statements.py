@@ -2,13 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Final
 
+import msgspec
 from tree_sitter import Node
 
 from pharos_embedder.syntax import Import, ImportedName
 
+_RUST_PATH: Final = re.compile(r"(?<![\w:$])(?!(?:std|core|alloc)::)(?:[a-z_]\w*::)+\w+")
+_RUST_MODULE: Final = re.compile(r"\bmod\s+(\w+)\s*;")
+_RUST_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
+_RUST_GENERICS: Final = re.compile(r"::<.*|<.*|\s+", re.DOTALL)
+_RUST_ATTRIBUTE_PATH: Final = re.compile(r'\bpath\s*=\s*"([^"]+)"')
+_RUST_PATH_PARTS: Final = frozenset(
+    {
+        "scoped_identifier", "scoped_type_identifier", "scoped_use_list", "use_declaration", "use_list",
+        "use_as_clause", "use_wildcard", "visibility_modifier", "attribute",
+    }
+)  # fmt: skip
+"""Nodes of which a path is a part, or that are read as a whole."""
+_REFERENCED_PATH: Final = re.compile(r"""\bpath\s*=\s*["']([^"']+)["']""")
+_WILDCARD: Final = ImportedName(name="*")
+_CANDIDATES_MAX: Final = 500
 _RUST_PATHS_MAX: Final = 500
 """Names that one `use` tree may spread into."""
 
@@ -19,10 +36,47 @@ def imports_of(language: str, node: Node) -> Iterator[Import]:
 
 
 def rust_path(node: Node) -> Iterator[Import]:
-    """A path that is used in place (`crate::config::load()`), as an import of kind `path`."""
-    path = _text(node)
-    if path.startswith(("crate::", "self::", "super::")):
-        yield Import(module=path, line=_line(node), kind="path")
+    """The paths that are used in place (`crate::config::load()`), each as an import of kind `path`; *node*
+    is one path, or what stands between the brackets of a macro, with the modules that are declared there.
+    """
+    if node.type == "token_tree":
+        text = _RUST_STRING.sub('""', _text(node))
+        for found in _RUST_PATH.finditer(text):
+            yield Import(module=found[0], line=_line(node) + text.count("\n", 0, found.start()), kind="path")
+        for found in _RUST_MODULE.finditer(text):
+            yield Import(
+                module=found[1], line=_line(node) + text.count("\n", 0, found.start()), kind="module"
+            )
+    elif node.parent is None or node.parent.type not in _RUST_PATH_PARTS:
+        path = _RUST_GENERICS.sub("", _text(node))
+        if _RUST_PATH.fullmatch(path) is not None:
+            yield Import(module=path, line=_line(node), kind="path")
+
+
+def with_candidates(imports: Sequence[Import], names: Iterable[str]) -> list[Import]:
+    """Java's *imports*, each `p.*` with those of the *names* that the file uses and that may come from there:
+    such an import means classes as they are needed.
+    """
+    named = {one.names[0].name for one in imports if one.names}
+    wanted = sorted({name for name in names if name[:1].isupper()} - named)[:_CANDIDATES_MAX]
+    candidates = (_WILDCARD, *(ImportedName(name=name) for name in wanted))
+    return [
+        msgspec.structs.replace(one, names=candidates)
+        if one.names == (_WILDCARD,) and one.kind == "import"
+        else one
+        for one in imports
+    ]
+
+
+def with_distinct_paths(imports: Sequence[Import]) -> list[Import]:
+    """Rust's *imports*, each path in place once; what one that begins with `super` means depends on where it
+    is.
+    """
+    made: dict[tuple[str, int], Import] = {}
+    for number, one in enumerate(imports):
+        is_same_anywhere = one.kind == "path" and not one.module.startswith(("self::", "super::"))
+        made.setdefault((one.module if is_same_anywhere else "", 0 if is_same_anywhere else number), one)
+    return list(made.values())
 
 
 def first_child(node: Node | None) -> Node | None:
@@ -67,6 +121,11 @@ def _string(node: Node | None) -> str:
 
 
 def _ecmascript(node: Node) -> Iterator[Import]:
+    if node.type == "comment":  # /// <reference path="globals.d.ts" />
+        if (found := _REFERENCED_PATH.search(_text(node))) is not None:
+            path = found[1] if found[1].startswith((".", "/")) else f"./{found[1]}"
+            yield Import(module=path, line=_line(node))
+        return
     if node.type == "call_expression":
         first = first_child(node.child_by_field_name("arguments"))
         yield Import(module=_string(first), line=_line(node), kind="require")
@@ -119,7 +178,10 @@ def _java(node: Node) -> Iterator[Import]:
 
 def _rust(node: Node) -> Iterator[Import]:
     if node.type == "mod_item":
-        yield Import(module=_text(node.child_by_field_name("name")), line=_line(node), kind="module")
+        module = _text(node.child_by_field_name("name"))
+        paths = list(_attribute_paths(node))
+        for path in paths or [""]:
+            yield Import(module=module, alias=path, line=_line(node), kind="module")
         return
     if node.type == "extern_crate_declaration":
         name, alias = node.child_by_field_name("name"), node.child_by_field_name("alias")
@@ -155,6 +217,18 @@ def _rust(node: Node) -> Iterator[Import]:
             case _:
                 yield Import(module=prefix + _text(tree), line=_line(node))
         produced += 1
+
+
+def _attribute_paths(node: Node) -> Iterator[str]:
+    """The files that the attributes of a `mod` name; with "" for its usual one where only `cfg_attr` does."""
+    above = node.prev_named_sibling
+    while above is not None and above.type in {"attribute_item", "line_comment", "block_comment"}:
+        text = _text(above) if above.type == "attribute_item" else ""
+        found = _RUST_ATTRIBUTE_PATH.findall(text)
+        yield from found
+        if found and "cfg_attr" in text:
+            yield ""
+        above = above.prev_named_sibling
 
 
 def _c(node: Node) -> Iterator[Import]:

@@ -170,11 +170,24 @@ _BY_INTERPRETER: Final[Mapping[str, str]] = {
     "make": "make",
 }
 
+_BY_MODE: Final[Mapping[str, str]] = {
+    "c++": "cpp",
+    "c": "c",
+    "python": "python",
+    "ruby": "ruby",
+    "perl": "perl",
+}
+_MODE_LINE: Final = re.compile(
+    r"[^\n]{0,80}?-\*-[ \t]*(?:mode:[ \t]*)?([\w+]+)[^\n]{0,80}-\*-", re.IGNORECASE
+)
+
 _SHEBANG: Final = re.compile(r"#!\s*(\S+)(?:[ \t]+([^\r\n]{0,200}))?")
 
 
 def language_of(path: str, head: str = "") -> str:
-    """The language of the file at *path*, by its name, else by the `#!` line of *head*, else `text`."""
+    """The language of the file at *path*, by its name, else by the first line of *head* (`#!`, or an
+    editor's mode), else `text`.
+    """
     name = PurePosixPath(path).name
     if (named := _BY_NAME.get(name)) is not None:
         return named
@@ -183,7 +196,13 @@ def language_of(path: str, head: str = "") -> str:
     _, dot, extension = name.rpartition(".")
     if dot and (language := _BY_EXTENSION.get(extension.lower())) is not None:
         return language
-    return _by_shebang(head) or TEXT
+    return _by_shebang(head) or _by_mode_line(head) or TEXT
+
+
+def _by_mode_line(head: str) -> str | None:
+    """What an editor is told in the first line, as headers without an extension do (`-*- C++ -*-`)."""
+    found = _MODE_LINE.match(head)
+    return None if found is None else _BY_MODE.get(found[1].lower())
 
 
 def _by_shebang(head: str) -> str | None:

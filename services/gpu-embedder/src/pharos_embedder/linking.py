@@ -46,6 +46,7 @@ _UNIQUE_USERS_MAX: Final = 20
 _UNIQUE_USERS_SHARE_MAX: Final = 0.05
 _TARGETS_MAX: Final = 200
 
+_GATHERED_FILES: Final = 256  # whose names are looked up at once
 _PAIRS_MAX: Final = 2_000_000  # of a use and a file that may be meant, looked at at once: 50 MB
 
 _REEXPORTERS: Final = ("/__init__.py", "/__init__.pyi", "/mod.rs", "/lib.rs")
@@ -302,7 +303,7 @@ class _Definitions(NamedTuple):
     rows: Longs  # (M + 1,) where the files of each name begin
     files: int
 
-    def files_of(self, names: Longs) -> Longs:
+    def files_of(self, names: Longs | Ints) -> Longs:
         """How many files define each of *names*."""
         counts: Longs = self.rows[names + 1] - self.rows[names]
         return counts
@@ -311,60 +312,62 @@ class _Definitions(NamedTuple):
 class _Uses(NamedTuple):
     """Uses of names that are defined in other files than the one that uses them, by file and in its order."""
 
-    file: Longs  # (R,)
-    name: Longs  # (R,)
-    strength: Doubles  # (R,) of the edges that come of it
-    if_unique: NDArray[np.bool_]  # (R,) whether it counts though nothing near defines the name
+    file: Ints  # (R,)
+    name: Ints  # (R,)
+    times: NDArray[np.uint32]  # (R,) how often
+    is_short: NDArray[np.bool_]  # (R,) whether the name is too short to tell anything by itself
+    users: Longs  # (M,) how many files use each name
+
+    def strengths(self, which: Longs) -> Doubles:
+        """Of the edges that come of those uses."""
+        return _of_each(lambda count: math.log2(1 + count), self.times[which]) / _of_each(
+            lambda users: 1 + math.log2(users), self.users[self.name[which]]
+        )
 
 
 def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
     total = len(files.paths)
-    columns: list[FileNames] = []
-    for number, language in enumerate(files.languages):
+    families = [
+        np.uint64(name_hash(f"family {_FAMILIES.get(language, language)}")) for language in files.languages
+    ]
+    nothing = np.zeros(0, dtype=np.uint64)
+    defined, declared, sizes = [nothing], [nothing], [(0, 0)]
+    for number in range(total):
         check()
         mine = files.names(number)
-        family = np.uint64(name_hash(f"family {_FAMILIES.get(language, language)}"))
-        columns.append(
-            mine._replace(
-                defined=mine.defined ^ family, declared=mine.declared ^ family, used=mine.used ^ family
-            )
-        )
-    if not columns:
-        nothing = np.zeros(0, dtype=np.int64)
-        empty = _Uses(nothing, nothing, np.zeros(0), np.zeros(0, dtype=np.bool_))
-        return _Definitions(nothing, np.zeros(1, dtype=np.int64), 0), empty
-    defined = np.concatenate([one.defined for one in columns])
-    definer = np.repeat(np.arange(total), [len(one.defined) for one in columns])
-    declared = np.concatenate([one.declared for one in columns])
-    declarer = np.repeat(np.arange(total), [len(one.declared) for one in columns])
-    is_bodiless = ~np.isin(declared, defined)  # a prototype stands for what no file here defines
-    defined = np.concatenate([defined, declared[is_bodiless]])
-    definer = np.concatenate([definer, declarer[is_bodiless]])
-    used = np.concatenate([one.used for one in columns])
-    user = np.repeat(np.arange(total), [len(one.used) for one in columns])
-    counts = np.concatenate([one.uses for one in columns])
-    lengths = np.concatenate([one.lengths for one in columns])
-    columns.clear()
-    known, name = np.unique(defined, return_inverse=True)
-    keys = np.unique(name.astype(np.int64) * total + definer)
+        defined.append(mine.defined ^ families[number])
+        declared.append(mine.declared ^ families[number])
+        sizes.append((len(mine.defined), len(mine.declared)))
+    by_definition, by_declaration = np.concatenate(defined), np.concatenate(declared)
+    defined.clear()
+    declared.clear()
+    # A prototype stands for what no file here defines.
+    is_bodiless = ~np.isin(by_declaration, by_definition)
+    definer, declarer = (np.repeat(np.arange(-1, total), column) for column in zip(*sizes, strict=True))
+    known, name = np.unique(np.concatenate([by_definition, by_declaration[is_bodiless]]), return_inverse=True)
+    keys = np.unique(name * total + np.concatenate([definer, declarer[is_bodiless]]))
     names = _Definitions(keys, np.searchsorted(keys, np.arange(len(known) + 1) * total), total)
-    place = np.searchsorted(known, used)
-    is_known = place < len(known)
-    is_known[is_known] = known[place[is_known]] == used[is_known]
-    place, user, counts, lengths = place[is_known], user[is_known], counts[is_known], lengths[is_known]
-    users = np.bincount(place, minlength=len(known))
-    foreign = ~_contains(keys, place * total + user)
-    place, user, counts, lengths = place[foreign], user[foreign], counts[foreign], lengths[foreign]
-    users_max = max(_UNIQUE_USERS_MAX, int(_UNIQUE_USERS_SHARE_MAX * total))
-    return names, _Uses(
-        file=user,
-        name=place,
-        strength=_of_each(lambda count: math.log2(1 + count), counts)
-        / _of_each(lambda count: 1 + math.log2(count), users[place]),
-        if_unique=(names.files_of(place) == 1)
-        & (lengths >= _UNIQUE_NAME_CHARS_MIN)
-        & (users[place] <= users_max),
-    )
+
+    users = np.zeros(len(known), dtype=np.int64)
+    parts = [(np.zeros(0, np.int32), np.zeros(0, np.int32), np.zeros(0, np.uint32), np.zeros(0, np.bool_))]
+    for start in range(0, total, _GATHERED_FILES):
+        check()
+        numbers = range(start, min(start + _GATHERED_FILES, total))
+        columns = [files.names(number) for number in numbers]
+        used = np.concatenate(
+            [one.used ^ families[number] for number, one in zip(numbers, columns, strict=True)]
+        )
+        user = np.repeat(np.array(numbers), [len(one.used) for one in columns])
+        count = np.concatenate([one.uses for one in columns])
+        is_short = np.concatenate([one.lengths for one in columns]) < _UNIQUE_NAME_CHARS_MIN
+        place = np.searchsorted(known, used)
+        kept = np.flatnonzero(place < len(known))
+        kept = kept[known[place[kept]] == used[kept]]
+        users += np.bincount(place[kept], minlength=len(known))
+        kept = kept[~_contains(keys, place[kept] * total + user[kept])]
+        parts.append((user[kept].astype(np.int32), place[kept].astype(np.int32), count[kept], is_short[kept]))
+    user_of, name_of, times, is_short_of = (np.concatenate(column) for column in zip(*parts, strict=True))
+    return names, _Uses(user_of, name_of, times, is_short_of, users)
 
 
 class _Nearness:
@@ -422,6 +425,7 @@ def _meant(
         nothing = np.zeros(0, dtype=np.int64)
         return _Weights(nothing, nothing, np.zeros(0))
     which = np.concatenate([np.arange(rows[number], rows[number + 1]) for number in users])
+    users_max = max(_UNIQUE_USERS_MAX, int(_UNIQUE_USERS_SHARE_MAX * total))
     near_rows = np.concatenate([[0], np.cumsum([len(one) for one in near])])
     around = np.concatenate(near)
     near_keys = np.repeat(np.asarray(users), np.diff(near_rows)) * total + around
@@ -431,7 +435,8 @@ def _meant(
     for part in _parts(np.cumsum(size)):
         check()
         use, its_owner = which[part], owner[part]
-        file, name = uses.file[use], uses.name[use]
+        file, name = uses.file[use].astype(np.int64), uses.name[use].astype(np.int64)
+        strength = uses.strengths(use)
         first, count = names.rows[name], names.files_of(name)
         near_first, near_count = near_rows[its_owner], near_rows[its_owner + 1] - near_rows[its_owner]
         by_name = count <= near_count
@@ -445,11 +450,12 @@ def _meant(
         meant = np.concatenate([of_name[is_meant], of_near[is_defining]])
         target = np.concatenate([defining[is_meant], nearby[is_defining]])
         number = np.bincount(meant, minlength=len(use))
-        alone = np.flatnonzero((number == 0) & uses.if_unique[use])
-        share = uses.strength[use][meant] / number[meant]
+        is_telling = (count == 1) & ~uses.is_short[use] & (uses.users[name] <= users_max)
+        alone = np.flatnonzero((number == 0) & is_telling)
+        share = strength[meant] / number[meant]
         meant = np.concatenate([meant, alone])
         target = np.concatenate([target, names.keys[first[alone]] - name[alone] * total])
-        share = np.concatenate([share, uses.strength[use][alone] * _UNIQUE_WEIGHT])
+        share = np.concatenate([share, strength[alone] * _UNIQUE_WEIGHT])
         order = np.argsort(meant, kind="stable")
         sums.add(file[meant[order]] * total + target[order], share[order])
     return sums.weights()

@@ -7,7 +7,7 @@ sentence-transformers itself is not imported: its `encode` pads more, and knows 
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, Protocol, cast
@@ -54,6 +54,17 @@ GPU_TOKEN_BUDGET_MAX: Final = 65_536
 way.
 """
 
+CPU_WINDOW_TEXTS: Final = 512
+"""Texts between two checkpoints on a CPU: some seconds of work, which a crash costs at most."""
+
+GPU_WINDOW_TEXTS: Final = 16_384
+"""The same on a GPU, where 512 texts are two batches, and the pauses between them most of the time."""
+
+Pending = Callable[[], NDArray[np.float32]]
+"""(B, D) unit vectors that may still be computed: call it, once, to wait for them."""
+
+_TRIAL: Final = "def trial(value: int) -> int:\n    return value + 1  # what a model is tried on\n" * 4
+
 Pooling = Literal["mean", "cls", "last", "max"]
 
 _POOLING_FLAGS: Final[Mapping[str, Pooling]] = {
@@ -93,6 +104,8 @@ class Encoder(Protocol):
     @property
     def token_budget(self) -> int: ...  # padded tokens that fit one forward pass
     @property
+    def window_texts(self) -> int: ...  # that keep it busy between two checkpoints
+    @property
     def query_prompt(self) -> str: ...  # put before a query, "" for most models
     @property
     def document_prompt(self) -> str: ...
@@ -101,10 +114,11 @@ class Encoder(Protocol):
         """Token ids of each text, special tokens included, cut at `max_tokens`, not padded."""
         ...
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
-        """(B, D) unit vectors for B sequences of token ids.
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+        """Begin the pass that gives the vectors of B sequences of token ids.
 
-        *midway* is called now and then on the way; what it raises ends the pass.
+        *midway* is called now and then on the way; what it raises ends the pass. Passes that are begun one
+        after the other may be under way at once.
         """
         ...
 
@@ -142,6 +156,9 @@ class TransformerEncoder:
         self.query_prompt = settings.query_prompt
         self.document_prompt = settings.document_prompt
         self.choice = choice
+        on_gpu = choice.device.startswith("cuda")
+        self.window_texts = GPU_WINDOW_TEXTS if on_gpu else CPU_WINDOW_TEXTS
+        self._transfers = Transfers(choice.device)
         self._model = model
         self._midway: Check = unchecked
         for stack in model.modules():
@@ -160,38 +177,89 @@ class TransformerEncoder:
             cut = [text.lower() for text in cut]
         return [encoding.ids for encoding in self._tokenizer.encode_batch_fast(cut)]
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
-        """(B, D) unit vectors for B sequences of token ids, padded here to the longest of them.
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+        """Begin the pass of B sequences of token ids, padded here to the longest of them: (B, D).
 
-        *midway* is called before each layer: on a slow or busy machine a batch takes seconds.
+        On a GPU it is under way when this returns, so that the next batch is padded and uploaded meanwhile;
+        on a CPU it is done. *midway* is called before each layer: on a slow or busy machine a batch takes
+        seconds.
         """
         self._midway = midway
         try:
-            return self._pass(batch)
+            with torch.inference_mode():
+                return self._transfers.download(self._pass(*self._upload(batch)))
         finally:
             self._midway = unchecked
+
+    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
+        """(B, D) unit vectors: `launch`, waited for."""
+        return self.launch(batch, midway)()
 
     def _look(self, *_: object) -> None:
         self._midway()
 
-    def _pass(self, batch: Sequence[Sequence[int]]) -> NDArray[np.float32]:
-        device = self.choice.device
+    def _upload(self, batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, bool]:
+        """Token ids (B, T) and which of them are present (B, T), on the device; and whether all are."""
         lengths = np.fromiter((len(ids) for ids in batch), dtype=np.int64, count=len(batch))
         width = int(lengths.max())
-        padded = np.full((len(batch), width), self._pad_id, dtype=np.int64)
-        for row, ids in zip(padded, batch, strict=True):
+        padded, tokens = self._transfers.buffer((len(batch), width), torch.int64)
+        tokens.fill(self._pad_id)
+        for row, ids in zip(tokens, batch, strict=True):
             row[: len(ids)] = ids
-        mask = np.arange(width) < lengths[:, None]  # (B, T)
-        with torch.inference_mode():
-            tokens = torch.from_numpy(padded).to(device)
-            present = torch.from_numpy(mask).to(device)
-            # Without a mask the model skips the work of applying one: most batches of cut chunks are all
-            # full.
-            attention = None if mask.all() else present.long()
-            hidden = self._model(input_ids=tokens, attention_mask=attention).last_hidden_state  # (B, T, D)
-            pooled = _pool(hidden.float(), present, self._settings.pooling)  # (B, D), in fp32
-            unit = torch.nn.functional.normalize(pooled, dim=1)
-            return cast(NDArray[np.float32], unit.cpu().numpy())
+        mask, present = self._transfers.buffer((len(batch), width), torch.bool)
+        np.less(np.arange(width), lengths[:, None], out=present)
+        return self._transfers.upload(padded), self._transfers.upload(mask), bool(present.all())
+
+    def _pass(self, tokens: torch.Tensor, present: torch.Tensor, full: bool) -> torch.Tensor:
+        """(B, D) unit vectors, on the device."""
+        # Without a mask the model skips the work of applying one: most batches of cut chunks are all full.
+        attention = None if full else present.long()
+        hidden = self._model(input_ids=tokens, attention_mask=attention).last_hidden_state  # (B, T, D)
+        pooled = _pool(hidden.float(), present, self._settings.pooling)  # (B, D), in fp32
+        return torch.nn.functional.normalize(pooled, dim=1)
+
+
+class Transfers:
+    """Copies to a device and back that nobody waits for; on a device without a stream they are plain copies.
+
+    A GPU reads and writes the memory of its host by itself only where that is pinned. torch keeps pinned
+    buffers that were let go of for the next batch, once the copy that used them is done; so that there are as
+    many as batches under way. One stream is enough: a batch of 65,536 tokens is half a megabyte, copied in
+    the time of a few kernels.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._device = device
+        self._pinned = device.startswith("cuda")
+
+    def buffer(self, shape: tuple[int, ...], dtype: torch.dtype) -> tuple[torch.Tensor, NDArray[Any]]:
+        """Memory of the host, as torch and as numpy see it."""
+        made = torch.empty(shape, dtype=dtype, pin_memory=self._pinned)
+        return made, made.numpy()
+
+    def upload(self, tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.to(self._device, non_blocking=self._pinned)
+
+    def download(self, tensor: torch.Tensor) -> Pending:
+        """Begin to copy *tensor*; what is returned waits until it is there."""
+        made, values = self.buffer(tuple(tensor.shape), tensor.dtype)
+        made.copy_(tensor, non_blocking=self._pinned)
+        done = self._mark()
+
+        def wait() -> NDArray[np.float32]:
+            if done is not None:
+                done.synchronize()
+            return values
+
+        return wait
+
+    def _mark(self) -> torch.cuda.Event | None:
+        """A mark behind all that was asked of the device so far; None where all of that is done."""
+        if not self._pinned:
+            return None
+        mark: torch.cuda.Event = cast(Any, torch.cuda).Event()
+        mark.record(torch.cuda.current_stream(self._device))
+        return mark
 
 
 def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
@@ -199,7 +267,8 @@ def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
 
     *name* is `all-MiniLM-L6-v2` (or empty: the packaged model), a folder, or a Hugging Face name, which is
     taken from the local cache or fetched once (never under HF_HUB_OFFLINE). Code that comes with a model is
-    never run. Raises EncoderUnavailable, saying what to do, when it cannot be loaded.
+    never run. In fp16, which ends at 65,504, it is tried on a text, and loaded in fp32 where that is not
+    enough. Raises EncoderUnavailable, saying what to do, when it cannot be loaded.
     """
     folder = model_folder(name)
     settings = _settings_of(name, folder)
@@ -225,7 +294,7 @@ def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
     )
     tokenizer.no_padding()
     tokenizer.enable_truncation(max_tokens)
-    return TransformerEncoder(
+    encoder = TransformerEncoder(
         model,
         tokenizer,
         settings,
@@ -235,6 +304,10 @@ def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
         token_budget=_token_budget(choice, config),
         pad_id=getattr(config, "pad_token_id", None) or 0,
     )
+    if choice.dtype == "float16" and not np.isfinite(encoder.forward(encoder.tokenize([_TRIAL]))).all():
+        why = f"{choice.why}; but the numbers of this model are too large for that, so fp32"
+        return load_encoder(name, msgspec.structs.replace(choice, dtype="float32", why=why))
+    return encoder
 
 
 def model_folder(name: str) -> Path:

@@ -11,6 +11,7 @@ import hashlib
 import struct
 import sys
 from array import array
+from collections import Counter
 from functools import lru_cache
 from typing import Final
 
@@ -106,7 +107,9 @@ def pack(file: ParsedFile) -> PackedFile:
         )
         records += record
         terms.extend(ordered)
-        counts.extend([min(found[term], TERM_COUNT_MAX) for term in ordered])
+        if ordered and max(found.values()) > TERM_COUNT_MAX:
+            found = Counter({term: min(count, TERM_COUNT_MAX) for term, count in found.items()})
+        counts.extend(map(found.__getitem__, ordered))
     defined, declared, used, uses, lengths = pack_names(file)
     return PackedFile(
         path=file.path,

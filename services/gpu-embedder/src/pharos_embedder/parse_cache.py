@@ -19,6 +19,9 @@ from pharos_embedder.syntax import ParseOptions
 _PARSING: Final = (
     "bm25.py",
     "chunking.py",
+    "declarators.py",
+    "doc_comments.py",
+    "headers.py",
     "import_statements.py",
     "languages.py",
     "packed_files.py",

@@ -16,15 +16,20 @@ from tree_sitter import Node, QueryCursor
 from pharos_embedder.chunking import split
 from pharos_embedder.declarators import declared
 from pharos_embedder.doc_comments import comment_above
-from pharos_embedder.import_statements import first_child, imports_of, rust_path
+from pharos_embedder.import_statements import (
+    first_child,
+    imports_of,
+    rust_path,
+    with_candidates,
+    with_distinct_paths,
+)
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.syntax import DECLARATION, Definition, Import, ParsedFile, ParseOptions, Reference
 from pharos_embedder.text_encoding import decode
 
-PARSER_VERSION: Final = "2"
-"""Part of the key of facts that are kept: raise it when the same text may give other ones."""
-
 _DEFINITIONS_MAX: Final = 10_000
+_MACROS_MAX: Final = 1_000
+"""What has more is a map of registers, made by a program; some repositories have a thousand such headers."""
 _REFERENCES_MAX: Final = 5_000
 _IMPORTS_MAX: Final = 2_000
 _SIGNATURE_CHARS_MAX: Final = 200
@@ -164,11 +169,14 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     counts: dict[str, list[int]] = {}
     imports: list[Import] = []
     package = ""
-    broken_bytes = broken_end = 0
+    broken_bytes = broken_end = macros = 0
     for pattern, captures in QueryCursor(grammar.query).matches(root):
         if "reference" in captures:
             _count(captures["reference"][0], counts)
         elif "name" in captures:
+            macros += "macro" in captures
+            if "macro" in captures and macros > _MACROS_MAX:
+                continue
             _keep(found, captures["name"][0], _definition(pattern, captures))
         elif "declarator" in captures:
             if (one := declared(captures["declarator"][0])) is not None:
@@ -187,6 +195,10 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             broken_end = max(end, broken_end)
     if not package and language in _NAMESPACES_ARE_PACKAGES:
         package = _take_package(root, found)
+    if language == "java":
+        imports = with_candidates(imports, counts)
+    elif language == "rust":
+        imports = with_distinct_paths(imports)
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=tuple(
@@ -325,6 +337,8 @@ def _signature(core: Node, source: bytes) -> str:
 
 def _body(core: Node) -> Node | None:
     """Where the signature of *core* ends, if it does before *core* itself."""
+    if core.type.startswith("preproc_"):
+        return None
     for field in ("body", "accessors"):
         if (body := core.child_by_field_name(field)) is not None:
             return body

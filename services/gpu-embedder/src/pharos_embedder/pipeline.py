@@ -121,7 +121,10 @@ async def index(
             report(Stage.LINK, 0, len(spool.paths))
             graph = await in_thread(partial(stages.link_stage, checkout.root, found, spool), held.check)
         with within(Stage.TRAIN):
-            training = await in_thread(partial(stages.train_stage, graph, report), held.check)
+            training = await in_thread(
+                partial(stages.train_stage, graph, target.dataset, job.job_id, tools.parse_cache, report),
+                held.check,
+            )
 
         origin = Origin(
             dataset=target.dataset,
@@ -162,6 +165,7 @@ async def index(
                     batch_tokens(job, held.attempt, limits.batch_tokens or tools.encoder.token_budget),
                     report,
                     held.check_midway,
+                    by_path=True,
                 ),
                 held.check,
             )

@@ -63,6 +63,11 @@ def key_of(content_hash: str, origin: Origin) -> bytes:
     )
 
 
+def placed_key(content_hash: str, path: str, origin: Origin) -> bytes:
+    """The key of what is stored of it, which its *path* is a part of: see ``path_vectors``."""
+    return key_of(f"{content_hash}\0{path}", origin)
+
+
 def _told_of(origin: Origin) -> tuple[str, ...]:
     """What points say of where they come from, which another job on the same dataset may change."""
     return origin.repository, origin.scope
@@ -98,7 +103,7 @@ def chunk_points(chunks: Iterable[tuple[str, Chunk, SparseVector]], origin: Orig
                 repository=origin.repository,
                 content_hash=chunk.content_hash,
                 encoder=origin.encoder,
-                vector=vector_name(key_of(chunk.content_hash, origin)),
+                vector=vector_name(placed_key(chunk.content_hash, chunk.path, origin)),
                 job=origin.job,
                 attempt=origin.attempt,
             ),

@@ -10,12 +10,15 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final, NamedTuple
 
 from pharos_contracts.jobs.v1 import Stage
+from pharos_embedder.costs import JobTooCostly
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
-from pharos_embedder.encoding import EncoderBusy, EncodingOutOfMemory, is_out_of_memory
+from pharos_embedder.encoders import EncoderBusy
+from pharos_embedder.encoding import EncodingOutOfMemory, is_out_of_memory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.pipeline import OUT_OF_MEMORY
 from pharos_embedder.ports import Problem
+from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict
 from pharos_embedder.stages import IndexIncomplete, StageTimedOut
 from pharos_embedder.vectors import (
@@ -83,6 +86,9 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     IndexIncomplete: Row("publish_conflict", True),
     EncoderBusy: Row("encoder_busy", True),
     EncodingOutOfMemory: MEMORY,
+    JobTooCostly: Row("job_too_costly", False),
+    ProviderUnavailable: Row("encoder_unavailable", True),
+    ProviderRefused: Row("encoder_refused", False),
     MemoryError: MEMORY,
     StoreUnavailable: Row("store_unavailable", True),
     PointsMissing: Row("store_changed", True),

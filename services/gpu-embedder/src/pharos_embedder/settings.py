@@ -7,9 +7,12 @@ from typing import Annotated
 
 from msgspec import Meta
 
+from pharos_embedder.costs import Tariff
+from pharos_embedder.provider.endpoint import DIMENSIONS_MAX, Endpoint, InvalidEndpoint
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 from pharos_sources.roots import root_mistakes, root_of
 from pharos_sources.sealing import keys_in, mistakes_in
+from pharos_sources.secret import Secret as SourceSecret
 
 
 class Settings(ServiceSettings, frozen=True, kw_only=True):
@@ -73,7 +76,113 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
         str,
         Meta(description="Any Hugging Face encoder by name, or a local path; empty: the packaged MiniLM."),
     ] = ""
-    device: Annotated[str, Meta(description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`.")] = "auto"
+    device: Annotated[
+        str,
+        Meta(
+            description="`auto`, `cpu`, `cuda`, `cuda:1` or `mps`. Of several GPUs, `auto` and `cuda` give "
+            "each worker the one of its index."
+        ),
+    ] = "auto"
+    worker_index: Annotated[
+        int,
+        Meta(
+            description="Which of the workers of this machine it is, from 0: their GPUs are taken in turn. "
+            "`make run` sets it.",
+            ge=0,
+            le=1023,
+        ),
+    ] = 0
+    embedding_provider: Annotated[
+        str,
+        Meta(
+            description="`local` (or `auto`): PHAROS_ENCODER on this machine. `openai`: the server at "
+            "OPENAI_BASE_URL, which gets the text of every chunk and of every query.",
+            pattern="^(local|auto|openai)$",
+            extra={"variable": "EMBEDDING_PROVIDER"},
+        ),
+    ] = "local"
+    openai_base_url: Annotated[
+        str,
+        Meta(
+            description="Where a server speaks OpenAI's API for embeddings, without `/embeddings`. Asked "
+            "only with EMBEDDING_PROVIDER=openai, and may then be private, or plain http.",
+            extra={"variable": "OPENAI_BASE_URL"},
+        ),
+    ] = "https://api.openai.com/v1"
+    openai_api_key: Annotated[
+        Secret,
+        Meta(
+            description="Sent to OPENAI_BASE_URL and nowhere else; empty: none is sent.",
+            extra={"variable": "OPENAI_API_KEY"},
+        ),
+    ] = Secret("")
+    openai_model: Annotated[
+        str,
+        Meta(
+            description="The model to ask that server for; also `openai_model` in the section `embeddings` "
+            "of PHAROS_CONFIG.",
+            min_length=1,
+            max_length=200,
+            extra={"variable": "OPENAI_EMBEDDING_MODEL"},
+        ),
+    ] = "text-embedding-3-large"
+    openai_dimensions: Annotated[
+        int,
+        Meta(
+            description="Numbers of a vector to ask that server for; 0: as many as its model has.",
+            ge=0,
+            le=DIMENSIONS_MAX,
+            extra={"variable": "OPENAI_EMBEDDING_DIMENSIONS"},
+        ),
+    ] = 0
+    embedding_input_tokens_max: Annotated[
+        int,
+        Meta(
+            description="Tokens of the longest text that is sent to the server, estimated at three "
+            "characters each; the rest of a longer one is not encoded.",
+            ge=16,
+            le=131_072,
+        ),
+    ] = 8191
+    embedding_request_inputs_max: Annotated[
+        int, Meta(description="Texts of one request to the server.", ge=1, le=2048)
+    ] = 64
+    embedding_requests_at_once: Annotated[
+        int,
+        Meta(
+            description="Requests for documents that each worker has under way at the server; those of "
+            "searches go beside them.",
+            ge=1,
+            le=64,
+        ),
+    ] = 4
+    embedding_request_seconds: Annotated[
+        float, Meta(description="How long one answer of the server may take.", ge=1, le=600)
+    ] = 60.0
+    embedding_requests_per_minute: Annotated[
+        int,
+        Meta(description="Requests that each worker sends a minute; 0: as the server lets.", ge=0),
+    ] = 0
+    embedding_tokens_per_minute: Annotated[
+        int,
+        Meta(description="Tokens, estimated, that each worker sends a minute; 0: as the server lets.", ge=0),
+    ] = 0
+    embedding_price_per_million: Annotated[
+        float,
+        Meta(
+            description="What a million tokens cost at the server, to tell what a job costs before it is "
+            "encoded; 0: only its tokens are told.",
+            ge=0,
+        ),
+    ] = 0.0
+    embedding_job_tokens_max: Annotated[
+        int,
+        Meta(
+            description="A job that would have the server encode more tokens, estimated, fails before it "
+            "does; of a batch, a file. 0: no limit.",
+            ge=0,
+        ),
+    ] = 0
     store: Annotated[
         str,
         Meta(
@@ -104,7 +213,9 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     embedding_batch_tokens: Annotated[
         str,
         Meta(
-            description="Padded tokens of one batch of the encoder, or `auto`.", pattern=r"^(auto|\d{2,7})$"
+            description="Padded tokens of one batch of the encoder, or tokens of one request to a server; "
+            "or `auto`.",
+            pattern=r"^(auto|\d{2,7})$",
         ),
     ] = "auto"
     job_timeout_seconds: Annotated[
@@ -124,6 +235,24 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     repository_max_mb: Annotated[
         int, Meta(description="A repository whose files take more than this many MiB is refused.", ge=1)
     ] = 2048
+    repository_files_max: Annotated[
+        int,
+        Meta(
+            description="Files of a repository that are indexed; those beyond, in the order of their paths, "
+            "are left out, and the result says so.",
+            ge=1,
+            le=1_000_000,
+        ),
+    ] = 200_000
+    repository_chunks_max: Annotated[
+        int,
+        Meta(
+            description="Chunks of a repository that are indexed; files that do not fit, in the order of "
+            "their paths, are left out, and the result says so. A million of them take 100 MB of memory.",
+            ge=1,
+            le=20_000_000,
+        ),
+    ] = 2_000_000
     vector_cache_max_mb: Annotated[
         int, Meta(description="Disk that the cache of encoded chunks may take, in MiB.", ge=8)
     ] = 2048
@@ -144,6 +273,10 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
                 f"PHAROS_CHUNK_OVERLAP is {self.chunk_overlap}; it can be at most half of "
                 f"PHAROS_CHUNK_SIZE ({self.chunk_size})."
             )
+        try:
+            _ = self.endpoint.allowed
+        except InvalidEndpoint as invalid:
+            mistakes.append(f"OPENAI_BASE_URL is not valid: {invalid}.")
         if mistakes:
             raise InvalidSettings(mistakes)
 
@@ -158,6 +291,30 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     @property
     def home_path(self) -> Path:
         return Path(self.home)
+
+    @property
+    def endpoint(self) -> Endpoint:
+        """The server that encodes, with EMBEDDING_PROVIDER=openai."""
+        return Endpoint(
+            base_url=self.openai_base_url,
+            model=self.openai_model,
+            key=SourceSecret(self.openai_api_key.reveal()) if self.openai_api_key else None,
+            dimensions=self.openai_dimensions,
+            input_tokens_max=self.embedding_input_tokens_max,
+            inputs_max=self.embedding_request_inputs_max,
+            requests_at_once=self.embedding_requests_at_once,
+            request_seconds=self.embedding_request_seconds,
+            requests_per_minute=self.embedding_requests_per_minute,
+            tokens_per_minute=self.embedding_tokens_per_minute,
+        )
+
+    @property
+    def tariff(self) -> Tariff:
+        return Tariff(
+            price_per_million=self.embedding_price_per_million,
+            job_tokens_max=self.embedding_job_tokens_max,
+            input_tokens_max=self.embedding_input_tokens_max,
+        )
 
     @property
     def uses_server(self) -> bool:

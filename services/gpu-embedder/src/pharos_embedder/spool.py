@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Final, NamedTuple, Self
@@ -103,12 +104,21 @@ class Spool:
         self.content_hashes.append(file.content_hash)
         self._lines.append(file.line_count)
         self.bytes += sum(sizes)
-        self.chunks += file.chunk_count
 
-    def finish(self) -> None:
-        """All files are there."""
+    def finish(self, chunks_max: int) -> tuple[str, ...]:
+        """All files are there. In the order of their paths they are taken as long as their chunks fit into
+        *chunks_max*; the paths of the others.
+        """
         self._file.flush()
-        order = sorted(range(len(self.paths)), key=self.paths.__getitem__)
+        order, left_out = [], []
+        self.chunks = 0
+        for each in sorted(range(len(self.paths)), key=self.paths.__getitem__):
+            chunks = len(self._heads[each]) // HEAD.size
+            if self.chunks + chunks > chunks_max:
+                left_out.append(self.paths[each])
+                continue
+            order.append(each)
+            self.chunks += chunks
         self.paths = [self.paths[each] for each in order]
         self.languages = [self.languages[each] for each in order]
         self.content_hashes = [self.content_hashes[each] for each in order]
@@ -118,11 +128,12 @@ class Spool:
         self._heads, self._rows, self._lines = [], [], []
         # (N, sections + 1): where each section of a file begins, and where the last one ends.
         self._offsets = np.cumsum(rows, axis=1)
-        chunks = np.array([len(each) // HEAD.size for each in heads], dtype=np.int64)
-        self.first_chunks = np.concatenate([[0], np.cumsum(chunks)])  # (N + 1,)
+        counts = np.array([len(each) // HEAD.size for each in heads], dtype=np.int64)
+        self.first_chunks = np.concatenate([[0], np.cumsum(counts)])  # (N + 1,)
         self.heads = np.frombuffer(b"".join(heads), dtype=_HEADS)  # (C,)
-        self.files_of_chunks = np.repeat(np.arange(len(order), dtype=np.int32), chunks)  # (C,)
+        self.files_of_chunks = np.repeat(np.arange(len(order), dtype=np.int32), counts)  # (C,)
         self._records = self._starts("records", self.heads["bytes"])  # (C,)
+        return tuple(left_out)
 
     def _starts(self, section: str, sizes: NDArray[np.uint32]) -> Numbers:
         """(C,) where in the file each chunk's part of *section* begins; *sizes* are bytes."""
@@ -138,7 +149,11 @@ class Spool:
         return decode_facts(self._section(number, "facts"))
 
     def names(self, number: int) -> FileNames:
-        return names_of(*(self._section(number, name) for name in _NAMES))
+        first = _SECTIONS.index(_NAMES[0])  # they lie side by side: one read
+        bounds = self._offsets[number, first : first + len(_NAMES) + 1].tolist()
+        data = self._read(bounds[0], bounds[-1] - bounds[0])
+        parts = (data[start - bounds[0] : end - bounds[0]] for start, end in pairwise(bounds))
+        return names_of(*parts)
 
     def _section(self, number: int, name: str) -> bytes:
         place = _SECTIONS.index(name)

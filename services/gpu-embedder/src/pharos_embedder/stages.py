@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -21,32 +21,37 @@ import structlog
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
-from pharos_embedder.bounded_cache import label_of
+from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
+from pharos_embedder.costs import Tariff, cost_of, tokens_of
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
 from pharos_embedder.encodables import Encodables
-from pharos_embedder.encoding import EncoderService, Priority
+from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_cache import ParseCache, parsing_version
 from pharos_embedder.parse_pool import Outcome, ParsePool
-from pharos_embedder.points import Origin, key_of
+from pharos_embedder.path_vectors import PathVectors, placed
+from pharos_embedder.points import Origin, key_of, placed_key
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.shared_vectors import known_vectors
+from pharos_embedder.shared_vectors import known_vectors, shared_vectors
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
-from pharos_embedder.training import Training, train
+from pharos_embedder.trained_graphs import TrainedGraphs
+from pharos_embedder.training import Training, train, training_digest
 from pharos_embedder.vector_cache import VectorCache, as_stored
-from pharos_embedder.vectors import Floats, VectorStore
+from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
 log = structlog.get_logger()
 
-ENCODE_WINDOW: Final = 512  # chunks between two checkpoints: what a crash costs at most
+ENCODE_WINDOW: Final = 512  # chunks between two checkpoints, where no encoder says how many
 PARSE_WINDOW: Final = 256  # files that are looked up at once
-PARSED_BYTES_MAX: Final = 4 << 20  # of parsed files that are written to the cache at once
+PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the cache at once: a sync each
 NOTICES_MAX: Final = 20
+EXAMPLES_MAX: Final = 5
+OVER_CHUNKS: Final = "over the chunk limit"
 
 
 STAGE_SECONDS: Final[Mapping[Stage, float]] = {
@@ -71,6 +76,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     discovery: DiscoveryLimits
     parsing: ParseOptions
     batch_tokens: int | None
+    chunks_max: int = 2_000_000
     job_seconds: float = 3600
     stage_seconds: Mapping[Stage, float] = msgspec.field(default_factory=lambda: STAGE_SECONDS)
 
@@ -86,7 +92,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     """What a worker has at hand for every job."""
 
     store: VectorStore
-    encoder: EncoderService
+    encoder: TextEncoder
     cache: VectorCache
     parse_cache: ParseCache
     parse_pool: ParsePool
@@ -99,7 +105,7 @@ class EncodingTools(Protocol):
     def store(self) -> VectorStore: ...
 
     @property
-    def encoder(self) -> EncoderService: ...
+    def encoder(self) -> TextEncoder: ...
 
     @property
     def cache(self) -> VectorCache: ...
@@ -156,6 +162,7 @@ class ParseAccount(msgspec.Struct):
 
     files: int = 0
     reused: int = 0  # of them, those that were known by their content
+    left_out: tuple[str, ...] = ()  # their paths, where their chunks were more than may be indexed
     notices: list[Notice] = msgspec.field(default_factory=list)
     notices_total: int = 0
 
@@ -223,24 +230,34 @@ def parse_stage(
                 made, size = {}, 0
     finally:
         tools.parse_cache.put_many(made, job=label_of(job, tenant))
-    spool.finish()
+    account.left_out = spool.finish(limits.chunks_max)
     return account
 
 
 def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found.files)), check)
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found)), check)
 
 
-def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
+def train_stage(
+    graph: FileGraph, dataset: DatasetKey, job: str, cache: BoundedCache, report: Report, check: Check
+) -> Training:
+    """The structural vectors of *graph*: those of the dataset's last graph, if it was the same."""
     report(Stage.TRAIN, 0, 0)
+    edges = (
+        graph.sources.astype(np.int64),
+        graph.targets.astype(np.int64),
+        graph.weights.astype(np.float32),
+    )
+    directories = [path.rpartition("/")[0] for path in graph.paths]
+    graphs = TrainedGraphs(cache)
+    digest = training_digest(edges, len(graph.paths), directories=directories)
+    known = graphs.get(dataset, digest)
+    if known is not None:
+        return known
     trained = train(
-        (
-            graph.sources.astype(np.int64),
-            graph.targets.astype(np.int64),
-            graph.weights.astype(np.float32),
-        ),
+        edges,
         len(graph.paths),
-        directories=[path.rpartition("/")[0] for path in graph.paths],
+        directories=directories,
         on_epoch=lambda epoch, epochs, loss: report(Stage.TRAIN, epoch, epochs, detail=f"loss {loss:.4f}"),
         check=check,
     )
@@ -252,6 +269,7 @@ def train_stage(graph: FileGraph, report: Report, check: Check) -> Training:
         losses=[round(loss, 4) for loss in trained.losses],
         note=trained.note,
     )
+    graphs.put(dataset, digest, trained, job=label_of(job, dataset.tenant))
     return trained
 
 
@@ -264,12 +282,23 @@ def encode_stage(
     midway: Check,
     check: Check,
     priority: Priority = Priority.REPOSITORY,
+    *,
+    by_path: bool = False,
 ) -> tuple[int, int]:
     """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
 
+    *by_path*: the path is a part of what is stored, though not of what is known by content.
     However it ends, the vectors of the batches that were finished are in the cache.
     """
     store = tools.store.guarded(check)
+    encode_paths = partial(
+        tools.encoder.encode_documents,
+        priority=priority,
+        token_budget=batch_tokens,
+        check=check,
+        midway=midway,
+    )
+    paths = PathVectors(encode_paths, tools.cache, origin)
     is_waiting = _without_text(chunks, origin, store)
     # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
     # run that goes on after a crash makes the same batches, and so the same bits, as one without.
@@ -277,16 +306,30 @@ def encode_stage(
     total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
     budget = _Budget(batch_tokens)
     label = label_of(origin.job, origin.dataset.tenant)
+    if tools.encoder.tariff is not None:
+        texts = _keyed(chunks, ordered[is_waiting[ordered]], origin)
+        report = costed(texts, total, tools.encoder.tariff, tools.cache, report, check)
     report(Stage.ENCODE, done, total)
-    for start in range(0, total, ENCODE_WINDOW):
-        window = ordered[start : start + ENCODE_WINDOW]
+    at_once = tools.encoder.window_texts
+    for start in range(0, total, at_once):
+        window = ordered[start : start + at_once]
         window = window[is_waiting[window]]
         if not len(window):
             continue
         check()
         keys = [key_of(each, origin) for each in chunks.content_hashes(window)]
-        known = known_vectors(keys, tools.cache, store, job=label)
-        new = {key: place for key, place in zip(keys, window.tolist(), strict=True) if key not in known}
+        if by_path:
+            known = tools.cache.get_many(keys)
+            unknown = np.array([key not in known for key in keys], dtype=np.bool_)
+            ready = _placed_before(chunks, window[unknown], origin, store)
+        else:
+            known = known_vectors(keys, tools.cache, store, job=label)
+            ready = {}
+        new = {
+            key: place
+            for key, place in zip(keys, window.tolist(), strict=True)
+            if key not in known and place not in ready
+        }
         if new:
             base = done + len(window) - len(new)
             made: dict[bytes, Floats] = {}
@@ -305,10 +348,28 @@ def encode_stage(
                 tools.cache.put_many(made, job=label)
             known = {**known, **made}
             encoded += len(new)
-        store.add_text_vectors(chunks.ids_of(window), np.stack([known[key] for key in keys]))
+        here = [(key, place) for key, place in zip(keys, window.tolist(), strict=True) if place not in ready]
+        if here:
+            vectors = np.stack([known[key] for key, _ in here])
+            if by_path:
+                vectors = placed(vectors, paths.of([chunks.path_of(place) for _, place in here]))
+            ready |= {place: vector for (_, place), vector in zip(here, vectors, strict=True)}
+        store.add_text_vectors(chunks.ids_of(window), np.stack([ready[place] for place in window.tolist()]))
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, total - encoded
+
+
+def _placed_before(
+    chunks: Encodables, places: NDArray[np.int64], origin: Origin, store: VectorStore
+) -> dict[int, Floats]:
+    """The vectors of those of the chunks at *places* that *store* has under the same path, by place."""
+    keys = {
+        place: placed_key(content_hash, chunks.path_of(place), origin)
+        for place, content_hash in zip(places.tolist(), chunks.content_hashes(places), strict=True)
+    }
+    found = shared_vectors(list(keys.values()), store)
+    return {place: found[key] for place, key in keys.items() if key in found}
 
 
 def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDArray[np.bool_]:
@@ -318,6 +379,37 @@ def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDA
     while page := list(islice(found, ENCODE_WINDOW)):
         waiting[chunks.places_of(page)] = True
     return waiting
+
+
+def _keyed(chunks: Encodables, places: NDArray[np.int64], origin: Origin) -> Iterator[tuple[bytes, str]]:
+    """The chunks at *places*, each by its key with its text; a few are in memory at a time."""
+    for start in range(0, len(places), ENCODE_WINDOW):
+        window = places[start : start + ENCODE_WINDOW]
+        keys = (key_of(each, origin) for each in chunks.content_hashes(window))
+        yield from zip(keys, chunks.texts(window), strict=True)
+
+
+def costed(
+    texts: Iterable[tuple[bytes, str]],
+    chunks: int,
+    tariff: Tariff,
+    cache: VectorCache,
+    report: Report,
+    check: Check,
+) -> Report:
+    """*report*, which from now on says what it costs to encode *texts*, by their keys, of a run's *chunks*.
+
+    Raises JobTooCostly, before anything is encoded.
+    """
+    tokens: dict[bytes, int] = {}
+    remaining = iter(texts)
+    while window := dict(islice(remaining, ENCODE_WINDOW)):
+        check()
+        known = cache.get_many([key for key in window if key not in tokens])
+        tokens |= {key: tokens_of(text) for key, text in window.items() if key not in known}
+    cost = cost_of(tokens.values(), chunks, tariff)
+    log.info("encoding_planned", chunks=cost.chunks, known=cost.known, tokens=cost.tokens, price=cost.price)
+    return partial(report, detail=cost.sentence)
 
 
 class _Budget:
@@ -370,6 +462,10 @@ def result_of(
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
+    examples = dict(found.examples)
+    if account.left_out:
+        left_out[OVER_CHUNKS] = len(account.left_out)
+        examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
     notices = [Notice(message=training.note)] if training.note else []
     notices_total = len(notices) + account.notices_total
@@ -384,7 +480,7 @@ def result_of(
         chunks=chunks,
         edges=len(graph.sources),
         left_out=left_out,
-        left_out_examples={reason: tuple(paths) for reason, paths in found.examples.items()},
+        left_out_examples=examples,
         languages=dict(Counter(spool.languages).most_common()),
         losses=tuple(round(loss, 5) for loss in training.losses),
         warnings=(*notices, *account.notices)[:NOTICES_MAX],

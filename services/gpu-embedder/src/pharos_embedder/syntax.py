@@ -53,7 +53,9 @@ class Import(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One import as written: the module's text, the names taken from it, and its place.
 
     `level` counts the leading dots of a relative Python import, and is 0 elsewhere. A wildcard is the name
-    `*`. For Rust, `module` is the whole path (`crate::a::b`), and `mod x;` is the kind `module`.
+    `*`; in Java there follow the names that the file uses and may have from there. For Rust, `module` is the
+    whole path (`crate::a::b`), and `mod x;` is the kind `module` (its `alias` the file that a `#[path]`
+    names).
     """
 
     module: str
@@ -67,9 +69,9 @@ class Import(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class Chunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """A run of whole lines of one file (or a part of one very long line), as it is stored, shown and encoded.
 
-    `text` is the exact source text. `context` is what is put before it for encoding only: the enclosing
-    signature, and the end of the chunk before where the cut went through something. `content_hash` is the
-    blake2b-16 hex digest of `encoded_text`, in which no path is: what is moved keeps its vectors.
+    `text` is the exact source text. `context` is put before it for encoding only: the end of the chunk
+    before, where the cut went through something. `content_hash` is the blake2b-16 hex digest of
+    `encoded_text`, which no path is in: what is moved keeps its vectors.
     """
 
     path: str

@@ -19,8 +19,9 @@
 (call_expression function: (field_expression field: (field_identifier) @reference))
 (call_expression function: (scoped_identifier name: (identifier) @reference))
 (call_expression function: (scoped_identifier path: (identifier) @reference))
-(call_expression function: (scoped_identifier) @path)
+(scoped_identifier) @path
 (call_expression function: (generic_function function: (identifier) @reference))
 (macro_invocation macro: (identifier) @reference)
+(macro_invocation (token_tree) @path)
 (scoped_type_identifier) @path
 (type_identifier) @reference

@@ -9,6 +9,8 @@
 (method_signature name: (property_identifier) @name) @method
 (public_field_definition name: (property_identifier) @name value: [(arrow_function) (function_expression)]) @method
 
+(program (comment) @import (#match? @import "^///\\s*<reference\\s+path"))
+
 (extends_clause value: (identifier) @reference)
 (extends_clause value: (member_expression property: (property_identifier) @reference))
 (type_annotation (type_identifier) @reference)

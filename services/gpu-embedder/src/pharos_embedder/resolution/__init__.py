@@ -46,13 +46,13 @@ def resolvers(
     ecmascript = EcmaScriptResolver(tree, configs)
     c = CResolver(tree, configs)
     return {
-        "python": PythonResolver(tree),
+        "python": PythonResolver(tree, files("python"), configs),
         "javascript": ecmascript,
         "typescript": ecmascript,
         "tsx": ecmascript,
-        "go": GoResolver(tree, configs),
+        "go": GoResolver(tree, files("go"), configs),
         "java": JavaResolver(files("java")),
-        "rust": RustResolver(tree, configs),
+        "rust": RustResolver(tree, files("rust"), configs),
         "c": c,
         "cpp": c,
     }

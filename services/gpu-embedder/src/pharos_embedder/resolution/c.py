@@ -4,9 +4,9 @@ beside its header.
 A quoted path is looked for in the including file's folder. Then, as for one in angle brackets, on each level
 from that folder up to the root: in the folders that CMake or a compile_commands.json of the level names, in
 `include`, in `src`, and in the folder itself. At last a file whose path ends with what is written is taken;
-of several, the one that shares the most folders with the including file, and none where two share as many
-(`asm/io.h` of each architecture). A header of the standard libraries or of POSIX in angle brackets is only
-looked for in named folders and `include`.
+of several, the one that shares the most folders with the including file, then the one in the fewest folders,
+and none where that does not decide (`asm/io.h` of each architecture). A header of the standard libraries or
+of POSIX in angle brackets is only looked for in named folders and `include`.
 """
 
 from __future__ import annotations
@@ -15,8 +15,9 @@ import posixpath
 from collections.abc import Iterator, Sequence
 from typing import Final
 
-from pharos_embedder.repository_configs import RepositoryConfigs, joined
-from pharos_embedder.resolution.tree import Tree, above, below
+from pharos_embedder.manifests.paths import above, joined
+from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.tree import Tree, below
 from pharos_embedder.syntax import Import, ParsedFile
 
 _HEADERS: Final = frozenset({".h", ".hh", ".hpp", ".hxx", ".h++", ".cuh"})
@@ -148,19 +149,24 @@ def _is_standard(module: str) -> bool:
 
 
 def _nearest(folder: str, paths: Sequence[str]) -> str | None:
-    """The one of *paths* that shares the most folders with *folder*; None if that is not one alone."""
+    """The one of *paths* that shares the most folders with *folder*, and among those lies in the fewest; None
+    if that is not one alone.
+    """
     if len(paths) > _SAME_NAMED_MAX:
         return None
     parts = folder.split("/") if folder else []
-    best, best_shared, alone = None, -1, True
+    best: str | None = None
+    best_rank = (-1, 0)
     for path in paths:
+        others = path.split("/")[:-1]
         shared = 0
-        for own, other in zip(parts, path.split("/")[:-1], strict=False):
+        for own, other in zip(parts, others, strict=False):
             if own != other:
                 break
             shared += 1
-        if shared > best_shared:
-            best, best_shared, alone = path, shared, True
-        elif shared == best_shared:
-            alone = False
-    return best if alone else None
+        rank = (shared, -len(others))
+        if rank > best_rank:
+            best, best_rank = path, rank
+        elif rank == best_rank:
+            best = None
+    return best

@@ -4,82 +4,154 @@ from __future__ import annotations
 
 import posixpath
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from pharos_embedder.resolution.tree import Tree, above, below
+from pharos_embedder.manifests.paths import above
+from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.tree import Tree, below
 from pharos_embedder.syntax import Import, ParsedFile
 
 _PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
-_CONVENTIONAL_ROOTS: Final[tuple[str, ...]] = ("", "src", "lib", "python")
+_SOURCE_FOLDERS: Final = ("src", "lib", "python")
+_MODULE_ENDINGS: Final = (".py", "/__init__.py", ".pyi", "/__init__.pyi", ".pyx")
+_PACKAGE_FILES: Final = ("__init__.py", "__init__.pyi")
+_SCOPES: Final = frozenset({"function", "method", "class"})
 
 
 class PythonResolver:
-    """Knows the folders that are import roots: conventional ones, those of each project file and its `src`,
-    and the folder above each outermost package that has an `__init__.py`."""
+    """Knows the folders that are import roots: the root, those of each project file and their `src`, and the
+    folder above each outermost package that has an `__init__.py`; and what such a file binds besides modules.
+    """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, files: Iterable[ParsedFile], configs: RepositoryConfigs) -> None:
         self._tree = tree
-        roots: set[str] = {folder for folder in _CONVENTIONAL_ROOTS if folder in tree.folders}
-        for path in tree.files:
-            folder, name = posixpath.split(path)
-            if name in _PROJECT_FILES:
-                roots.update(one for one in (folder, below(folder, "src")) if one in tree.folders)
-            elif name == "__init__.py":
-                while folder and below(posixpath.dirname(folder), "__init__.py") in tree.files:
-                    folder = posixpath.dirname(folder)
-                roots.add(posixpath.dirname(folder))
-        self._roots = sorted(roots)
+        packages = {
+            posixpath.dirname(path)
+            for path in (*tree.files, *configs.python_markers)
+            if posixpath.basename(path) in _PACKAGE_FILES
+        }
+        self._packages = frozenset(packages)
+        projects = {
+            posixpath.dirname(path) for path in tree.files if path.rpartition("/")[2] in _PROJECT_FILES
+        }
+        sources = {below(one, name) for one in projects | {""} for name in _SOURCE_FOLDERS}
+        self._source_roots = frozenset((sources & tree.folders) - self._packages)
+        self._tops = frozenset({""} | projects | self._source_roots) - self._packages
+        outermost = {one for one in packages if posixpath.dirname(one) not in packages or not one}
+        self._roots = frozenset(
+            {""} | projects | self._source_roots | {posixpath.dirname(one) for one in outermost}
+        )
+        self._with_modules = {
+            folder
+            for path in tree.files
+            if path.endswith(_MODULE_ENDINGS)
+            for folder in above(posixpath.dirname(path))
+        }
+        self._roots_of: dict[str, tuple[str, ...]] = {}
+        self._bound = {
+            file.path: names
+            for file in files
+            if file.language == "python"
+            and posixpath.basename(file.path) in _PACKAGE_FILES
+            and (names := _bound_names(file))
+        }
 
     def neighbours(self, file: ParsedFile) -> Sequence[str]:
         """None: Python has no implicit names."""
         return ()
 
     def resolve(self, file: ParsedFile, one: Import) -> tuple[str, ...] | None:
-        """The module itself, and for `from m import n` each `m/n.py` there is."""
-        if one.level:
-            return self._relative(file, one)
-        parts = one.module.split(".")
-        if len(parts) == 1 and parts[0] in sys.stdlib_module_names:
-            return None
-        for root in self._roots_for(file):
-            found = self._targets(below(root, "/".join(parts)), one)
-            found = tuple(path for path in found if path != file.path)
-            if found:
-                return found
-        known = any(below(root, parts[0]) in self._tree.folders for root in self._roots)
-        return () if known and parts[0] not in sys.stdlib_module_names else None
-
-    def _relative(self, file: ParsedFile, one: Import) -> tuple[str, ...]:
+        """The module itself; for `from m import n` the module `m.n`, unless `m` binds `n` to something
+        else.
+        """
         folder = posixpath.dirname(file.path)
+        if one.level:
+            return self._relative(folder, one)
+        top = one.module.partition(".")[0]
+        if top in sys.stdlib_module_names:
+            # A script's own folder comes before the standard library, which comes before what is installed.
+            own = self._targets(below(folder, one.module), one) if self._is_script_folder(folder) else ()
+            return own if own and own != (file.path,) and top not in sys.builtin_module_names else None
+        target = one.module.replace(".", "/")
+        found: dict[str, None] = {}
+        for root in self._roots_for(folder, top):
+            for path in self._targets(below(root, target), one):
+                found[path] = None
+            package = below(root, target)
+            if found and (self._module(package) is not None or package in self._packages):
+                break  # else a namespace package, of which other roots may have other parts
+        if found:
+            return tuple(path for path in found if path != file.path) or None
+        return () if any(self._holds(root, top) for root in self._known_roots(top)) else None
+
+    def _relative(self, folder: str, one: Import) -> tuple[str, ...]:
         for _ in range(one.level - 1):
-            if not folder:
-                return ()
             folder = posixpath.dirname(folder)
+            if folder in self._tops:
+                return ()  # beyond the outermost package
         target = below(folder, one.module.replace(".", "/")) if one.module else folder
         return self._targets(target, one)
 
     def _targets(self, target: str, one: Import) -> tuple[str, ...]:
-        names = [name.name for name in one.names if name.name != "*"]
-        submodules = [self._module(below(target, name)) for name in names]
-        found = [path for path in submodules if path is not None]
-        if not names or len(found) < len(names) or len(one.names) > len(names):
-            module = self._module(target)
-            found.extend([module] if module is not None else [])
-        return tuple(dict.fromkeys(found))
+        module = self._module(target)
+        if not one.names:
+            return (module,) if module is not None else ()
+        bound = self._bound.get(module, frozenset()) if module is not None else frozenset()
+        found: dict[str, None] = {}
+        for name in one.names:
+            inner = self._module(below(target, name.name)) if name.name not in bound else None
+            path = inner if inner is not None else module
+            if path is not None:
+                found[path] = None
+        return tuple(found)
 
     def _module(self, target: str) -> str | None:
         if not target:
-            return self._tree.first("__init__.py")
-        return self._tree.first(
-            f"{target}.py", f"{target}/__init__.py", f"{target}.pyi", f"{target}/__init__.pyi"
-        )
+            return self._tree.first(*_PACKAGE_FILES)
+        return self._tree.first(*(target + ending for ending in _MODULE_ENDINGS))
 
-    def _roots_for(self, file: ParsedFile) -> Iterator[str]:
-        """The roots, those nearest above *file* first; its own folder last, as for a script."""
-        folder = posixpath.dirname(file.path)
+    def _is_script_folder(self, folder: str) -> bool:
+        """Whether files of *folder* are run as they are: it is no package, nor part of one without
+        `__init__.py` below a source root.
+        """
+        if folder in self._packages:
+            return False
+        return folder in self._roots or not any(one in self._source_roots for one in above(folder))
+
+    def _roots_for(self, folder: str, top: str) -> Iterator[str]:
+        """Where to look for the package *top*: a script's own folder, the roots, those nearest above first,
+        and then whatever lies above without being a package.
+        """
         chain = {one: depth for depth, one in enumerate(above(folder))}
-        known = sorted(self._roots, key=lambda root: (chain.get(root, len(chain)), root))
-        yield from known
-        if folder not in known and below(folder, "__init__.py") not in self._tree.files:
+        if self._is_script_folder(folder):
             yield folder
+        yield from sorted(self._known_roots(top), key=lambda root: (chain.get(root, len(chain)), root))
+        yield from (one for one in chain if one not in self._packages)
+
+    def _known_roots(self, top: str) -> tuple[str, ...]:
+        """The roots that hold something of the name *top*."""
+        known = self._roots_of.get(top)
+        if known is None:
+            known = self._roots_of[top] = tuple(root for root in self._roots if self._holds(root, top))
+        return known
+
+    def _holds(self, root: str, top: str) -> bool:
+        target = below(root, top)
+        return target in self._with_modules or self._module(target) is not None
+
+
+def _bound_names(file: ParsedFile) -> frozenset[str]:
+    """The names that a package binds to something that is not its module of that name: what it defines, and
+    what it imports from within another module.
+    """
+    scopes = [(one.start_line, one.end_line) for one in file.definitions if one.kind in _SCOPES]
+    names = {one.name for one in file.definitions if one.symbol == one.name}
+    for one in file.imports:
+        if any(start < one.line <= end for start, end in scopes):
+            continue
+        package = posixpath.basename(posixpath.dirname(file.path))
+        of_itself = not one.module if one.level == 1 else one.module.rpartition(".")[2] == package
+        if one.names and not of_itself:
+            names.update(name.alias or name.name for name in one.names)
+    return frozenset(names)

@@ -1,129 +1,149 @@
-"""Rust: `mod x;`, paths from `crate`, `self` and `super`, sibling modules, and the other crates of the
-workspace.
+"""Rust: `mod x;`, paths from `crate`, `self`, `super` and names in scope, and the other crates of the
+repository.
 """
 
 from __future__ import annotations
 
-import posixpath
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
-from pharos_embedder.repository_configs import Crate, RepositoryConfigs
-from pharos_embedder.resolution.tree import Tree, above, below
+from pharos_embedder.manifests.cargo import Crate
+from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.resolution.rust_modules import Module, ModuleTree, inline_modules
+from pharos_embedder.resolution.tree import Tree
 from pharos_embedder.syntax import Import, ParsedFile
 
-_ROOT_NAMES: Final = frozenset({"lib.rs", "main.rs", "mod.rs", "build.rs"})
-_ROOT_FOLDERS: Final = frozenset({"bin", "tests", "examples", "benches"})
-_STANDARD: Final = frozenset({"std", "core", "alloc", "proc_macro"})
+_STANDARD: Final = frozenset({"std", "core", "alloc", "proc_macro", "test"})
+_FOLLOWED_MAX: Final = 8
+"""Names that pass a name on, one after the other."""
 
 
 class RustResolver:
-    """Walks module paths down the folders, as the compiler does where no `#[path]` says otherwise."""
+    """Walks paths down the modules as they are declared. Modules that are passed on by `use` are followed;
+    items are not: they are of the file in whose name they are asked for.
+    """
 
-    def __init__(self, tree: Tree, configs: RepositoryConfigs) -> None:
-        self._tree = tree
+    def __init__(self, tree: Tree, files: Iterable[ParsedFile], configs: RepositoryConfigs) -> None:
         self._crates = configs.crates
-        self._by_name = {crate.name: crate for crate in configs.crates.values()}
+        self._by_package = {crate.name: crate for crate in reversed(list(configs.crates.values()))}
+        self._modules = ModuleTree(tree, files, configs.crates)
+        self._passed: dict[tuple[int, str], list[Module] | None] = {}
 
     def neighbours(self, file: ParsedFile) -> Sequence[str]:
         """None: every name of another module is imported, or used by its path."""
         return ()
 
     def resolve(self, file: ParsedFile, one: Import) -> tuple[str, ...] | None:
-        """The file of the deepest module on the path; the rest of it are items in that file."""
-        parts = [part for part in one.module.split("::") if part]
-        around = [
-            definition.name
-            for definition in file.definitions
-            if definition.kind == "module" and definition.start_line <= one.line <= definition.end_line
-        ]
+        """The files of the last module on the path; there are several where `cfg` chooses one."""
+        inline = inline_modules(file, one.line)
+        modules = self._modules.of(file.path, inline)
         if one.kind == "module":
-            return self._mod(file, around, parts)
-        return self._path(file, len(around), parts)
+            found = [made for module in modules for made in module.declared(one.module, one.alias)]
+            return tuple(dict.fromkeys(made.file for made in found))
+        answers = [
+            self._meant(module, one.module.split("::"), is_use=one.kind != "path") for module in modules
+        ]
+        paths = [path for answer in answers if answer for path in answer]
+        if paths:
+            return tuple(dict.fromkeys(paths))
+        return () if any(answer is not None for answer in answers) else None
 
-    def _mod(self, file: ParsedFile, around: Sequence[str], parts: Sequence[str]) -> tuple[str, ...]:
-        folder = self._module_folder(file.path)
-        found = self._descend(below(folder, "/".join(around)) if around else folder, parts)
-        return (found,) if found is not None else ()
-
-    def _path(self, file: ParsedFile, inline: int, parts: list[str]) -> tuple[str, ...] | None:
-        if not parts or parts[0] in _STANDARD:
+    def _meant(self, module: Module, parts: Sequence[str], *, is_use: bool) -> list[str] | None:
+        found = self._find(module, parts, 0, is_use=is_use)
+        if found is None:
             return None
-        folder = self._module_folder(file.path)
-        match parts[0]:
-            case "crate":
-                return self._in_crate(file, parts[1:])
+        modules, rest = found
+        if not modules or (rest and any(rest[0] in one.absent for one in modules)):
+            return []
+        return [one.file for one in modules]
+
+    def _find(
+        self, module: Module, parts: Sequence[str], depth: int, *, is_use: bool = True
+    ) -> tuple[list[Module], Sequence[str]] | None:
+        """The last modules on the path *parts* as *module* sees it, and what of the path is left; None for
+        what is not of this repository.
+        """
+        if depth > _FOLLOWED_MAX or not parts:
+            return None
+        first, rest = parts[0], parts[1:]
+        match first:
+            case "crate" | "$crate":
+                return self._descend([module.root], rest, depth)
             case "self":
-                return self._found(self._descend(folder, parts[1:]), file.path)
+                return self._descend([module], rest, depth)
             case "super":
-                climbs = 0
-                while climbs < len(parts) and parts[climbs] == "super":
-                    climbs += 1
-                rest = parts[climbs:]
-                climbs -= inline
-                if climbs <= 0:  # a module inside this file
-                    return self._found(self._descend(folder, rest), file.path)
-                for _ in range(climbs):
-                    folder = posixpath.dirname(folder)
-                return self._found(self._descend(folder, rest), self._module_file(folder))
-        found = self._descend(folder, parts)
-        if found is not None:
-            return (found,)
-        if (crate := self._by_name.get(parts[0])) is not None:  # another of the workspace, or its own library
-            return self._found(self._descend(posixpath.dirname(crate.library), parts[1:]), crate.library)
-        return None
+                while parts and parts[0] == "super":
+                    if module.parent is None:
+                        return [], ()
+                    module, parts = module.parent, parts[1:]
+                return self._descend([module], parts, depth)
+            case "":  # ::name is a crate
+                found = self._crate_named(module, rest[0]) if rest else None
+                return None if found is None else self._descend(found, rest[1:], depth)
+        if first in _STANDARD and first not in module.children:
+            return None
+        scope = self._inside(module, first, depth)
+        if not scope and is_use and module.crate is not None and module.crate.is_first_edition:
+            scope = self._inside(module.root, first, depth)
+        if not scope:
+            scope = self._crate_named(module, first) or []
+        if scope:
+            return self._descend(scope, rest, depth)
+        if first in module.absent:
+            return [], ()
+        return ([module], parts) if first in module.items else None
 
-    def _in_crate(self, file: ParsedFile, rest: Sequence[str]) -> tuple[str, ...]:
-        root = self._crate_root(file.path)
-        if root is None:
-            return ()
-        return self._found(self._descend(posixpath.dirname(root), rest), root)
-
-    def _found(self, *candidates: str | None) -> tuple[str, ...]:
-        path = next((one for one in candidates if one is not None and one in self._tree.files), None)
-        return (path,) if path is not None else ()
-
-    def _descend(self, folder: str, parts: Sequence[str]) -> str | None:
-        """The file of the deepest module that *parts* lead to from the modules in *folder*."""
-        found: str | None = None
-        for part in parts:
-            file = self._tree.first(below(folder, f"{part}.rs"), below(folder, f"{part}/mod.rs"))
-            if file is None:
+    def _descend(
+        self, modules: list[Module], parts: Sequence[str], depth: int
+    ) -> tuple[list[Module], Sequence[str]]:
+        while parts:
+            inner = {id(one): one for module in modules for one in self._inside(module, parts[0], depth)}
+            if not inner:
                 break
-            found, folder = file, below(folder, part)
-        return found
+            modules, parts = list(inner.values()), parts[1:]
+        return modules, parts
 
-    def _module_folder(self, path: str) -> str:
-        """The folder in which the child modules of the file *path* lie."""
-        folder, name = posixpath.split(path)
-        if name in _ROOT_NAMES or posixpath.basename(folder) in _ROOT_FOLDERS or self._is_named_root(path):
-            return folder
-        return below(folder, name.removesuffix(".rs"))
+    def _inside(self, module: Module, name: str, depth: int) -> list[Module]:
+        """The modules that *name* means in *module*: its own, or ones that it passes on."""
+        own = module.children.get(name)
+        if own:
+            return own
+        key = id(module), name
+        if key not in self._passed:
+            self._passed[key] = None  # what is asked for again while it is looked for is not there
+            self._passed[key] = self._passed_on(module, name, depth + 1)
+        return self._passed[key] or []
 
-    def _is_named_root(self, path: str) -> bool:
-        crate = self._crate_of(path)
-        return crate is not None and (path == crate.library or path in crate.binaries)
+    def _passed_on(self, module: Module, name: str, depth: int) -> list[Module]:
+        for parts in module.uses.get(name, ()):
+            found = self._find(module, parts, depth)
+            if found is not None and not found[1]:
+                return found[0]
+        for parts in module.globs:
+            found = self._find(module, parts, depth)
+            if found is None or found[1]:
+                continue
+            inner = [one for other in found[0] if other is not module for one in other.children.get(name, ())]
+            if inner:
+                return inner
+        return []
 
-    def _module_file(self, folder: str) -> str | None:
-        """The file of the module whose children lie in *folder*."""
-        return self._tree.first(
-            *(below(folder, name) for name in ("mod.rs", "lib.rs", "main.rs")), f"{folder}.rs"
-        )
+    def _crate_named(self, module: Module, name: str) -> list[Module] | None:
+        """The root of the library that *module* calls *name*."""
+        crate = module.crate
+        if crate is None:
+            return None
+        if name == crate.library_name and module.root.file != crate.library:
+            return self._library(crate)
+        for parts in module.root.uses.get(name, ()):  # extern crate x as name;
+            if len(parts) == 1 and parts[0] != name:
+                return self._crate_named(module, parts[0])
+        dependency = crate.dependencies.get(name)
+        if dependency is None:
+            return None
+        other = self._crates.get(dependency.folder) if dependency.folder is not None else None
+        other = other or self._by_package.get(dependency.package)
+        return None if other is None else self._library(other)
 
-    def _crate_of(self, path: str) -> Crate | None:
-        return next(
-            (self._crates[one] for one in above(posixpath.dirname(path)) if one in self._crates), None
-        )
-
-    def _crate_root(self, path: str) -> str | None:
-        """The file that `crate` means in *path*: the nearest root above it, its crate's library otherwise."""
-        if self._module_folder(path) == posixpath.dirname(path) and posixpath.basename(path) != "mod.rs":
-            return path
-        for folder in above(posixpath.dirname(path)):
-            root = self._tree.first(below(folder, "lib.rs"), below(folder, "main.rs"))
-            if root is not None:
-                return root
-            if folder in self._crates:
-                break
-        crate = self._crate_of(path)
-        return crate.library if crate is not None else None
+    def _library(self, crate: Crate) -> list[Module] | None:
+        return self._modules.of(crate.library, ()) or None

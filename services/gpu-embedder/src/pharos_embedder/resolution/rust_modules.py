@@ -1,0 +1,203 @@
+"""The modules of a Rust repository, from the root of each target down, as `mod` declares them."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Final, NamedTuple
+
+from pharos_embedder.manifests.cargo import Crate
+from pharos_embedder.manifests.paths import above
+from pharos_embedder.resolution.tree import Tree, below
+from pharos_embedder.syntax import Import, ParsedFile
+
+_MODULES_MAX: Final = 500_000
+_ROOT_NAMES: Final = frozenset({"lib.rs", "main.rs", "mod.rs", "build.rs"})
+_TARGET_FOLDERS: Final = ("src/bin", "tests", "examples", "benches")
+
+Inline = tuple[str, ...]
+"""The names of the modules with a body that lie around a line, the outermost first."""
+
+
+class Module:
+    """One module: its file, the folder in which its own modules lie, and what it has and passes on."""
+
+    def __init__(self, *, file: str, folder: str, crate: Crate | None, parent: Module | None = None) -> None:
+        self.file = file
+        self.folder = folder
+        self.crate = crate
+        self.parent = parent
+        self.root: Module = self if parent is None else parent.root
+        self.children: dict[str, list[Module]] = {}
+        self.by_path: dict[tuple[str, str], list[Module]] = {}
+        self.absent: set[str] = set()
+        self.items: frozenset[str] = frozenset()
+        self.uses: dict[str, list[list[str]]] = {}
+        self.globs: list[list[str]] = []
+
+    def declared(self, name: str, path: str) -> list[Module]:
+        """The modules of `mod name;`, with `#[path = path]` where that is not empty."""
+        return self.by_path.get((name, path), [])
+
+
+class _File(NamedTuple):
+    inlines: tuple[Inline, ...]
+    declarations: tuple[tuple[Inline, str, str], ...]  # around it, name, #[path]
+    uses: tuple[tuple[Inline, str, list[str]], ...]  # around it, name or "*", parts
+    items: frozenset[str]
+
+
+class ModuleTree:
+    """All modules. A file that no `mod` leads to (one in a macro does not) belongs where its path puts it."""
+
+    def __init__(self, tree: Tree, files: Iterable[ParsedFile], crates: Mapping[str, Crate]) -> None:
+        self._tree = tree
+        self._files = {file.path: _read(file) for file in files if file.language == "rust"}
+        self._by_file: dict[tuple[str, Inline], list[Module]] = {}
+        self._by_folder: dict[str, Module] = {}
+        self._count = 0
+        for crate in crates.values():
+            for root in self._roots(crate):
+                self._grow(Module(file=root, folder=posixpath.dirname(root), crate=crate))
+        loose = [path for path in self._files if (path, ()) not in self._by_file]
+        for path in sorted(loose, key=lambda one: (one.count("/"), not one.endswith("/mod.rs"), one)):
+            if (path, ()) not in self._by_file:
+                self._adopt(path, crates)
+
+    def of(self, path: str, inline: Inline) -> list[Module]:
+        """What the modules *inline* of the file *path* are: several where more than one target has the
+        file.
+        """
+        return self._by_file.get((path, inline), [])
+
+    def _roots(self, crate: Crate) -> Iterator[str]:
+        found = [
+            crate.library,
+            below(crate.folder, "src/main.rs"),
+            below(crate.folder, "build.rs"),
+            *crate.roots,
+        ]
+        for name in _TARGET_FOLDERS:
+            folder = below(crate.folder, name)
+            for path in self._tree.by_folder.get(folder, ()):
+                if path.endswith(".rs"):
+                    found.append(path)
+            found.extend(below(inner, "main.rs") for inner in self._tree.inner.get(folder, ()))
+        return (path for path in dict.fromkeys(found) if path in self._files)
+
+    def _adopt(self, path: str, crates: Mapping[str, Crate]) -> None:
+        folder, name = posixpath.split(path)
+        crate = next((crates[one] for one in above(folder) if one in crates), None)
+        own = folder if name in _ROOT_NAMES else below(folder, name.removesuffix(".rs"))
+        parent = self._by_folder.get(posixpath.dirname(folder) if name == "mod.rs" else folder)
+        if parent is None:
+            own = own if own in self._tree.folders else folder
+            self._grow(Module(file=path, folder=own, crate=crate))
+            return
+        made = Module(file=path, folder=own, crate=parent.crate, parent=parent)
+        parent.children.setdefault(posixpath.basename(own), []).append(made)
+        self._grow(made)
+
+    def _grow(self, root: Module) -> None:
+        """Everything that is declared in *root* and below."""
+        stack = [root]
+        seen: set[tuple[str, str]] = set()
+        while stack and self._count < _MODULES_MAX:
+            module = stack.pop()
+            if (module.file, module.folder) in seen or module.file not in self._files:
+                continue  # a file that declares itself
+            seen.add((module.file, module.folder))
+            self._count += 1
+            stack.extend(self._filled(module))
+
+    def _filled(self, module: Module) -> Iterator[Module]:
+        read = self._files[module.file]
+        inside: dict[Inline, Module] = {(): module}
+        for inline in read.inlines:
+            around = inside.get(inline[:-1])
+            if around is None:
+                continue
+            folder = below(around.folder, inline[-1])
+            made = Module(file=module.file, folder=folder, crate=module.crate, parent=around)
+            around.children.setdefault(inline[-1], []).append(made)
+            inside[inline] = made
+        for inline, one in inside.items():
+            self._by_file.setdefault((module.file, inline), []).append(one)
+            self._by_folder.setdefault(one.folder, one)
+        module.items = read.items
+        for inline, name, parts in read.uses:
+            user = inside.get(inline, module)
+            if name == "*":
+                user.globs.append(parts)
+            else:
+                user.uses.setdefault(name, []).append(parts)
+        for inline, name, path in read.declarations:
+            owner = inside.get(inline, module)
+            found = self._declared(owner, name, path, is_inline=owner is not module)
+            if found is None:
+                owner.absent.add(name)
+                continue
+            owner.children.setdefault(name, []).append(found)
+            owner.by_path.setdefault((name, path), []).append(found)
+            yield found
+
+    def _declared(self, owner: Module, name: str, path: str, *, is_inline: bool) -> Module | None:
+        if path:  # such a file has its own modules beside it
+            base = owner.folder if is_inline else posixpath.dirname(owner.file)
+            file = posixpath.normpath(below(base, path))
+            folder = posixpath.dirname(file)
+        else:
+            file = (
+                self._tree.first(below(owner.folder, f"{name}.rs"), below(owner.folder, f"{name}/mod.rs"))
+                or ""
+            )
+            folder = below(owner.folder, name)
+        if file not in self._files:
+            return None
+        return Module(file=file, folder=folder, crate=owner.crate, parent=owner)
+
+
+def inline_modules(file: ParsedFile, line: int) -> Inline:
+    """The modules with a body around *line* of *file*."""
+    return tuple(
+        one.name
+        for one in sorted(file.definitions, key=lambda one: one.start_byte)
+        if one.kind == "module" and one.start_line <= line <= one.end_line
+    )
+
+
+def _read(file: ParsedFile) -> _File:
+    modules = sorted(
+        (one for one in file.definitions if one.kind == "module"), key=lambda one: one.start_byte
+    )
+
+    def around(line: int) -> Inline:
+        return tuple(one.name for one in modules if one.start_line <= line <= one.end_line)
+
+    inlines = [
+        tuple(
+            other.name
+            for other in modules
+            if other.start_byte <= one.start_byte < one.end_byte <= other.end_byte
+        )
+        for one in modules
+    ]
+    imports = file.imports
+    return _File(
+        inlines=tuple(sorted(inlines, key=len)),
+        declarations=tuple(
+            (around(one.line), one.module, one.alias) for one in imports if one.kind == "module"
+        ),
+        uses=tuple(
+            (around(one.line), _bound(one), one.module.split("::")) for one in imports if one.kind == "import"
+        ),
+        items=frozenset(
+            one.name for one in file.definitions if one.kind != "module" and one.symbol == one.name
+        ),
+    )
+
+
+def _bound(one: Import) -> str:
+    if one.names:
+        return "*"
+    return one.alias or one.module.rpartition("::")[2]

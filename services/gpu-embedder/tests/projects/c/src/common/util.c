@@ -1,0 +1,5 @@
+#include "util.h"
+
+int min_int(int one, int other) {
+    return one < other ? one : other;
+}

@@ -1,0 +1,2 @@
+#pragma once
+int min_int(int one, int other);

@@ -1,0 +1,5 @@
+#include "time.h"
+
+long time_now(void) {
+    return 0;
+}

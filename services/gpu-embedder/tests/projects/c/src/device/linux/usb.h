@@ -1,0 +1,3 @@
+#pragma once
+struct probe;
+int usb_find(const char *name, struct probe **probe);

@@ -1,0 +1,3 @@
+#pragma once
+/* Has the name of a header in another folder. */
+int clamp_port(int port);

@@ -1,0 +1,2 @@
+#pragma once
+int json_parse(const char *text);

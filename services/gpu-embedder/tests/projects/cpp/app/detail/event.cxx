@@ -1,0 +1,5 @@
+#include "event.hxx"
+
+namespace app {
+bool poll_event() { return false; }
+}

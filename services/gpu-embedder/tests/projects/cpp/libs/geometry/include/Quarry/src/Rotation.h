@@ -1,0 +1,7 @@
+#pragma once
+
+#include "Matrix.h"
+
+namespace quarry {
+Matrix<3> rotation(double angle);
+}

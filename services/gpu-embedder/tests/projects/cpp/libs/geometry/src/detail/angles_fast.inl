@@ -1,0 +1,3 @@
+namespace quarry::detail {
+inline double normal(double angle) { return angle; }
+}

@@ -1,0 +1,4 @@
+#include "software.hpp"
+#include "backends/common.hpp"
+
+void flush_software() { flush_common(); }

@@ -1,0 +1,9 @@
+package main
+
+import (
+	"testing"
+
+	. "example.com/ferry/internal/testkit"
+)
+
+func TestLoad(t *testing.T) { Equal(t, load([]string{"a"}).Port, "a") }

@@ -1,0 +1,5 @@
+package weather
+
+import "example.com/weather/radar"
+
+func Forecast() string { return "rain" + string(radar.Image()) }

@@ -1,0 +1,5 @@
+package timetable
+
+import "time"
+
+func nextOf(text string) time.Time { return parse(text) }

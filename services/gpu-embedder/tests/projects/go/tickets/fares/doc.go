@@ -1,0 +1,2 @@
+// Package fares knows what a ticket costs.
+package fares

@@ -1,0 +1,3 @@
+module example.com/ferry/tickets
+
+go 1.22

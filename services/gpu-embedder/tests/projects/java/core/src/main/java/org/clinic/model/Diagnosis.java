@@ -1,0 +1,5 @@
+package org.clinic.model;
+
+public interface Diagnosis {
+    String code();
+}

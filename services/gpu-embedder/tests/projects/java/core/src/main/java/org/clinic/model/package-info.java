@@ -1,0 +1,5 @@
+/** Who comes, and what for. */
+@Reviewed(by = "board")
+package org.clinic.model;
+
+import org.clinic.notes.Reviewed;

@@ -1,0 +1,7 @@
+package org.clinic.store;
+
+final class Samples {
+    static String sampleName() {
+        return "Ada";
+    }
+}

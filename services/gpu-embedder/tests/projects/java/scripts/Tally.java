@@ -1,0 +1,3 @@
+class Tally {
+    void count(long files) {}
+}

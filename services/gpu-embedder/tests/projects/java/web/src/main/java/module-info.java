@@ -1,0 +1,4 @@
+module org.clinic.web {
+    requires java.net.http;
+    exports org.clinic.web;
+}

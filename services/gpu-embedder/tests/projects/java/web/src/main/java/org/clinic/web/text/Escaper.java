@@ -1,0 +1,7 @@
+package org.clinic.web.text;
+
+public class Escaper {
+    public String escape(String text) {
+        return text.replace("<", "&lt;");
+    }
+}

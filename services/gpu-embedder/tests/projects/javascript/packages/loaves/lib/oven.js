@@ -1,0 +1,6 @@
+import hot from "#ovens/hot";
+
+export function bake(loaf) {
+  return hot(loaf);
+}
+export default bake;

@@ -1,0 +1,3 @@
+export default function hot(loaf) {
+  return { ...loaf, baked: true };
+}

@@ -1,0 +1,3 @@
+export function weigh(grams) {
+  return grams;
+}

@@ -1,0 +1,3 @@
+import { flour } from "@bakery/loaves/flour";
+
+export const round = { flour };

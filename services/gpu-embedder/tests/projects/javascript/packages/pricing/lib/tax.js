@@ -1,0 +1,3 @@
+exports.add = function (sum) {
+  return sum * 1.2;
+};

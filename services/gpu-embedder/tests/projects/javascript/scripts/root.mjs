@@ -1,0 +1,4 @@
+import { dirname } from "node:path";
+import { fileURLToPath } from "url";
+
+export const root = dirname(fileURLToPath(import.meta.url));

@@ -1,0 +1,1 @@
+export const Row = ({ title, children }) => <div title={title}>{children}</div>;

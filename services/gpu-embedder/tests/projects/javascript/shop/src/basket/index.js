@@ -1,0 +1,2 @@
+export { Basket } from "./Basket.jsx";
+export { default as total } from "./total";

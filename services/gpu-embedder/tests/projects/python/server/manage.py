@@ -1,0 +1,6 @@
+#!/usr/bin/env python
+import os
+
+from shop.settings import DEBUG
+
+os.environ["DEBUG"] = str(DEBUG)

@@ -1,0 +1,2 @@
+from .loan import *
+from .policy import Policy as LendingPolicy

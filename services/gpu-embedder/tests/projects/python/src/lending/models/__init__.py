@@ -1,0 +1,4 @@
+from .book import Book
+from .member import member
+
+__all__ = ["Book", "member"]

@@ -1,0 +1,9 @@
+from dataclasses import dataclass
+
+from ..types import Identifier
+
+
+@dataclass
+class Book:
+    isbn: Identifier
+    title: str

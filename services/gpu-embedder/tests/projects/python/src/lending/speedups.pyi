@@ -1,0 +1,6 @@
+"""What the compiled module offers."""
+
+from .types import Identifier
+
+def fold_accents(text: str) -> str: ...
+def checksum(identifier: Identifier) -> int: ...

@@ -1,0 +1,2 @@
+def batches(rows: object) -> list[str]:
+    return []

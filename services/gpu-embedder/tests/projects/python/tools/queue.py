@@ -1,0 +1,3 @@
+class Waiting:
+    def put(self, item: object) -> None:
+        pass

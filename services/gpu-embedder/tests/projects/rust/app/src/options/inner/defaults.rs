@@ -1,0 +1,5 @@
+use crate::options::Options;
+
+pub fn options() -> Options {
+    Options("small")
+}

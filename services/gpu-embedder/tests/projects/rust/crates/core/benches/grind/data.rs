@@ -1,0 +1,1 @@
+pub fn rows<T>(_: T) {}

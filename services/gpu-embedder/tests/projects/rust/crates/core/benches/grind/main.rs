@@ -1,0 +1,7 @@
+mod data;
+
+use mill_core::Wheat;
+
+fn main() {
+    data::rows(Wheat);
+}

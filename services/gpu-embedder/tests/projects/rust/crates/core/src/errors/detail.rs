@@ -1,0 +1,5 @@
+use super::MillError;
+
+pub fn explain(error: &MillError) -> String {
+    format!("{error:?}")
+}

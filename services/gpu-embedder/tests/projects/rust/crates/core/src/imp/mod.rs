@@ -1,0 +1,7 @@
+#[cfg(unix)]
+#[path = "unix.rs"]
+pub mod platform;
+
+#[cfg(not(unix))]
+#[path = "other.rs"]
+pub mod platform;

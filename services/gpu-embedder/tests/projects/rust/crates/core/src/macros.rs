@@ -1,0 +1,5 @@
+macro_rules! twice {
+    ($value:expr) => {
+        $crate::wheel::turn($value) + $value
+    };
+}

@@ -1,0 +1,3 @@
+pub fn holes() -> u32 {
+    7
+}

@@ -1,0 +1,7 @@
+mod mesh;
+
+use mesh::holes;
+
+pub fn shake() -> u32 {
+    holes()
+}

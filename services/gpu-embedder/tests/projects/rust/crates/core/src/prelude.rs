@@ -1,0 +1,2 @@
+pub use crate::errors::MillError;
+pub use crate::{grain::Grain, wheel::*};

@@ -1,0 +1,5 @@
+pub mod stone;
+
+pub fn turn(times: u32) -> u32 {
+    stone::grind(times)
+}

@@ -1,0 +1,5 @@
+use mill_core::prelude::*;
+
+pub fn stuck() -> MillError {
+    MillError::Stuck
+}

@@ -1,0 +1,3 @@
+use joint::Joint;
+
+pub struct Valve(pub Joint);

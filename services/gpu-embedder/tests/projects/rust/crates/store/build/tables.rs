@@ -1,0 +1,3 @@
+pub fn write(folder: &str) {
+    std::fs::write(format!("{folder}/tables.rs"), "").unwrap();
+}

@@ -1,0 +1,3 @@
+export interface Bed {
+  name: string;
+}

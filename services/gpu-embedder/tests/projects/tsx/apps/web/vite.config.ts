@@ -1,0 +1,4 @@
+import { defineConfig } from "vite";
+import manifest from "./package.json";
+
+export default defineConfig({ define: { NAME: manifest.name } });

@@ -1,0 +1,3 @@
+export { ThemeProvider, useTheme } from "./ThemeProvider";
+export { default as colours } from "./colours.json";
+export * from "./types";

@@ -1,0 +1,4 @@
+export interface Theme {
+  leaf: string;
+  soil: string;
+}

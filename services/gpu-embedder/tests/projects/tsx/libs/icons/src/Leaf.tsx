@@ -1,0 +1,1 @@
+export const Leaf = ({ colour }: { colour: string }) => <svg color={colour} />;

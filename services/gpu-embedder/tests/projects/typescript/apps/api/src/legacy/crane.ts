@@ -1,0 +1,3 @@
+export class Crane {
+  tons: import("../models/weights").Tons = 1;
+}

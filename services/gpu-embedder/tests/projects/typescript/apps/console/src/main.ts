@@ -1,0 +1,4 @@
+import { start } from "@/screens";
+import * as ships from "@harbour/core";
+
+start(ships);

@@ -1,0 +1,5 @@
+import { render } from "./render";
+
+export function start(value: unknown): void {
+  render(value);
+}

@@ -1,0 +1,3 @@
+export function render(value: unknown): void {
+  console.log(value);
+}

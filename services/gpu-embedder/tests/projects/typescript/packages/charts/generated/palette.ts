@@ -1,0 +1,1 @@
+export const palette = { sea: "#00f", land: "#0a0" };

@@ -1,0 +1,3 @@
+export interface Native {
+  predict(table: unknown, hours: number): number;
+}

@@ -1,0 +1,2 @@
+export type Metres = number;
+export const metresInMile = 1852;
