@@ -12,7 +12,6 @@ import msgspec
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Job, Scope
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchMode
@@ -20,7 +19,7 @@ from pharos_embedder.answering import Answers
 from pharos_embedder.bm25 import query_vector
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.devices import choose_device
-from pharos_embedder.model import load_encoder
+from pharos_embedder.model import Pending, load_encoder
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.pipeline import Target
 from pharos_embedder.ports import Check, Failed, unchecked
@@ -241,6 +240,20 @@ async def test_a_deleted_file_leaves_with_all_that_pointed_at_it(
     assert gone not in [hit.payload.path for hit in bench.store.sparse(words, here, 10)]
 
 
+async def test_a_chunk_says_what_now_stands_around_it(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    """Its function is longer than a chunk, and only the docstring above changes."""
+    steps = "".join(f"    value_{number} = transform(value_{number - 1})\n" for number in range(1, 90))
+    for words in ("First", "Other"):
+        text = f'def transform_all(value_0):\n    """{words} words of it."""\n{steps}    return value_89\n'
+        server.add_commits(repository, [{"long.py": text}])
+        result = await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
+    told = {each.payload.docstring for each in read_index(bench, DATASET, result).points.values()}
+    assert "Other words of it." in told and "First words of it." not in told
+    await check_equals_rebuild(bench, anew, bus, server, repository, "main", "a docstring edited")
+
+
 async def test_edges_into_a_changed_file_follow_what_it_defines(
     bench: Bench, bus: Bus, server: GitServer, repository: str
 ) -> None:
@@ -403,9 +416,10 @@ class OtherEncoder(CountingEncoder):
         super().__init__()
         self.dimensions = dimensions
 
-    def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
-        first = super().forward(batch, midway)[:, ::-1]
-        return np.resize(first, (len(batch), self.dimensions)) / np.sqrt(self.dimensions / DIMENSIONS)
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+        first = super().launch(batch, midway)
+        scale = np.sqrt(self.dimensions / DIMENSIONS)
+        return lambda: np.resize(first()[:, ::-1], (len(batch), self.dimensions)) / scale
 
 
 @pytest.mark.parametrize("dimensions", [DIMENSIONS, 3 * DIMENSIONS])

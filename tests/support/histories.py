@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -267,11 +268,12 @@ def edit_docstring(chance: random.Random, tree: Tree) -> str:
     path = _some(chance, tree, (".py",))
     text = tree.get(path, "")
     assert isinstance(text, str)
-    at = text.find('"""')
-    if at < 0:
+    found = [match.end() for match in re.finditer(r':\n +"""', text)]
+    if not found:
         return ""
-    tree[path] = f"{text[: at + 3]}Said {chance.randrange(1000)}. {text[at + 3 :]}"
-    return f"docstring in {path} edited"
+    at = chance.choice(found)
+    tree[path] = f"{text[:at]}Said {chance.randrange(1000)}. {text[at:]}"
+    return f"a docstring in {path} edited"
 
 
 def rename_file(chance: random.Random, tree: Tree) -> str:

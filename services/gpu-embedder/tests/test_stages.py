@@ -196,7 +196,7 @@ def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(
     assert sum(map(len, encoder.batches)) == 6, "two more paths"
     assert store.ids_without_text(ORIGIN.dataset, 5) == set()
     contents, paths = (
-        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
+        encoder.launch(encoder.tokenize(texts))() for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
     )
     here = Selection(datasets=(Searched(dataset=ORIGIN.dataset, generation=5, has_dense=True),))
     for path, vector in zip(("0.py", "elsewhere/0.py"), placed(contents, paths), strict=True):
