@@ -108,7 +108,7 @@ async def work_at_random(
         told = "\n".join((f"seed {seed}:", *history.told))
         if step % every == every - 1 or step == steps - 1:
             await check_equals_rebuild(bench, anew, bus, server, name, history.branch, told)
-        elif chance.random() < 0.3:
+        elif step % every == every - 2:
             await index_brokenly(bench, bus, server, name, history.branch, chance)
         else:
             await bench.index(
@@ -124,7 +124,7 @@ async def index_brokenly(
     bench: Bench, bus: Bus, server: GitServer, name: str, branch: str, chance: random.Random
 ) -> None:
     """An indexing whose store fails at one of its writes, and which nobody tidies up behind."""
-    left = chance.randrange(1, 12)
+    left = chance.randrange(2, 7)
 
     def fail_in_time() -> None:
         nonlocal left
