@@ -232,13 +232,13 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
     def report(*_: Any, detail: str | None = None, **__: Any) -> None:
         told.append(detail if encoder.batches else f"first: {detail}")
 
-    def run(texts: Sequence[str], tariff: Tariff | None) -> tuple[int, int]:
+    def run(texts: Sequence[str], tariff: Tariff | None, *, by_path: bool = False) -> tuple[int, int]:
         service: Any = EncoderService(encoder)
         service.tariff = tariff
         nothing: Any = None
         tools = Tools(store=store, encoder=service, cache=cache, parse_cache=nothing, parse_pool=nothing)
         chunks = EncodablesInMemory(stored(store, texts))
-        return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked)
+        return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked, by_path=by_path)
 
     run(["same", "same", "known"], None)
     assert set(told) == {"first: None", None}
@@ -252,6 +252,10 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
         run(["something else"], Tariff(job_tokens_max=4))
     assert encoder.batches == []
     assert run(["same", "brand new"], Tariff(job_tokens_max=4)) == (0, 2)
+    told.clear()
+    run(["known", "same", "same"], Tariff(), by_path=True)
+    # 0.py and 2.py, of two tokens each; what is in 1.py has its vector.
+    assert told[0] == "first: 0 of 3 chunks to encode: about 4 tokens"
 
 
 def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(

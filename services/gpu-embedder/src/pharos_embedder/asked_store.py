@@ -34,9 +34,11 @@ from pharos_embedder.store_protocol import (
     Done,
     FindNearest,
     Flush,
+    FoundFacts,
     FoundHits,
     FoundIds,
     FoundPayloads,
+    FoundPoints,
     FoundStructures,
     FoundTexts,
     Full,
@@ -46,7 +48,9 @@ from pharos_embedder.store_protocol import (
     Missing,
     OtherLength,
     Question,
+    ReadFacts,
     ReadPayloads,
+    ReadPoints,
     ReadStructures,
     ReadTexts,
     SetUntil,
@@ -64,6 +68,7 @@ from pharos_embedder.vectors import (
     PointsMissing,
     StoreClosed,
     StoreError,
+    StoreFacts,
     StoreFull,
     StoreUnavailable,
     VectorName,
@@ -102,7 +107,7 @@ class Owner:
     ) -> None:
         self._bus = bus
         self._loop = loop
-        self._dimensions = dimensions
+        self.dimensions = dimensions
         self._times = times
         self._open = False
 
@@ -114,7 +119,7 @@ class Owner:
                 f"The bus takes messages of {self._bus.client.max_payload} bytes, and points need {room}: "
                 "set max_payload of the NATS server to 1MB"
             )
-        self._ask(Greet(dimensions=self._dimensions), Done, unchecked, away=0)
+        self._ask(Greet(dimensions=self.dimensions), Done, unchecked, away=0)
         self._open = True
 
     def close(self) -> None:
@@ -173,7 +178,7 @@ class Owner:
             case Declined(other_release=True, sentence=sentence):
                 return sentence
             case OtherLength(dimensions=stored):
-                raise DimensionMismatch("the store's owner", stored, self._dimensions)
+                raise DimensionMismatch("the store's owner", stored, self.dimensions)
             case Missing(number=number):
                 raise PointsMissing(number)
             case Full(sentence=sentence):
@@ -193,6 +198,7 @@ class AskedEngine:
     def __init__(self, owner: Owner, check: Check = unchecked) -> None:
         self._owner = owner
         self._check = check
+        self._points_max = PAGE  # fewer, once so many were too large at once
 
     def open(self) -> None:
         self._owner.open()
@@ -247,6 +253,20 @@ class AskedEngine:
             for payload in self.payloads(Ids(tuple(which[start : start + size])), limit=size)
         ]
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        while True:
+            limit = min(limit, self._points_max)
+            try:
+                found = self._ask(ReadPoints(condition=condition, after=after, limit=limit), FoundPoints)
+            except AnswerTooLarge as error:
+                if limit == 1:
+                    raise
+                self._points_max = max(1, limit * protocol.MESSAGE_BYTES_MAX // (2 * error.size))
+            else:
+                return protocol.points_of(found.points, self._owner.dimensions), found.after
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         # 64 numbers each: as many as may be asked for always fit.
         found = self._ask(ReadStructures(condition=condition, limit=limit), FoundStructures)
@@ -261,6 +281,9 @@ class AskedEngine:
             half = len(names) // 2
             return self.texts(names[:half]) | self.texts(names[half:])
         return {name: np.frombuffer(each, dtype="<f4").astype(np.float32) for name, each in found.items()}
+
+    def facts(self) -> StoreFacts:
+        return self._ask(ReadFacts(), FoundFacts).facts
 
     def count(self, condition: Condition) -> int:
         return self._ask(Count(condition=condition), Counted).number

@@ -12,6 +12,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Final
 
+import msgspec
+
 from pharos_embedder.bm25 import SparseVector
 from pharos_embedder.generations import Engine
 from pharos_embedder.vectors import (
@@ -23,6 +25,7 @@ from pharos_embedder.vectors import (
     Point,
     StoreClosed,
     StoreError,
+    StoreFacts,
     VectorName,
 )
 
@@ -145,6 +148,29 @@ class Volumes:
     def texts(self, names: Sequence[str]) -> dict[str, Floats]:
         return self._current.texts(names)
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        found: list[Point] = []
+        following: list[str] = []
+        for engine in self._all:
+            page, then = engine.points(condition, after=after, limit=limit)
+            found += page
+            if then is not None:
+                following.append(then)
+        ordered = sorted(found, key=lambda point: point.id)
+        following += [point.id for point in ordered[limit:]]
+        return ordered[:limit], min(following, default=None)
+
+    def facts(self) -> StoreFacts:
+        told = [engine.facts() for engine in self._all]
+        return msgspec.structs.replace(
+            told[0],
+            points=sum(each.points for each in told),
+            bytes_on_disk=_sum([each.bytes_on_disk for each in told]),
+            written=_sum([each.written for each in told]),
+        )
+
     def count(self, condition: Condition) -> int:
         return sum(engine.count(condition) for engine in self._all)
 
@@ -161,3 +187,9 @@ class Volumes:
             return self._current.nearest(name, vector, condition, limit)
         found = [hit for engine in self._all for hit in engine.nearest(name, vector, condition, limit)]
         return sorted(found, key=lambda hit: (-hit.score, hit.id))[:limit]
+
+
+def _sum(numbers: Sequence[int | None]) -> int | None:
+    """None where one of them is not known."""
+    known = [number for number in numbers if number is not None]
+    return sum(known) if len(known) == len(numbers) else None
