@@ -143,7 +143,7 @@ class Pool:
         self.lexicon = Lexicon.of(terms)
         self.postings: dict[int, list[tuple[int, float]]] = defaultdict(list)
         for number, counts in enumerate(terms):
-            vector = document_vector(counts, self.lexicon.average_length)
+            vector = document_vector(counts)
             for term, weight in zip(vector.indices, vector.values, strict=True):
                 self.postings[term].append((number, weight))
         self.by_words = [self._words(question) for question in task.questions]

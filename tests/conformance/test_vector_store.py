@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import msgspec
 import numpy as np
 import pytest
 
 from pharos_embedder import stored_graph
 from pharos_embedder.bm25 import Lexicon, SparseVector
 from pharos_embedder.edge_store import edge_store
-from pharos_embedder.generations import PAGE, WRITE_BATCH
+from pharos_embedder.generations import PAGE, WRITE_BATCH, GenerationStore
 from pharos_embedder.qdrant_store import local_mode_store, qdrant_store
 from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph
 from pharos_embedder.vectors import (
@@ -28,6 +29,7 @@ from pharos_embedder.vectors import (
     Floats,
     Generation,
     Kind,
+    Match,
     Payload,
     Point,
     PointsMissing,
@@ -133,6 +135,7 @@ def chunk(
     vector: Floats | None = None,
     kind: Kind = "chunk",
     structure: Floats | None = None,
+    known_by: str = "",
     **facts: Any,
 ) -> Point:
     return Point(
@@ -142,7 +145,7 @@ def chunk(
         ),
         payload=Payload(
             dataset=dataset, kind=kind, generation=generation, path=path, start_line=line, end_line=line,
-            text=f"text of {path}", content_hash="c", **facts,
+            text=f"text of {path}", content_hash="c", vector=known_by, **facts,
         ),
         code_bm25=SparseVector.of({7: 1.0} if words is None else words),
         text_vector=vector,
@@ -603,19 +606,94 @@ def test_what_was_stored_is_there_after_closing_and_opening(place: Place) -> Non
     again.close()
 
 
-def test_a_store_made_for_another_encoder_says_what_to_do(place: Place) -> None:
+def test_a_store_whose_owner_has_another_encoder_says_what_to_do(tmp_path: Path) -> None:
+    with AskedStores(tmp_path / "index", dimensions=DIMENSIONS) as owner:
+        other = owner.store(8)
+        with pytest.raises(DimensionMismatch, match=r"of 4 .* makes 8.*PHAROS_ENCODER"):
+            other.open()
+
+
+def test_vectors_are_found_by_what_they_are_known_by(store: VectorStore) -> None:
+    known = [chunk(f"{number}.py", vector=axis(number), known_by=f"{number}") for number in range(3)]
+    # More points have one vector than are asked for: they hide the others.
+    known += [chunk(f"{number}.md", vector=axis(3), known_by="often") for number in range(20)]
+    store.upsert([*known, chunk("bare.py", known_by="bare")])
+    found = store.text_vectors(["0", "2", "often", "bare", "nobody"])
+    assert found.keys() == {"0", "2", "often"}
+    assert [int(found[name].argmax()) for name in ("0", "2", "often")] == [0, 2, 3]
+    assert store.text_vectors([]) == {}
+
+
+def test_a_query_is_compared_with_vectors_of_its_own_encoder_alone(store: VectorStore) -> None:
+    store.upsert([chunk("a.py", vector=axis(0), encoder="one"), chunk("b.py", vector=axis(0), encoder="two")])
+    selection = at(1)
+    assert {hit.payload.path for hit in store.dense(axis(0), selection, 9)} == {"a.py", "b.py"}
+    (hit,) = store.dense(axis(0), msgspec.structs.replace(selection, encoder="two"), 9)
+    assert hit.payload.path == "b.py"
+
+
+# Another encoder
+
+
+def test_what_an_encoder_of_another_length_finds_is_found_by_words_and_structure_until_it_goes(
+    place: Place,
+) -> None:
+    if place.owner is not None:
+        return  # whoever asks has the encoder of the owner
+    first = place.store()
+    first.open()
+    first.upsert(chunk(f"{number:02d}.py", vector=axis(0)) for number in range(7))
+    first.upsert([chunk("0.py", kind="file", structure=axis(3, of=STRUCTURE_DIMENSIONS))])
+    first.put_lexicon(ATLAS, 1, Lexicon.of([{7: 1}]))
+    first.close()
+
+    second = place.store(dimensions=8)
+    second.open()
+    assert paths(second, at(1)) == [f"{number:02d}.py" for number in range(7)]
+    assert second.dense(axis(0, of=8), at(1), 9) == []
+    assert second.file_vector(ATLAS, 1, "0.py") is not None
+    assert second.lexicon(ATLAS, 1).documents == 1
+    second.upsert(chunk(f"{number:02d}.md", vector=axis(0, of=8), generation=2) for number in range(5))
+    second.put_lexicon(ATLAS, 2, Lexicon.of([{7: 1}, {8: 1}]))
+    ids = second.live_ids(ATLAS, 2, "chunk")
+    assert len(ids) == 12
+    old = second.live_ids(ATLAS, 1, "chunk")
+    second.retire(ATLAS, old, 2)
+    assert second.live_ids(ATLAS, 2, "chunk") == ids - old
+    assert second.count(ATLAS, 1, "chunk") == 7
+    assert second.contents()[0].dataset == ATLAS
+    assert len(second.dense(axis(0, of=8), at(2), 9)) == 5
+    second.discard_unpublished(ATLAS, 1)
+    assert second.live_ids(ATLAS, 1, "chunk") == old
+    second.close()
+
+    third = place.store()
+    third.open()
+    assert len(third.dense(axis(0), at(1), 9)) == 7
+    assert drop(third, ATLAS) == 7
+    third.close()
+
+
+def test_pages_of_ids_go_through_all_volumes_in_one_order(place: Place) -> None:
+    if place.owner is not None:
+        return  # whoever asks has the encoder of the owner
+    points = [chunk(f"{number}.py") for number in range(40)]
+    for length, some in ((DIMENSIONS, points[::2]), (8, points[1::2])):
+        store = place.store(dimensions=length)
+        store.open()
+        store.upsert(some)
+        store.close()
     store = place.store()
     store.open()
-    store.upsert([chunk("a.py", vector=axis(0))])
+    assert isinstance(store, GenerationStore)
+    engine, seen, after = store._engine, [], None
+    while True:
+        page, after = engine.ids(Match("kind", ("chunk",)), after=after, limit=7)
+        seen += page
+        if after is None:
+            break
+    assert seen == sorted(point.id for point in points)
     store.close()
-    other = place.store(dimensions=8)
-    with pytest.raises(DimensionMismatch, match=r"of 4 .* makes 8.*index the datasets again"):
-        other.open()
-    again = place.store()
-    again.open()
-    assert store is not again
-    assert again.count(ATLAS, 1, "chunk") == 1
-    again.close()
 
 
 def run_of(

@@ -8,6 +8,7 @@ ids on every machine.
 from __future__ import annotations
 
 import base64
+import gzip
 import hmac
 import os
 import shutil
@@ -84,6 +85,7 @@ class _State:
     root: Path
     behaviours: dict[str, _Behaviour] = field(default_factory=dict)
     requests: list[Request] = field(default_factory=list)
+    packs: list[str] = field(default_factory=list)
     closing: threading.Event = field(default_factory=threading.Event)
 
 
@@ -139,6 +141,11 @@ class GitServer:
         """Every request so far, oldest first."""
         return tuple(self._running.state.requests)
 
+    @property
+    def packs(self) -> Sequence[str]:
+        """The repositories of which a pack was asked for, by name, oldest first."""
+        return tuple(self._running.state.packs)
+
     def url(self, name: str) -> str:
         return f"{self.base_url}/{name}"
 
@@ -172,6 +179,10 @@ class GitServer:
         count = int(_git(path, "rev-list", "--all", "--count"))
         _git(path, "fast-import", "--quiet", stdin=_stream(commits, branch, parent, count))
         return self.commit_of(name, branch)
+
+    def force(self, name: str, branch: str, commit: str) -> None:
+        """Point *branch* at *commit*, whatever it was, as a forced push does."""
+        _git(self.repository_path(name), "update-ref", f"refs/heads/{branch}", commit)
 
     def add_tag(self, name: str, tag: str, commit: str, *, annotated: bool = False) -> None:
         extra = ("-a", "-m", f"Release {tag}") if annotated else ()
@@ -314,6 +325,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _backend(self, path: str, query: str, behaviour: _Behaviour) -> None:
         body = self._body()
+        plain = gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body
+        if b"command=fetch" in plain:  # protocol v2: what it is asked is in the body
+            self.server.state.packs.append(self._repository(path)[0])
         environment = {
             **_environment(),
             "GIT_PROJECT_ROOT": str(self.server.state.root),

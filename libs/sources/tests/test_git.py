@@ -147,6 +147,23 @@ async def test_only_the_wanted_commit_is_transferred(running: GitServer, name: s
     assert pack_bytes < 10_000
 
 
+async def test_who_is_told_of_the_commit_may_end_the_fetch_before_anything_is_transferred(
+    running: GitServer, name: str, into: Path
+) -> None:
+    commit = running.add_repository(name, {"a": "1"})
+    told: list[tuple[str, str | None]] = []
+
+    async def refuse(commit: str, branch: str | None) -> None:
+        told.append((commit, branch))
+        raise LookupError
+
+    with pytest.raises(LookupError):
+        await fetch(address_of(running, name), into, on_located=refuse)
+    assert told == [(commit, "main")]
+    assert name not in running.packs
+    assert not into.exists()
+
+
 async def test_remote_head_answers_without_fetching(running: GitServer, name: str) -> None:
     main = running.add_repository(name, {"a": "1"})
     feature = running.add_commits(name, [{"a": "2"}], branch="feature", start="main")

@@ -7,8 +7,8 @@ from math import log
 import pytest
 
 from pharos_embedder.bm25 import (
-    AVERAGE_LENGTH_UNKNOWN,
     EMPTY_LEXICON,
+    LENGTH_TYPICAL,
     STOP_WORDS,
     TERM_CHARACTERS_MAX,
     Lexicon,
@@ -113,20 +113,20 @@ def test_a_document_counts_the_words_of_its_path_and_symbol() -> None:
 
 
 def test_a_document_vector_has_distinct_ascending_indices_and_saturates() -> None:
-    vector = document_vector({9: 1, 3: 1000}, average_length=1001)
+    vector = document_vector({9: 1, 3: int(LENGTH_TYPICAL) - 1})
     assert vector.indices == (3, 9)
-    assert vector.values[0] == pytest.approx(2.2, abs=0.01)  # k1 + 1 is the most a term can give
-    assert vector.values[1] == pytest.approx(1.0)  # of average length, once
+    assert vector.values[0] == pytest.approx(2.2, abs=0.02)  # k1 + 1 is the most a term can give
+    assert vector.values[1] == pytest.approx(1.0)  # of typical length, once
 
 
 def test_a_long_document_scores_less_than_a_short_one() -> None:
-    short = document_vector({1: 1, 2: 9}, average_length=50)
-    long = document_vector({1: 1, 2: 99}, average_length=50)
+    short = document_vector({1: 1, 2: 9})
+    long = document_vector({1: 1, 2: 99})
     assert short.values[0] > long.values[0]
 
 
 def test_an_empty_document_has_an_empty_vector() -> None:
-    assert len(document_vector({}, average_length=AVERAGE_LENGTH_UNKNOWN)) == 0
+    assert len(document_vector({})) == 0
 
 
 def test_the_product_of_query_and_document_is_bm25() -> None:
@@ -134,12 +134,12 @@ def test_the_product_of_query_and_document_is_bm25() -> None:
     documents = [document_terms(text) for text in texts]
     lexicon = Lexicon.of(documents)
     query = query_vector("alpha beta", [lexicon])
-    vector = document_vector(documents[0], lexicon.average_length)
+    vector = document_vector(documents[0])
     score = sum(
         weight * dict(zip(vector.indices, vector.values, strict=True)).get(term, 0)
         for term, weight in zip(query.indices, query.values, strict=True)
     )
-    norm = 1.2 * (1 - 0.75 + 0.75 * 3 / 2)
+    norm = 1.2 * (1 - 0.75 + 0.75 * 3 / LENGTH_TYPICAL)
     alpha = log(1 + (3 - 2 + 0.5) / (2 + 0.5)) * 1 * 2.2 / (1 + norm)
     beta = log(1 + (3 - 1 + 0.5) / (1 + 0.5)) * 2 * 2.2 / (2 + norm)
     assert score == pytest.approx(alpha + beta)
@@ -147,7 +147,7 @@ def test_the_product_of_query_and_document_is_bm25() -> None:
 
 def test_a_lexicon_counts_documents_and_not_occurrences() -> None:
     lexicon = Lexicon.of(iter([{1: 5, 2: 1}, {1: 1}]))
-    assert (lexicon.documents, lexicon.total_length, lexicon.average_length) == (2, 7, 3.5)
+    assert (lexicon.documents, lexicon.total_length) == (2, 7)
     assert dict(lexicon.items()) == {1: 2, 2: 1}
     assert [lexicon.frequency(term) for term in (0, 1, 2, 3, 2**32 - 1)] == [0, 2, 1, 0, 0]
 
@@ -174,8 +174,6 @@ def test_a_change_says_what_some_documents_more_and_some_less_do_to_each_term() 
 def test_totals_follow_a_change_and_never_fall_below_nothing() -> None:
     change = LexiconChange.of(added=[{1: 3}, {2: 1}])
     assert Totals().changed(change) == Totals(2, 4)
-    assert Totals(2, 4).average_length == 2
-    assert Totals().average_length == AVERAGE_LENGTH_UNKNOWN
     assert Totals().changed(LexiconChange.of(removed=[{1: 3}])) == Totals()
 
 

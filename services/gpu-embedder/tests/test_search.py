@@ -77,7 +77,7 @@ class ListedStore:
         query = dict(zip(vector.indices, vector.values, strict=True))
         found = []
         for hit in self._of(selection):
-            document = document_vector(document_terms(hit.payload.text), 6.0)
+            document = document_vector(document_terms(hit.payload.text))
             score = sum(query.get(t, 0) * v for t, v in zip(document.indices, document.values, strict=True))
             if score:
                 found.append((hit, score))

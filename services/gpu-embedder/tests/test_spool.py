@@ -69,8 +69,8 @@ def test_chunks_and_their_words_come_back_from_any_place(spool: Spool, files: li
         found = spool.terms_of(window)
         count = int(spool.first_chunks[window.stop] - spool.first_chunks[window.start])
         assert count <= 50 or len(window) == 1
-        vectors = list(found.vectors(range(count), 31.7))
-        assert vectors == [document_vector(each, 31.7) for each in words[seen : seen + count]]
+        vectors = list(found.vectors(range(count)))
+        assert vectors == [document_vector(each) for each in words[seen : seen + count]]
         seen += count
     assert seen == len(chunks)
 

@@ -123,7 +123,7 @@ def stored(store: VectorStore, texts: Sequence[str], folder: str = "") -> dict[s
     """*texts* as chunks of a file each in the store, without their vectors; by id."""
     chunks = [chunk(text, f"{folder}{number}.py") for number, text in enumerate(texts)]
     found = {chunk_id(each, ORIGIN): each for each in chunks}
-    words = document_vector({1: 1}, 1.0)
+    words = document_vector({1: 1})
     store.upsert(chunk_points(((key, each, words) for key, each in found.items()), ORIGIN))
     return found
 

@@ -64,6 +64,7 @@ __all__ = [
     "FetchTimedOut",
     "GitMissing",
     "HostUnreachable",
+    "OnLocated",
     "OnProgress",
     "RefNotFound",
     "RepositoryEmpty",
@@ -76,6 +77,11 @@ __all__ = [
 
 OnProgress = Callable[[str, int, int], None]
 """`(phase, done, total)`: connecting, counting, compressing, receiving, resolving, checking out."""
+
+OnLocated = Callable[[str, str | None], Awaitable[None]]
+"""`(commit, branch)`: what the remote says it has, before anything is transferred. What it raises ends the
+fetch.
+"""
 
 _GIT_OLDEST: Final = (
     2,
@@ -126,14 +132,16 @@ async def fetch(
     limits: FetchLimits | None = None,
     token: Secret | None = None,
     on_progress: OnProgress | None = None,
+    on_located: OnLocated | None = None,
     resolver: Resolver = system_resolver,
 ) -> Checkout:
     """Fetch one commit and write its files to `into/tree`.
 
     The commit is *sha* (a full id) if given, else branch or tag *ref*, else the branch of the URL, else the
-    remote's HEAD. *into* must be missing or empty; it belongs to the fetch, and is removed whole if that
-    fails or is cancelled. *token* must be one that belongs to `address.host`; it is sent there and nowhere
-    else. Raises the errors of `git_errors`.
+    remote's HEAD. Who pushes between *on_located* and the transfer has the newer commit fetched. *into* must
+    be missing or empty; it belongs to the fetch, and is removed whole if that fails or is cancelled. *token*
+    must be one that belongs to `address.host`; it is sent there and nowhere else. Raises the errors of
+    `git_errors`.
     """
     limits = limits or FetchLimits()
     with anyio.CancelScope(shield=True):  # so that what was made is also what is removed
@@ -142,9 +150,12 @@ async def fetch(
     try:
         with anyio.move_on_after(limits.seconds):
             remote = await _connect(address, token=token, git_dir=into / "git", resolver=resolver)
-            checkout = await _fetch(
-                remote, into, ref=ref, sha=sha, limits=limits, report=on_progress or _silent
-            )
+            report = on_progress or _silent
+            report("connecting", 0, 0)
+            wanted = await _wanted(remote, ref, sha)
+            if on_located is not None:
+                await on_located(wanted.commit, wanted.branch)
+            checkout = await _fetch(remote, into, wanted, limits=limits, report=report)
             done = True
             return checkout
         raise FetchTimedOut(address.clone_url, limits.seconds)
@@ -341,12 +352,10 @@ def _choose(found: RemoteRefs, ref: str | None, sha: str | None, url: str) -> _W
 
 
 async def _fetch(
-    remote: _Remote, into: Path, *, ref: str | None, sha: str | None, limits: FetchLimits, report: OnProgress
+    remote: _Remote, into: Path, wanted: _Wanted, *, limits: FetchLimits, report: OnProgress
 ) -> Checkout:
-    """Find the commit, fetch its pack, measure its tree, write its files."""
+    """Fetch the commit's pack, measure its tree, write its files."""
     url = remote.address.clone_url
-    report("connecting", 0, 0)
-    wanted = await _wanted(remote, ref, sha)
     git_dir, root = into / "git", into / "tree"
     root.mkdir()
 

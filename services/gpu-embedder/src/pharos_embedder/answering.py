@@ -103,8 +103,15 @@ class Answers:
     """Answers searches over the live datasets."""
 
     def __init__(
-        self, engine: search.SearchEngine, catalogue: Catalogue, allowed_hosts: AllowedHosts
+        self,
+        engine: search.SearchEngine,
+        catalogue: Catalogue,
+        allowed_hosts: AllowedHosts,
+        *,
+        encoder: str,
     ) -> None:
+        """*encoder* is the version of what *engine* encodes queries with."""
+        self._encoder = encoder
         self._engine = engine
         self._catalogue = catalogue
         self._address = lru_cache(maxsize=4096)(_address_in(allowed_hosts))
@@ -144,15 +151,16 @@ class Answers:
             )
         searched = chosen[:DATASETS_MAX]
         try:
-            return _Prepared(query=_query(question, searched), searched=searched, chosen=len(chosen))
+            query = _query(question, searched, self._encoder)
         except ValueError as error:  # InvalidQuery too
             return Refused(code="invalid_query", detail=str(error), status=400)
+        return _Prepared(query=query, searched=searched, chosen=len(chosen))
 
     def _answer(self, asked: _Prepared, answer: search.SearchAnswer, began: float) -> SearchAnswer:
         live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in asked.searched}
         return SearchAnswer(
             results=tuple(self._result(found, live[found.dataset]) for found in answer.results),
-            metadata=_metadata(answer.metadata, asked.searched, asked.chosen),
+            metadata=_metadata(answer.metadata, asked.searched, asked.chosen, self._encoder),
             latency_ms=_ms_since(began),
         )
 
@@ -213,7 +221,7 @@ def _address_in(allowed_hosts: AllowedHosts) -> Callable[[str], RepositoryAddres
     return parse
 
 
-def _query(question: Search, datasets: Sequence[Dataset]) -> search.SearchQuery:
+def _query(question: Search, datasets: Sequence[Dataset], encoder: str) -> search.SearchQuery:
     return search.SearchQuery(
         text=question.query,
         k=question.k,
@@ -224,7 +232,7 @@ def _query(question: Search, datasets: Sequence[Dataset]) -> search.SearchQuery:
                 Searched(
                     dataset=DatasetKey(each.tenant, each.project, each.dataset),
                     generation=each.generation,
-                    has_dense=each.stage is IndexStage.FULL,
+                    has_dense=each.stage is IndexStage.FULL and each.encoder == encoder,
                 )
                 for each in datasets
             ),
@@ -237,7 +245,7 @@ def _query(question: Search, datasets: Sequence[Dataset]) -> search.SearchQuery:
 
 
 def _metadata(
-    told: search.SearchMetadata, searched: Sequence[Dataset], chosen: int
+    told: search.SearchMetadata, searched: Sequence[Dataset], chosen: int, encoder: str
 ) -> dict[str, str | int | float | bool | list[str]]:
     facts: dict[str, str | int | float | bool | list[str]] = {
         "mode": told.mode,
@@ -250,6 +258,11 @@ def _metadata(
     }
     if told.lexical_only:
         facts["lexical_only"] = [key.dataset for key in told.lexical_only]
+    if others := [each.dataset for each in searched if each.encoder != encoder]:
+        facts["other_encoder"] = others
+        facts["note"] = (
+            "What another encoder has indexed is searched by words alone until it is indexed again"
+        )
     return facts
 
 

@@ -142,8 +142,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
         deleting = Deleting(bus, store, catalogue, cache, parse_cache, encoder=encoder.version, now=utc_now)
         answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
-        engine = SearchEngine(store, encoder.encode_queries)
-        searches, structure = Answers(engine, catalogue, allowed_hosts), StructureAnswers(engine, catalogue)
+        engine = SearchEngine(store, encoder.encode_queries, encoder=encoder.version)
+        searches = Answers(engine, catalogue, allowed_hosts, encoder=encoder.version)
+        structure = StructureAnswers(engine, catalogue)
 
         async def respond(question: Search | SearchBatch | Question) -> Message:
             if isinstance(question, Search | SearchBatch):
@@ -392,9 +393,9 @@ def _store(settings: Settings, dimensions: int) -> tuple[VectorStore, StoreOwner
             api_key=settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None,
         )
         return server, None
-    from pharos_embedder.edge_store import EdgeEngine
+    from pharos_embedder.edge_store import edge_volumes
 
-    engine = EdgeEngine(settings.home_path / "index", dimensions=dimensions)
+    engine = edge_volumes(settings.home_path / "index", dimensions=dimensions)
     return GenerationStore(engine, dimensions=dimensions), StoreOwner(engine, dimensions=dimensions)
 
 

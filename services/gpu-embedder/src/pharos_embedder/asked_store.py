@@ -40,6 +40,7 @@ from pharos_embedder.store_protocol import (
     FoundPayloads,
     FoundPoints,
     FoundStructures,
+    FoundTexts,
     Full,
     Greet,
     Late,
@@ -51,6 +52,7 @@ from pharos_embedder.store_protocol import (
     ReadPayloads,
     ReadPoints,
     ReadStructures,
+    ReadTexts,
     SetUntil,
     TooLarge,
     Unreadable,
@@ -269,6 +271,16 @@ class AskedEngine:
         # 64 numbers each: as many as may be asked for always fit.
         found = self._ask(ReadStructures(condition=condition, limit=limit), FoundStructures)
         return [np.frombuffer(each, dtype="<f4").astype(np.float32) for each in found.vectors]
+
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        try:
+            found = self._ask(ReadTexts(names=tuple(names)), FoundTexts).vectors
+        except AnswerTooLarge:
+            if len(names) == 1:
+                raise
+            half = len(names) // 2
+            return self.texts(names[:half]) | self.texts(names[half:])
+        return {name: np.frombuffer(each, dtype="<f4").astype(np.float32) for name, each in found.items()}
 
     def facts(self) -> StoreFacts:
         return self._ask(ReadFacts(), FoundFacts).facts

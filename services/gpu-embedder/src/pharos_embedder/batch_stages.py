@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, Stage
-from pharos_embedder.bm25 import LexiconChange, Totals, document_vector
-from pharos_embedder.document_points import CHUNKER, Passage, terms_of
+from pharos_embedder.bm25 import LexiconChange, document_vector
+from pharos_embedder.document_points import Passage, key_of, terms_of
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
+from pharos_embedder.shared_vectors import known_vectors
 from pharos_embedder.stages import ENCODE_WINDOW, IndexIncomplete, Live, StageTimedOut, costed
-from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, DocumentFacts, Floats, Point, VectorStore
 
 Halves = NDArray[np.float16]
@@ -83,6 +84,7 @@ def encode_passages(
     origin: Origin,
     encoder: TextEncoder,
     cache: VectorCache,
+    store: VectorStore,
     *,
     label: str,
     token_budget: int,
@@ -94,15 +96,7 @@ def encode_passages(
 
     However it ends, the vectors of the batches that were finished are in the cache, for *label*.
     """
-    keys = [
-        vector_key(
-            tenant=origin.dataset.tenant,
-            content=passage.content_hash,
-            chunker=CHUNKER,  # whatever the options: what is encoded is the content, however it was cut out
-            encoder=origin.encoder,
-        )
-        for passage in passages
-    ]
+    keys = [key_of(passage.content_hash, origin) for passage in passages]
     vectors = np.zeros((len(passages), encoder.dimensions), dtype=np.float16)
     encoded = 0
     if encoder.tariff is not None:
@@ -112,7 +106,7 @@ def encode_passages(
     for start in range(0, len(passages), ENCODE_WINDOW):
         check()
         window = range(start, min(start + ENCODE_WINDOW, len(passages)))
-        known = cache.get_many([keys[each] for each in window])
+        known = known_vectors([keys[each] for each in window], cache, store, job=label)
         new = {keys[each]: passages[each].encoded_text for each in window if keys[each] not in known}
         if new:
             made: dict[bytes, Floats] = {}
@@ -188,8 +182,7 @@ def write_files(
         added=terms.values(),
         removed=[terms_of(payload) for payload in store.payloads(dataset, sorted(gone))],
     )
-    totals = store.totals(dataset, live.generation).changed(change)
-    store.upsert(_points(added, terms, totals, origin))
+    store.upsert(_points(added, terms, origin))
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.change_lexicon(
         dataset,
@@ -208,7 +201,6 @@ def write_files(
 def _points(
     added: Mapping[str, tuple[ReadyFile, int]],
     terms: Mapping[str, Counter[int]],
-    totals: Totals,
     origin: Origin,
 ) -> Iterator[Point]:
     """A point for each, with all of its vectors."""
@@ -216,7 +208,7 @@ def _points(
         yield Point(
             id=key,
             payload=msgspec.structs.replace(file.passages[place].payload, generation=origin.generation),
-            code_bm25=document_vector(terms[key], totals.average_length),
+            code_bm25=document_vector(terms[key]),
             text_vector=file.vectors[place].astype(np.float32),
         )
 

@@ -329,6 +329,7 @@ class _Making:
                 origin,
                 self._tools.encoder,
                 self._tools.cache,
+                self._tools.store,
                 label=_label(self._item),
                 token_budget=batch_tokens(self._item.job, self._attempt, usual),
                 report=self._report,

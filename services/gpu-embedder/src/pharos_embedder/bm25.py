@@ -2,8 +2,10 @@
 
 A document's vector holds the term-frequency part and a query's vector the inverse document frequency of the
 datasets that are searched, so their dot product is BM25 and neither a foreign dataset nor an unpublished
-point changes a score. Formulas: Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and
-Beyond", 2009, with the IDF of Lucene, which is never negative.
+point changes a score. A length is compared with LENGTH_TYPICAL and not with the average of the dataset: so a
+document's vector follows from the document alone, and is the same whatever was indexed before it. Formulas:
+Robertson and Zaragoza, "The Probabilistic Relevance Framework: BM25 and Beyond", 2009, with the IDF of
+Lucene, which is never negative.
 """
 
 import math
@@ -22,7 +24,7 @@ import msgspec
 
 K1: Final = 1.2
 B: Final = 0.75
-AVERAGE_LENGTH_UNKNOWN: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
+LENGTH_TYPICAL: Final = 160.0  # terms; a chunk of 1,000 characters of code has about this many
 DOCUMENT_CHARACTERS_MAX: Final = 200_000  # what lies beyond is not indexed by words
 TERM_CHARACTERS_MAX: Final = 64  # longer runs are keys, hashes and base64, which nobody types
 LEXICON_TERMS_MAX: Final = 2_000_000  # 16 MB; beyond, the rarest terms go: an unknown term counts as rarest
@@ -83,13 +85,6 @@ class Totals(msgspec.Struct, frozen=True):
 
     documents: int = 0
     total_length: int = 0
-
-    @property
-    def average_length(self) -> float:
-        """Terms a document, for `document_vector`; a fixed guess while there are none."""
-        if not self.documents or not self.total_length:
-            return AVERAGE_LENGTH_UNKNOWN
-        return self.total_length / self.documents
 
     def changed(self, change: "LexiconChange") -> "Totals":
         return Totals(
@@ -188,11 +183,6 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
             sum(lexicon.total_length for lexicon in lexicons),
             frequencies,
         )
-
-    @property
-    def average_length(self) -> float:
-        """As `Totals.average_length`."""
-        return Totals(self.documents, self.total_length).average_length
 
     def frequency(self, term: int) -> int:
         """Documents that hold *term*; 0 where it is unknown."""
@@ -305,13 +295,9 @@ def document_terms(text: str, *, path: str = "", symbol: str = "") -> Counter[in
     return found
 
 
-def document_vector(terms: Mapping[int, int], average_length: float) -> SparseVector:
-    """BM25's term-frequency part of a document of *terms*.
-
-    *average_length* is the dataset's (`Lexicon.average_length`) at the moment of storing. Points that a later
-    generation keeps, keep their old norm; the average of a dataset moves little, and b damps the rest.
-    """
-    norm = K1 * (1 - B + B * sum(terms.values()) / average_length)
+def document_vector(terms: Mapping[int, int]) -> SparseVector:
+    """BM25's term-frequency part of a document of *terms*: each below k1 + 1, less the longer it is."""
+    norm = K1 * (1 - B + B * sum(terms.values()) / LENGTH_TYPICAL)
     return SparseVector.of({term: n * (K1 + 1) / (n + norm) for term, n in terms.items()})
 
 

@@ -166,14 +166,14 @@ class Deleting:
 def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
     """Remove their vectors and those of their paths from the cache of this machine.
 
-    Others of the tenant are encoded again.
+    Others of the tenant are encoded again. *encoder* is that of chunks which do not say it.
     """
     contents = [
         vector_key(
             tenant=chunk.dataset.tenant,
             content=chunk.content_hash,
             chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
-            encoder=encoder,
+            encoder=chunk.encoder or encoder,
         )
         for chunk in chunks
     ]

@@ -13,6 +13,7 @@ from pharos_embedder.bm25 import document_terms, document_vector
 from pharos_embedder.documents.pool import ReadDocument
 from pharos_embedder.documents.splitting import SPLITTER_VERSION, DocumentChunk
 from pharos_embedder.points import Origin
+from pharos_embedder.vector_cache import vector_key, vector_name
 from pharos_embedder.vectors import DocumentFacts, Payload, Point, point_id
 
 CHUNKER: Final = f"document-{SPLITTER_VERSION}"
@@ -86,12 +87,24 @@ def passages(
             text=chunk.text,
             repository=origin.repository,
             content_hash=chunk.content_hash,
+            encoder=origin.encoder,
+            vector=vector_name(key_of(chunk.content_hash, origin)),
             job=origin.job,
             attempt=origin.attempt,
             document=facts,
         )
         found.append(Passage(id=_id_of(payload, facts, origin), chunk=chunk, payload=payload))
     return found
+
+
+def key_of(content_hash: str, origin: Origin) -> bytes:
+    """The key of the vector of what has that hash, in ``vector_cache``.
+
+    Whatever the options: what is encoded is the content, however it was cut out.
+    """
+    return vector_key(
+        tenant=origin.dataset.tenant, content=content_hash, chunker=CHUNKER, encoder=origin.encoder
+    )
 
 
 def _id_of(payload: Payload, facts: DocumentFacts, origin: Origin) -> str:
@@ -117,10 +130,7 @@ def terms_of(payload: Payload) -> Counter[int]:
     return document_terms(payload.text, path=about, symbol=payload.symbol)
 
 
-def points(
-    found: Iterable[Passage], terms: Mapping[str, Mapping[int, int]], average_length: float
-) -> Iterator[Point]:
+def points(found: Iterable[Passage], terms: Mapping[str, Mapping[int, int]]) -> Iterator[Point]:
     """A point for each passage, without its dense vector, which follows when it is encoded."""
     for passage in found:
-        vector = document_vector(terms[passage.id], average_length)
-        yield Point(id=passage.id, payload=passage.payload, code_bm25=vector)
+        yield Point(id=passage.id, payload=passage.payload, code_bm25=document_vector(terms[passage.id]))

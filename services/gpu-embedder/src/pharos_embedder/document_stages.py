@@ -46,8 +46,7 @@ def place_stage(
         added=terms.values(),
         removed=[terms_of(payload) for payload in store.payloads(origin.dataset, sorted(gone))],
     )
-    totals = store.totals(origin.dataset, live.generation).changed(change)
-    store.upsert(points(added, terms, totals.average_length))
+    store.upsert(points(added, terms))
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.change_lexicon(
         origin.dataset,

@@ -57,8 +57,10 @@ from pharos_embedder.vectors import (
     from_stored,
     to_stored,
 )
+from pharos_embedder.volumes import VOLUMES_MAX, TooManyVolumes, Volumes
 
 FORMAT: Final = 1
+MANIFEST: Final = "index.json"
 EXACT_POINTS_MAX: Final = 50_000  # above, `optimize` builds the graph index
 SEARCH_THREADS: Final = 2
 DISK_FREE_BYTES_MIN: Final = 256 << 20
@@ -71,12 +73,15 @@ GIVEN_WAY_MAX: Final = 3  # copies in a row that a writer may stop
 COPY_SECONDS_MAX: Final = 10.0  # that a writer waits for one that it may not stop
 _POLL_SECONDS: Final = 0.05
 
-_KEYWORDS: Final = ("key", "kind", "path", "directories", "language", "repository", "symbol_kind", "job")
+_KEYWORDS: Final = (
+    "key", "kind", "path", "directories", "language", "repository", "symbol_kind", "job", "encoder",
+    "vector",
+)  # fmt: skip
 _INTEGERS: Final = ("from", "until")
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):
-    """`index.json`: what the folder holds, written whole or not at all."""
+    """What the folder holds, written whole or not at all."""
 
     format: int
     text_dimensions: int
@@ -87,8 +92,27 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def edge_store(folder: Path, *, dimensions: int) -> GenerationStore:
-    """A store in *folder* for text vectors of *dimensions*; `open` it before use."""
-    return GenerationStore(EdgeEngine(folder, dimensions=dimensions), dimensions=dimensions)
+    """A store in *folder*, and folders beside it, for text vectors of *dimensions*; `open` it before use."""
+    return GenerationStore(edge_volumes(folder, dimensions=dimensions), dimensions=dimensions)
+
+
+def edge_volumes(folder: Path, *, dimensions: int) -> Volumes:
+    """Its engine: the first volume is in *folder*, and one for another length *n* in `folder-n` beside it."""
+
+    def find() -> tuple[EdgeEngine, list[EdgeEngine]]:
+        lengths: dict[int, Path] = {}
+        for place in (folder, *sorted(folder.parent.glob(f"{folder.name}-*"))):
+            if (place / MANIFEST).exists():
+                lengths.setdefault(_read_manifest(place).text_dimensions, place)
+        beside = folder.with_name(f"{folder.name}-{dimensions}") if lengths else folder
+        current = EdgeEngine(lengths.pop(dimensions, beside), dimensions=dimensions)
+        others = [EdgeEngine(place, dimensions=length) for length, place in sorted(lengths.items())]
+        others = [engine for engine in others if not engine.remove_if_empty()]
+        if len(others) >= VOLUMES_MAX:
+            raise TooManyVolumes(str(folder))
+        return current, others
+
+    return Volumes(find)
 
 
 def stored_dimensions(folder: Path) -> int | None:
@@ -147,9 +171,8 @@ class EdgeEngine:
             raise
 
     def _load_or_create(self) -> Manifest:
-        path = self._folder / "index.json"
-        if path.exists():
-            manifest = msgspec.json.decode(path.read_bytes(), type=Manifest)
+        if (self._folder / MANIFEST).exists():
+            manifest = _read_manifest(self._folder)
             if manifest.format != FORMAT:
                 raise StoreError(
                     f"The index at {self._folder} has format {manifest.format}; this release reads {FORMAT}. "
@@ -190,6 +213,18 @@ class EdgeEngine:
                 assert self._manifest is not None
                 self._tell(msgspec.structs.replace(self._manifest, written=self._writes))
             self._release()
+
+    def remove_if_empty(self) -> bool:
+        """Remove the folder, of a closed engine, where there is not one point in it; whether it was."""
+        self.open()
+        try:
+            empty = self.count(Range(field="from", above=0)) == 0
+        finally:
+            self.close()
+        if empty:
+            (self._folder / MANIFEST).unlink()  # first: without it, the rest is nothing
+            shutil.rmtree(self._folder)
+        return empty
 
     def _tell(self, manifest: Manifest) -> None:
         _write_manifest(self._folder, manifest)
@@ -284,6 +319,29 @@ class EdgeEngine:
             records, _ = shard.scroll(request)
         vectors = [record.vector.get("structure") for record in records if record.vector]
         return [np.asarray(vector, dtype=np.float32) for vector in vectors if vector is not None]
+
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        wanted = list(dict.fromkeys(names))
+        while wanted:
+            request = edge.ScrollRequest(
+                limit=len(wanted),
+                filter=edge.Filter(
+                    must=[
+                        edge.FieldCondition("vector", match=edge.MatchAny(wanted)),
+                        edge.HasVectorCondition("text"),
+                    ]
+                ),
+                with_payload=["vector"],
+                with_vector=["text"],
+            )
+            with self._read() as shard:
+                records, following = shard.scroll(request)
+            for record in records:
+                found[record.payload["vector"]] = np.asarray(record.vector["text"], dtype=np.float32)
+            # Many points may have one vector: those that were hidden behind them are asked for again.
+            wanted = [] if following is None else [name for name in wanted if name not in found]
+        return found
 
     def facts(self) -> StoreFacts:
         with self._read() as shard:
@@ -625,18 +683,22 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
+def _read_manifest(folder: Path) -> Manifest:
+    return msgspec.json.decode((folder / MANIFEST).read_bytes(), type=Manifest)
+
+
 def _bytes_on_disk(folder: Path) -> int:
     """Without the holes of its files."""
     return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:
-    temporary = folder / "index.json.new"
+    temporary = folder / f"{MANIFEST}.new"
     with temporary.open("wb") as file:
         file.write(msgspec.json.encode(manifest))
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(folder / "index.json")
+    temporary.replace(folder / MANIFEST)
     directory = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(directory)

@@ -85,6 +85,9 @@ class Engine(Protocol):
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         """The `structure` vectors of the points, those that have one."""
 
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        """The `text` vectors of the points whose payload says that their `vector` is one of *names*."""
+
     def facts(self) -> StoreFacts: ...
     def count(self, condition: Condition) -> int: ...
     def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
@@ -293,6 +296,12 @@ class GenerationStore:
             found += self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(batch)))), limit=WRITE_BATCH)
         return found
 
+    def text_vectors(self, names: Iterable[str]) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        for batch in _batches(names, WRITE_BATCH):
+            found |= self._engine.texts(batch)
+        return found
+
     def points(self, dataset: DatasetKey, generation: int, kind: Kind) -> Iterator[list[Point]]:
         condition, after = _of_kind(dataset, generation, kind), None
         while True:
@@ -356,9 +365,6 @@ class GenerationStore:
         except LexiconPiecesMissing:
             return EMPTY_LEXICON
 
-    def totals(self, dataset: DatasetKey, generation: int) -> Totals:
-        return self._lexicon_head(dataset, generation).totals
-
     def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
         found = self._engine.payloads(_of_kind(dataset, generation, "graph"), limit=GRAPH_PIECES_MAX)
         if not found:
@@ -391,7 +397,10 @@ class GenerationStore:
     ) -> list[Hit]:
         if not selection.datasets:
             return []
-        hits = self._engine.nearest(name, vector, selected(selection, kind), max(1, min(limit, HITS_MAX)))
+        condition = selected(selection, kind)
+        if name == "text" and selection.encoder:
+            condition = AllOf((*condition.conditions, Match("encoder", (selection.encoder,))))
+        hits = self._engine.nearest(name, vector, condition, max(1, min(limit, HITS_MAX)))
         # Engines order equal scores as their segments lie; ours must not depend on that.
         return sorted(hits, key=lambda hit: (-hit.score, hit.id))
 
@@ -490,6 +499,10 @@ class GuardedEngine:
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         self._check()
         return self._engine.structures(condition, limit=limit)
+
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        self._check()
+        return self._engine.texts(names)
 
     def facts(self) -> StoreFacts:
         self._check()

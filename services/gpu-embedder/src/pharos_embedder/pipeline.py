@@ -77,6 +77,9 @@ async def index(
     job, report = held.job, held.report
     assert job.source is not None, "only repositories are indexed here"
     within = _Stages(limits.stage_seconds)
+    current = _Current(job, address, tools.encoder.version, limits.chunker, lookup)
+    if job.source.sha is not None and address.branch is None:
+        await current.refuse(job.source.sha, None)  # it says itself which commit it is: nobody is asked
     with within(Stage.FETCH):
         report(Stage.FETCH, 0, 0)
         checkout = await fetch(
@@ -87,12 +90,12 @@ async def index(
             limits=limits.fetch,
             token=token,
             on_progress=lambda phase, done, total: report(Stage.FETCH, done, total, detail=phase),
+            on_located=current.refuse,
         )
-    branch = checkout.branch or job.source.branch
-    name = job.dataset or address.dataset_name(branch or checkout.commit[:12])
+    # Again, since who pushed in between had another commit fetched than the one that was located.
+    await current.refuse(checkout.commit, checkout.branch)
+    name = current.name(checkout.commit, checkout.branch)
     target = await lookup(name)
-    if not job.force and is_current(target.live, checkout.commit, tools.encoder.version, limits.chunker):
-        raise Unchanged(checkout.commit)
     with within(Stage.DISCOVER):
         report(Stage.DISCOVER, 0, 0)
         found = await in_thread(
@@ -183,6 +186,33 @@ def batch_tokens(job: Job, attempt: int, usual: int) -> int:
 def is_current(live: Live, commit: str, encoder: str, chunker: str) -> bool:
     """Whether indexing *commit* again would make what is there already."""
     return live.full and (live.commit, live.encoder, live.chunker) == (commit, encoder, chunker)
+
+
+class _Current:
+    """Ends a job whose commit is indexed already, as soon as the commit is known."""
+
+    def __init__(
+        self, job: Job, address: RepositoryAddress, encoder: str, chunker: str, lookup: Lookup
+    ) -> None:
+        self._job = job
+        self._address = address
+        self._encoder = encoder
+        self._chunker = chunker
+        self._lookup = lookup
+
+    def name(self, commit: str, branch: str | None) -> str:
+        """The dataset that an index of *commit* belongs to; *branch* is the one that it was found on."""
+        assert self._job.source is not None
+        where = branch or self._job.source.branch or commit[:12]
+        return self._job.dataset or self._address.dataset_name(where)
+
+    async def refuse(self, commit: str, branch: str | None) -> None:
+        """Raises Unchanged."""
+        if self._job.force:
+            return
+        target = await self._lookup(self.name(commit, branch))
+        if is_current(target.live, commit, self._encoder, self._chunker):
+            raise Unchanged(commit)
 
 
 class _Stages:

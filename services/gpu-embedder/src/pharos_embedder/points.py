@@ -13,6 +13,7 @@ from pharos_embedder.bm25 import SparseVector
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.linking import FileGraph
 from pharos_embedder.syntax import Chunk
+from pharos_embedder.vector_cache import vector_key, vector_name
 from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, point_id
 
 LINKS_MAX: Final = 64
@@ -46,10 +47,30 @@ def chunk_id_of(
         path=f"{path}\0{ordinal}" if start_line == end_line else path,
         start_line=start_line,
         end_line=end_line,
-        content_hash=identity,
+        content_hash="\0".join((identity, *_told_of(origin))),
         chunker_version=origin.chunker,
         encoder_version=origin.encoder,
     )
+
+
+def key_of(content_hash: str, origin: Origin) -> bytes:
+    """The key of the vector of what has that hash, in ``vector_cache``."""
+    return vector_key(
+        tenant=origin.dataset.tenant,
+        content=content_hash,
+        chunker=origin.chunker,
+        encoder=origin.encoder,
+    )
+
+
+def placed_key(content_hash: str, path: str, origin: Origin) -> bytes:
+    """The key of what is stored of it, which its *path* is a part of: see ``path_vectors``."""
+    return key_of(f"{content_hash}\0{path}", origin)
+
+
+def _told_of(origin: Origin) -> tuple[str, ...]:
+    """What points say of where they come from, which another job on the same dataset may change."""
+    return origin.repository, origin.scope
 
 
 class FileToStore(msgspec.Struct, frozen=True, kw_only=True):
@@ -81,6 +102,8 @@ def chunk_points(chunks: Iterable[tuple[str, Chunk, SparseVector]], origin: Orig
                 docstring=chunk.docstring[:DOCSTRING_CHARACTERS_MAX],
                 repository=origin.repository,
                 content_hash=chunk.content_hash,
+                encoder=origin.encoder,
+                vector=vector_name(placed_key(chunk.content_hash, chunk.path, origin)),
                 job=origin.job,
                 attempt=origin.attempt,
             ),
@@ -103,7 +126,8 @@ def file_points(
         links = tuple(dict.fromkeys(path for _, path in strongest))[:LINKS_MAX]
         vector = structure[index]
         content = hashlib.blake2b(
-            "\0".join((file.content_hash, *links)).encode() + np.ascontiguousarray(vector).tobytes(),
+            "\0".join((file.content_hash, file.language, *_told_of(origin), *links)).encode()
+            + np.ascontiguousarray(vector).tobytes(),
             digest_size=16,
         ).hexdigest()
         yield Point(

@@ -1,8 +1,10 @@
 """The Qdrant server, for a cluster, through qdrant-client; and its in-process imitation, for tests only."""
 
+import re
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -37,13 +39,17 @@ from pharos_embedder.vectors import (
     from_stored,
     to_stored,
 )
+from pharos_embedder.volumes import VOLUMES_MAX, TooManyVolumes, Volumes
 
 T = TypeVar("T")
 
 COLLECTION: Final = "pharos"
 REQUEST_SECONDS_MAX: Final = 30
 
-_KEYWORDS: Final = ("kind", "path", "directories", "language", "repository", "symbol_kind", "job")
+_KEYWORDS: Final = (
+    "kind", "path", "directories", "language", "repository", "symbol_kind", "job", "encoder",
+    "vector",
+)  # fmt: skip
 _INTEGERS: Final = ("from", "until")
 
 
@@ -55,8 +61,7 @@ def qdrant_store(
     def connect() -> QdrantClient:
         return QdrantClient(url=url, api_key=api_key, timeout=REQUEST_SECONDS_MAX, check_compatibility=False)
 
-    engine = QdrantEngine(connect, place=url, collection=collection, dimensions=dimensions, is_server=True)
-    return GenerationStore(engine, dimensions=dimensions)
+    return _store(Connection(connect, place=url, is_server=True), collection, dimensions)
 
 
 def collection_dimensions(url: str, api_key: str | None, *, collection: str = COLLECTION) -> int | None:
@@ -82,34 +87,107 @@ def local_mode_store(folder: Path | None, *, dimensions: int) -> GenerationStore
         return QdrantClient(path=str(folder), force_disable_check_same_thread=True)
 
     place = "memory" if folder is None else str(folder)
-    engine = QdrantEngine(connect, place=place, collection=COLLECTION, dimensions=dimensions, is_server=False)
-    return GenerationStore(engine, dimensions=dimensions)
+    return _store(Connection(connect, place=place, is_server=False), COLLECTION, dimensions)
+
+
+def _store(connection: "Connection", collection: str, dimensions: int) -> GenerationStore:
+    """The first volume is *collection*, one for another length *n* is `collection-n`.
+
+    One that is empty stays: other processes may be about to write to it.
+    """
+
+    def find() -> tuple["QdrantEngine", list["QdrantEngine"]]:
+        lengths = connection.lengths(collection)
+        beside = f"{collection}-{dimensions}" if lengths else collection
+        names = {length: name for name, length in sorted(lengths.items(), reverse=True)}
+        current = QdrantEngine(connection, collection=names.pop(dimensions, beside), dimensions=dimensions)
+        if len(names) >= VOLUMES_MAX:
+            raise TooManyVolumes(connection.place)
+        return current, [
+            QdrantEngine(connection, collection=name, dimensions=length) for length, name in names.items()
+        ]
+
+    return GenerationStore(Volumes(find), dimensions=dimensions)
+
+
+class Connection:
+    """One client for all volumes of a store, as long as somebody has it open.
+
+    The client is thread-safe against a server; its local mode is not: it gets a lock.
+    """
+
+    def __init__(self, connect: Callable[[], QdrantClient], *, place: str, is_server: bool) -> None:
+        self.place = place
+        self.is_server = is_server
+        self._connect = connect
+        self._lock: AbstractContextManager[object] = nullcontext() if is_server else threading.RLock()
+        self._opening = threading.Lock()
+        self._client: QdrantClient | None = None
+        self._users = 0
+
+    def open(self) -> None:
+        with self._opening:
+            if self._client is None:
+                self._client = self._connect()
+            self._users += 1
+
+    def close(self) -> None:
+        with self._opening, self._lock:
+            self._users -= 1
+            if self._client is not None and not self._users:
+                self._client.close()
+                self._client = None
+
+    def lengths(self, collection: str) -> dict[str, int]:
+        """How long the text vectors are of the collections that are volumes of *collection*, by name."""
+        self.open()
+        try:
+            return self.call(partial(_lengths, collection=collection))
+        finally:
+            self.close()
+
+    def call(self, use: Callable[[QdrantClient], T]) -> T:
+        """One use of the client, its failures told in our words; an address in them is ours, a key is not."""
+        with self._lock:
+            client = self._client
+            if client is None:
+                raise StoreClosed("the index is not open")
+            try:
+                return use(client)
+            except UnexpectedResponse as error:
+                raise StoreUnavailable(
+                    f"Qdrant answered {error.status_code} {error.reason_phrase}"
+                ) from error
+            except ApiException as error:
+                raise StoreUnavailable(f"Qdrant at {self.place} cannot be reached: {error}") from error
+
+
+def _lengths(client: QdrantClient, *, collection: str) -> dict[str, int]:
+    volume = re.compile(rf"{re.escape(collection)}(-\d+)?")
+    names = [each.name for each in client.get_collections().collections if volume.fullmatch(each.name)]
+    return {name: _vector_params(client, name)["text"].size for name in names}
+
+
+def _vector_params(client: QdrantClient, collection: str) -> dict[str, models.VectorParams]:
+    params = client.get_collection(collection).config.params.vectors
+    assert isinstance(params, dict), "the collection was not made by Pharos"
+    return params
 
 
 class QdrantEngine:
-    """One collection. The client is thread-safe against a server; its local mode is not: it gets a lock."""
+    """One collection, over *connection*."""
 
-    def __init__(
-        self,
-        connect: Callable[[], QdrantClient],
-        *,
-        place: str,
-        collection: str,
-        dimensions: int,
-        is_server: bool,
-    ) -> None:
-        self._connect = connect
-        self._place = place
+    def __init__(self, connection: Connection, *, collection: str, dimensions: int) -> None:
+        self._connection = connection
         self._collection = collection
         self._dimensions = dimensions
-        self._is_server = is_server
-        self._client: QdrantClient | None = None
-        self._lock: AbstractContextManager[object] = nullcontext() if is_server else threading.RLock()
+        self._is_open = False
 
     def open(self) -> None:
-        if self._client is not None:
-            raise StoreError(f"The index at {self._place} is already open")
-        self._client = self._connect()
+        if self._is_open:
+            raise StoreError(f"The index at {self._connection.place} is already open")
+        self._connection.open()
+        self._is_open = True
         try:
             self._call(self._create_or_check)
         except BaseException:
@@ -123,12 +201,11 @@ class QdrantEngine:
             except UnexpectedResponse as error:
                 if error.status_code != 409:  # another process was faster
                     raise
-        params = client.get_collection(self._collection).config.params.vectors
-        assert isinstance(params, dict), "the collection was not made by Pharos"
+        params = _vector_params(client, self._collection)
         for name, wanted in (("text", self._dimensions), ("structure", STRUCTURE_DIMENSIONS)):
             if params[name].size != wanted:
-                raise DimensionMismatch(self._place, params[name].size, wanted)
-        if self._is_server:
+                raise DimensionMismatch(self._connection.place, params[name].size, wanted)
+        if self._connection.is_server:
             self._index_payload(client)
 
     def _create(self, client: QdrantClient) -> None:
@@ -152,10 +229,9 @@ class QdrantEngine:
             client.create_payload_index(self._collection, field, models.PayloadSchemaType.INTEGER)
 
     def close(self) -> None:
-        with self._lock:
-            client, self._client = self._client, None
-            if client is not None:
-                client.close()
+        if self._is_open:
+            self._is_open = False
+            self._connection.close()
 
     def flush(self) -> None:
         """Nothing to do: every write waits until the server has it in its log."""
@@ -243,6 +319,28 @@ class QdrantEngine:
         vectors = [record.vector.get("structure") for record in records if isinstance(record.vector, dict)]
         return [np.asarray(vector, dtype=np.float32) for vector in vectors if vector is not None]
 
+    def texts(self, names: Sequence[str]) -> dict[str, Floats]:
+        found: dict[str, Floats] = {}
+        wanted = list(dict.fromkeys(names))
+        while wanted:
+            named = models.FieldCondition(key="vector", match=models.MatchAny(any=wanted))
+            records, following = self._call(
+                partial(
+                    QdrantClient.scroll,
+                    collection_name=self._collection,
+                    scroll_filter=models.Filter(must=[named, models.HasVectorCondition(has_vector="text")]),
+                    limit=len(wanted),
+                    with_payload=["vector"],
+                    with_vectors=["text"],
+                )
+            )
+            for record in records:
+                assert record.payload is not None and isinstance(record.vector, dict)
+                found[record.payload["vector"]] = np.asarray(record.vector["text"], dtype=np.float32)
+            # Many points may have one vector: those that were hidden behind them are asked for again.
+            wanted = [] if following is None else [name for name in wanted if name not in found]
+        return found
+
     def facts(self) -> StoreFacts:
         return StoreFacts(points=self._call(lambda client: client.count(self._collection, exact=True).count))
 
@@ -283,19 +381,9 @@ class QdrantEngine:
         ]
 
     def _call(self, use: Callable[[QdrantClient], T]) -> T:
-        """One use of the client, its failures told in our words; an address in them is ours, a key is not."""
-        with self._lock:
-            client = self._client
-            if client is None:
-                raise StoreClosed("the index is not open")
-            try:
-                return use(client)
-            except UnexpectedResponse as error:
-                raise StoreUnavailable(
-                    f"Qdrant answered {error.status_code} {error.reason_phrase}"
-                ) from error
-            except ApiException as error:
-                raise StoreUnavailable(f"Qdrant at {self._place} cannot be reached: {error}") from error
+        if not self._is_open:
+            raise StoreClosed("the index is not open")
+        return self._connection.call(use)
 
 
 def _to_qdrant(point: Point) -> models.PointStruct:

@@ -150,11 +150,16 @@ class SearchEngine:
         store: VectorReader,
         encode_queries: Callable[[Sequence[str]], Floats],
         *,
+        encoder: str = "",
         lexicons: GenerationCache[Lexicon] | None = None,
     ) -> None:
-        """*encode_queries* gives the vectors (N, D) of texts; what it raises, `search` raises."""
+        """*encode_queries* gives the vectors (N, D) of texts; what it raises, `search` raises.
+
+        *encoder* is the version of what makes them: see ``Selection``.
+        """
         self._store = store
         self._encode_queries = encode_queries
+        self._encoder = encoder
         self._lexicons = lexicons or lexicon_cache(store)
         self._graphs = GenerationCache[StoredGraph | None](
             store.graph,
@@ -184,7 +189,8 @@ class SearchEngine:
         if words:
             channels["sparse"] = self._store.sparse(words, by_words, candidates)
         if by_meaning.datasets:
-            channels["dense"] = self._store.dense(vector_of[text], by_meaning, candidates)
+            ours = msgspec.structs.replace(by_meaning, encoder=self._encoder)
+            channels["dense"] = self._store.dense(vector_of[text], ours, candidates)
 
         files = [file for file in fuse(channels)[: query.k] if file.score >= query.threshold]
         return SearchAnswer(

@@ -17,7 +17,7 @@ from typing import Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pharos_embedder.bm25 import K1, B, SparseVector
+from pharos_embedder.bm25 import K1, LENGTH_TYPICAL, B, SparseVector
 from pharos_embedder.linking import FileNames, names_of
 from pharos_embedder.packed_files import HEAD, PackedFile, decode_chunk, decode_facts
 from pharos_embedder.syntax import Chunk, ParsedFile
@@ -50,12 +50,12 @@ class Terms(NamedTuple):
     terms: NDArray[np.uint32]  # (T,), ascending within a chunk
     counts: NDArray[np.uint16]  # (T,)
 
-    def vectors(self, chunks: Sequence[int], average_length: float) -> Iterator[SparseVector]:
+    def vectors(self, chunks: Sequence[int]) -> Iterator[SparseVector]:
         """`document_vector` of each of *chunks*, the same bits."""
         for chunk in chunks:
             own = slice(self.rows[chunk], self.rows[chunk + 1])
             counts = self.counts[own].astype(np.float64)
-            norm = K1 * (1 - B + B * float(counts.sum()) / average_length)
+            norm = K1 * (1 - B + B * float(counts.sum()) / LENGTH_TYPICAL)
             yield SparseVector(
                 indices=tuple(self.terms[own].tolist()),
                 values=tuple((counts * (K1 + 1) / (counts + norm)).tolist()),

@@ -7,6 +7,7 @@ which vectors are known by their content.
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import partial
@@ -28,17 +29,18 @@ from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
-from pharos_embedder.parse_cache import ParseCache
+from pharos_embedder.parse_cache import ParseCache, parsing_version
 from pharos_embedder.parse_pool import Outcome, ParsePool
 from pharos_embedder.path_vectors import PathVectors, placed
-from pharos_embedder.points import Origin
+from pharos_embedder.points import Origin, key_of, placed_key
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
+from pharos_embedder.shared_vectors import known_vectors, shared_vectors
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.trained_graphs import TrainedGraphs
 from pharos_embedder.training import Training, train, training_digest
-from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
+from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 
@@ -80,8 +82,10 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def chunker(self) -> str:
-        """What decides how a file is cut: another one makes other chunks of the same commit."""
-        return f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}"
+        """What decides, beside commit and encoder, what an index holds: another one makes another."""
+        facts = (parsing_version(), self.discovery, self.parsing)
+        digest = hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
+        return f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}:{digest}"
 
 
 class Tools(msgspec.Struct, frozen=True, kw_only=True):
@@ -302,6 +306,7 @@ def encode_stage(
     ordered = chunks.longest_first()
     total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
     budget = _Budget(batch_tokens)
+    label = label_of(origin.job, origin.dataset.tenant)
     if tools.encoder.tariff is not None:
         places = ordered[is_waiting[ordered]]
         files = {chunks.path_of(place) for place in places.tolist()} if by_path else set()
@@ -322,9 +327,19 @@ def encode_stage(
         if not len(window):
             continue
         check()
-        keys = [_key_of(each, origin) for each in chunks.content_hashes(window)]
-        known = tools.cache.get_many(keys)
-        new = {key: place for key, place in zip(keys, window.tolist(), strict=True) if key not in known}
+        keys = [key_of(each, origin) for each in chunks.content_hashes(window)]
+        if by_path:
+            known = tools.cache.get_many(keys)
+            unknown = np.array([key not in known for key in keys], dtype=np.bool_)
+            ready = _placed_before(chunks, window[unknown], origin, store)
+        else:
+            known = known_vectors(keys, tools.cache, store, job=label)
+            ready = {}
+        new = {
+            key: place
+            for key, place in zip(keys, window.tolist(), strict=True)
+            if key not in known and place not in ready
+        }
         if new:
             base = done + len(window) - len(new)
             made: dict[bytes, Floats] = {}
@@ -340,16 +355,31 @@ def encode_stage(
                     midway=midway,
                 )
             finally:
-                tools.cache.put_many(made, job=label_of(origin.job, origin.dataset.tenant))
+                tools.cache.put_many(made, job=label)
             known = {**known, **made}
             encoded += len(new)
-        vectors = np.stack([known[key] for key in keys])
-        if by_path:
-            vectors = placed(vectors, paths.of([chunks.path_of(place) for place in window.tolist()]))
-        store.add_text_vectors(chunks.ids_of(window), vectors)
+        here = [(key, place) for key, place in zip(keys, window.tolist(), strict=True) if place not in ready]
+        if here:
+            vectors = np.stack([known[key] for key, _ in here])
+            if by_path:
+                vectors = placed(vectors, paths.of([chunks.path_of(place) for _, place in here]))
+            ready |= {place: vector for (_, place), vector in zip(here, vectors, strict=True)}
+        store.add_text_vectors(chunks.ids_of(window), np.stack([ready[place] for place in window.tolist()]))
         done += len(window)
         report(Stage.ENCODE, done, total)
     return encoded, total - encoded
+
+
+def _placed_before(
+    chunks: Encodables, places: NDArray[np.int64], origin: Origin, store: VectorStore
+) -> dict[int, Floats]:
+    """The vectors of those of the chunks at *places* that *store* has under the same path, by place."""
+    keys = {
+        place: placed_key(content_hash, chunks.path_of(place), origin)
+        for place, content_hash in zip(places.tolist(), chunks.content_hashes(places), strict=True)
+    }
+    found = shared_vectors(list(keys.values()), store)
+    return {place: found[key] for place, key in keys.items() if key in found}
 
 
 def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDArray[np.bool_]:
@@ -365,7 +395,7 @@ def _keyed(chunks: Encodables, places: NDArray[np.int64], origin: Origin) -> Ite
     """The chunks at *places*, each by its key with its text; a few are in memory at a time."""
     for start in range(0, len(places), ENCODE_WINDOW):
         window = places[start : start + ENCODE_WINDOW]
-        keys = (_key_of(each, origin) for each in chunks.content_hashes(window))
+        keys = (key_of(each, origin) for each in chunks.content_hashes(window))
         yield from zip(keys, chunks.texts(window), strict=True)
 
 
@@ -409,15 +439,6 @@ class _Budget:
 
     def shrink(self, tokens: int) -> None:
         self.tokens = tokens
-
-
-def _key_of(content_hash: str, origin: Origin) -> bytes:
-    return vector_key(
-        tenant=origin.dataset.tenant,
-        content=content_hash,
-        chunker=origin.chunker,
-        encoder=origin.encoder,
-    )
 
 
 def _gather(made: dict[bytes, Floats], keys: Sequence[bytes], places: Sequence[int], vectors: Floats) -> None:

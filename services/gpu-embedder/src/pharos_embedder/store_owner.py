@@ -39,6 +39,7 @@ from pharos_embedder.store_protocol import (
     FoundPayloads,
     FoundPoints,
     FoundStructures,
+    FoundTexts,
     Full,
     Greet,
     Late,
@@ -51,6 +52,7 @@ from pharos_embedder.store_protocol import (
     ReadPayloads,
     ReadPoints,
     ReadStructures,
+    ReadTexts,
     SetText,
     SetUntil,
     TooLarge,
@@ -156,6 +158,9 @@ class StoreOwner:
             case ReadStructures(condition=condition, limit=limit):
                 structures = engine.structures(condition, limit=limit)
                 return FoundStructures(vectors=[protocol.to_bytes(each) for each in structures])
+            case ReadTexts(names=names):
+                texts = engine.texts(names)
+                return FoundTexts(vectors={name: protocol.to_bytes(each) for name, each in texts.items()})
             case Count(condition=condition):
                 return Counted(number=engine.count(condition))
             case CountBy(field=field, condition=condition):

@@ -124,6 +124,10 @@ class ReadStructures(msgspec.Struct, frozen=True, kw_only=True, tag="structures"
     limit: Limit
 
 
+class ReadTexts(msgspec.Struct, frozen=True, kw_only=True, tag="texts"):
+    names: Annotated[tuple[Annotated[str, Meta(max_length=64)], ...], Meta(max_length=WRITE_BATCH)]
+
+
 class Count(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
     condition: Condition
 
@@ -152,6 +156,7 @@ Question = (
     | ReadPoints
     | ReadFacts
     | ReadStructures
+    | ReadTexts
     | Count
     | CountBy
     | FindNearest
@@ -193,6 +198,10 @@ class FoundFacts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
 
 class FoundStructures(msgspec.Struct, frozen=True, kw_only=True, tag="structures"):
     vectors: list[bytes]
+
+
+class FoundTexts(msgspec.Struct, frozen=True, kw_only=True, tag="texts"):
+    vectors: dict[str, bytes]
 
 
 class Counted(msgspec.Struct, frozen=True, kw_only=True, tag="count"):
@@ -255,6 +264,7 @@ Answer = (
     | FoundPoints
     | FoundFacts
     | FoundStructures
+    | FoundTexts
     | Counted
     | CountedBy
     | FoundHits

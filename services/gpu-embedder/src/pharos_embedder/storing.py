@@ -1,8 +1,7 @@
 """A repository's index beside the live one, but for its dense vectors: what is new is written, what is gone
 is retired.
 
-All of it goes by windows of the spool: neither texts nor words of all chunks are ever in memory at once. The
-words are gone through twice, since how a chunk is stored depends on how long all of them are.
+All of it goes by windows of the spool: neither texts nor words of all chunks are ever in memory at once.
 """
 
 from __future__ import annotations
@@ -50,7 +49,7 @@ def store_stage(
     chunks = SpooledChunks(spool, _ids(spool, origin, check))
     lexicon = lexicon_of(spool, chunks, check)
     alive, gone = _compared(chunks, live, origin, store)
-    _store_chunks(spool, chunks, ~alive, lexicon, origin, store, report)
+    _store_chunks(spool, chunks, ~alive, origin, store, report)
     gone_files = _store_files(spool, graph, structure, live, origin, store)
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
@@ -137,7 +136,6 @@ def _store_chunks(
     spool: Spool,
     chunks: SpooledChunks,
     is_new: NDArray[np.bool_],
-    lexicon: Lexicon,
     origin: Origin,
     store: VectorStore,
     report: Report,
@@ -159,7 +157,7 @@ def _store_chunks(
                     zip(
                         chunks.ids_of(places[first + window]),
                         spool.read_chunks((first + window).tolist()),
-                        words.vectors(window.tolist(), lexicon.average_length),
+                        words.vectors(window.tolist()),
                         strict=True,
                     ),
                     origin,

@@ -95,10 +95,10 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     @property
     def identity(self) -> str:
         """A digest (32 hexadecimal digits) of what of it is encoded or shown, but for its place."""
-        # The context is part of what is encoded and the symbol of what is shown: both are in the hash.
-        return hashlib.blake2b(
-            "\0".join((self.content_hash, self.symbol, self.kind)).encode(), digest_size=16
-        ).hexdigest()
+        # What stands around a chunk gives it its context, its symbol and its docstring: they may change while
+        # its text and its place do not.
+        facts = (self.content_hash, self.symbol, self.kind, self.language, self.docstring)
+        return hashlib.blake2b("\0".join(facts).encode(), digest_size=16).hexdigest()
 
 
 class ParsedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import urlsafe_b64encode
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pharos_embedder.bounded_cache import BoundedCache, key_of
+
+_NAME_BYTES: Final = 18
 
 
 def vector_key(*, tenant: str, content: str, chunker: str, encoder: str) -> bytes:
@@ -17,6 +20,14 @@ def vector_key(*, tenant: str, content: str, chunker: str, encoder: str) -> byte
     The tenant is part of it: nobody learns from a fast answer that somebody else has the same file.
     """
     return key_of(tenant, content, chunker, encoder)
+
+
+def vector_name(key: bytes) -> str:
+    """What the point of a chunk carries of *key*, so that others find its vector: 24 characters.
+
+    A vector is mistaken for another of its tenant once in 2^72.
+    """
+    return urlsafe_b64encode(key[:_NAME_BYTES]).decode()
 
 
 def as_stored(vectors: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector, Totals
+from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
 from pharos_embedder.ports import Check
 from pharos_embedder.stored_graph import StoredGraph
 
@@ -57,15 +57,14 @@ class StoreClosed(StoreError):
 
 
 class DimensionMismatch(StoreError):
-    """The store was made for vectors of another length than the encoder makes."""
+    """The store takes vectors of another length than the encoder makes."""
 
     def __init__(self, place: str, stored: int, wanted: int) -> None:
         self.stored, self.wanted = stored, wanted
         super().__init__(
-            f"The index at {place} holds vectors of {stored} dimensions, but the encoder makes {wanted}. "
-            "Set the encoder back to what it was made with (PHAROS_ENCODER, or EMBEDDING_PROVIDER and its "
-            "model), or start with an empty index (another PHAROS_HOME, or this one without that folder) and "
-            "index the datasets again."
+            f"The index at {place} takes vectors of {stored} dimensions, but the encoder makes {wanted}. "
+            "Give this process the encoder (PHAROS_ENCODER, or EMBEDDING_PROVIDER and its model) of the one "
+            "that has the index open."
         )
 
 
@@ -141,6 +140,8 @@ class Payload(msgspec.Struct, frozen=True, kw_only=True):
     docstring: str = ""
     repository: str = ""
     content_hash: str = ""
+    encoder: str = ""  # of a chunk: the version of what its `text` vector is, or will be, of
+    vector: str = ""  # of a chunk: what that vector is known by in `shared_vectors`
     links: tuple[str, ...] = ()  # of a file: the files that it imports or uses names of, strongest first
     job: str = ""  # who wrote it, and in which attempt
     attempt: int = 0
@@ -200,10 +201,15 @@ class Filters(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Selection(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a query looks. No datasets: nothing is found, never everything."""
+    """Where a query looks. No datasets: nothing is found, never everything.
+
+    ``encoder`` is the version of what made the query's dense vector: those of others say nothing to it, so
+    that their points are not found by meaning. Empty: all vectors are of one encoder.
+    """
 
     datasets: tuple[Searched, ...]
     filters: Filters = Filters()
+    encoder: str = ""
 
     def __post_init__(self) -> None:
         if len(self.datasets) > SELECTION_DATASETS_MAX:
@@ -309,6 +315,12 @@ class VectorStore(VectorReader, Protocol):
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""
 
+    def text_vectors(self, names: Iterable[str]) -> dict[str, Floats]:
+        """Of the points, of whatever dataset, whose ``vector`` is one of *names*: their dense vectors (D,).
+
+        A name that no point has, or none that has its vector yet, is left out.
+        """
+
     def points(self, dataset: DatasetKey, generation: int, kind: Kind) -> Iterator[list[Point]]:
         """The points of *generation* with their vectors, in the order of their ids, a page at a time."""
 
@@ -381,9 +393,6 @@ class VectorStore(VectorReader, Protocol):
         LEXICON_TERMS_MAX the rarest terms are forgotten now and then. StoreError where those of *on* are
         being taken away.
         """
-
-    def totals(self, dataset: DatasetKey, generation: int) -> Totals:
-        """The totals of what `lexicon` gives, without reading it. StoreError as for `change_lexicon`."""
 
     def put_graph(
         self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
