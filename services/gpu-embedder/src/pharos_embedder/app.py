@@ -38,7 +38,7 @@ from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.connecting import Connecting
 from pharos_embedder.control import Control
 from pharos_embedder.dataset_locks import DatasetLocks
-from pharos_embedder.deleting import Deleting
+from pharos_embedder.deleting import Deleting, forget
 from pharos_embedder.devices import DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.document_slot import DocumentSlot
@@ -62,7 +62,9 @@ from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.store_owner import StoreOwner
 from pharos_embedder.structure_answers import Question, StructureAnswers
+from pharos_embedder.sweeping import Sweeping
 from pharos_embedder.syntax import ParseOptions
+from pharos_embedder.upkeep import keep_optimized, keep_swept
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
 from pharos_embedder.worker import Worker
@@ -162,6 +164,11 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
             tasks.start_soon(watch_readiness)
             if owner is not None:
                 tasks.start_soon(owner.serve, bus)
+                tasks.start_soon(keep_optimized, store)  # a server does that by itself
+            if role != "worker":
+                forget_chunks = None if cache is None else partial(forget, cache, encoder.version)
+                sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
+                tasks.start_soon(keep_swept, sweeping, utc_now)
             if cache is not None and parse_cache is not None:
                 publisher = Publisher(
                     bus,
