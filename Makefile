@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-gpu bench-index bench-queue bench-edges bench-scale check demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-gpu bench-index bench-queue bench-edges bench-scale check store demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -79,6 +79,9 @@ bench-scale: dev ## Measure the Linux source and 10,000 files: time and memory
 
 check: setup ## With `make run` in another terminal: does all that Pharos keeps agree?
 	exec $(PYTHON) -m pharos_local.bus_command check $(ARGS)
+
+store: setup ## With `make run` in another terminal: ARGS="stats", "snapshot FILE", "restore FILE", "migrate --to URL"
+	exec $(PYTHON) -m pharos_local.bus_command --store $(ARGS)
 
 fmt: dev ## Format the code
 	$(PYTHON) -m ruff format .

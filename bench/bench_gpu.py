@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import subprocess
 import sys
 import threading
@@ -167,7 +168,9 @@ def main() -> None:
     index = int(choice.device.partition(":")[2])
     uuid = f"GPU-{torch.cuda.get_device_properties(index).uuid}"
     utilisation: dict[str, float | None] = {}
-    for name in (ours, f"bare forward loop {choice.dtype}"):
+    if shutil.which("nvidia-smi") is None:
+        print("There is no nvidia-smi here: how busy the card is, is not measured.")
+    for name in (ours, f"bare forward loop {choice.dtype}") if shutil.which("nvidia-smi") else ():
         with Utilisation(uuid) as sampled:
             until = time.perf_counter() + 3
             while time.perf_counter() < until:

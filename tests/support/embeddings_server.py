@@ -172,7 +172,7 @@ def hanging_up(handler: _Handler, asked: Asked) -> None:
 def gated(handler: _Handler, asked: Asked) -> None:
     """An answer that comes when the test opens the gate."""
     handler.state.reached.set()
-    handler.state.gate.wait(30)
+    handler.state.gate.wait(100)
     properly(handler, asked)
 
 

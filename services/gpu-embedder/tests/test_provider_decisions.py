@@ -2,15 +2,27 @@
 
 from __future__ import annotations
 
+import json
+
+import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from pharos_embedder.costs import JobTooCostly, Tariff, cost_of, tokens_of
 from pharos_embedder.provider.endpoint import Endpoint, InvalidEndpoint
 from pharos_embedder.provider.pacing import BURST_SECONDS, HOLD_SECONDS_MAX, Pace
-from pharos_embedder.provider.protocol import Allowance, allowance_of, duration, error_code
+from pharos_embedder.provider.protocol import (
+    Allowance,
+    AnswerInvalid,
+    allowance_of,
+    duration,
+    error_code,
+    read_answer,
+)
 from pharos_sources.secret import Secret
+
+NESTED = b"[" * 100_000 + b"]" * 100_000
 
 
 def endpoint(base_url: str, key: str = "") -> Endpoint:
@@ -114,15 +126,48 @@ def test_what_is_left_is_read_from_the_headers_and_nonsense_is_not() -> None:
         (b'["error"]', ""),
         (b"<html>", ""),
         (b"\xff", ""),
+        (b'{"error": ' + NESTED + b"}", ""),
     ],
 )
 def test_of_an_error_only_what_looks_like_a_code_is_passed_on(body: bytes, code: str) -> None:
     assert error_code(body) == code
 
 
+WORDS = st.sampled_from(["", "AAAA", "AACAPwAAAEA=", "AACAfwAAAEA=", "é"])
+NUMBERS = st.one_of(st.floats(), st.integers(), st.none(), WORDS)
+ITEMS = st.fixed_dictionaries(
+    {
+        "index": st.one_of(st.integers(-1, 2), NUMBERS),
+        "embedding": st.one_of(st.lists(NUMBERS, max_size=3), WORDS, NUMBERS),
+    }
+)
+
+
+@settings(deadline=None)
+@given(
+    st.one_of(
+        st.binary(max_size=60),
+        st.builds(
+            lambda items: json.dumps({"data": items}).encode(), st.lists(ITEMS, min_size=1, max_size=2)
+        ),
+    )
+)
+@example(b'{"data": [], "x": ' + NESTED + b"}")
+@example(b'{"data": [{"index": 0, "embedding": [1e999, 0]}]}')
+@example(b'{"data": [{"index": 0, "embedding": [3, 4]}]}')
+def test_whatever_a_server_answers_gives_good_vectors_or_one_error(body: bytes) -> None:
+    try:
+        answer = read_answer(body, 1, 0)
+    except AnswerInvalid:
+        return
+    assert answer.vectors.shape[0] == 1
+    assert np.linalg.norm(answer.vectors[0]) == pytest.approx(1, abs=1e-5)
+
+
 # Pacing
 
 
+@settings(deadline=None)
 @given(
     rate=st.integers(1, 600),
     sizes=st.lists(st.integers(1, 50), min_size=1, max_size=80),
@@ -189,6 +234,10 @@ def test_a_run_above_the_limit_is_refused_with_both_numbers() -> None:
         JobTooCostly, match="about 1,001 tokens, and PHAROS_EMBEDDING_JOB_TOKENS_MAX allows 1,000"
     ):
         cost_of([601, 400], 2, Tariff(job_tokens_max=1000))
+
+
+def test_what_is_no_chunk_costs_as_well_and_is_not_counted_as_one() -> None:
+    assert cost_of([1000], 1, Tariff(), beside=30).sentence == "1 of 1 chunks to encode: about 1,030 tokens"
 
 
 def test_a_text_costs_no_more_than_the_part_of_it_that_is_sent() -> None:

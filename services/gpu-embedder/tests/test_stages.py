@@ -196,7 +196,7 @@ def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(
     assert sum(map(len, encoder.batches)) == 6, "two more paths"
     assert store.ids_without_text(ORIGIN.dataset, 5) == set()
     contents, paths = (
-        encoder.forward(encoder.tokenize(texts)) for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
+        encoder.launch(encoder.tokenize(texts))() for texts in (["one"] * 2, ["0.py", "elsewhere/0.py"])
     )
     here = Selection(datasets=(Searched(dataset=ORIGIN.dataset, generation=5, has_dense=True),))
     for path, vector in zip(("0.py", "elsewhere/0.py"), placed(contents, paths), strict=True):
@@ -232,13 +232,13 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
     def report(*_: Any, detail: str | None = None, **__: Any) -> None:
         told.append(detail if encoder.batches else f"first: {detail}")
 
-    def run(texts: Sequence[str], tariff: Tariff | None) -> tuple[int, int]:
+    def run(texts: Sequence[str], tariff: Tariff | None, *, by_path: bool = False) -> tuple[int, int]:
         service: Any = EncoderService(encoder)
         service.tariff = tariff
         nothing: Any = None
         tools = Tools(store=store, encoder=service, cache=cache, parse_cache=nothing, parse_pool=nothing)
         chunks = EncodablesInMemory(stored(store, texts))
-        return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked)
+        return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked, by_path=by_path)
 
     run(["same", "same", "known"], None)
     assert set(told) == {"first: None", None}
@@ -252,6 +252,10 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
         run(["something else"], Tariff(job_tokens_max=4))
     assert encoder.batches == []
     assert run(["same", "brand new"], Tariff(job_tokens_max=4)) == (0, 2)
+    told.clear()
+    run(["known", "same", "same"], Tariff(), by_path=True)
+    # 0.py and 2.py, of two tokens each; what is in 1.py has its vector.
+    assert told[0] == "first: 0 of 3 chunks to encode: about 4 tokens"
 
 
 def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(

@@ -64,13 +64,13 @@ def tokens_of(text: str) -> int:
     return -(-ascii_characters // ASCII_CHARACTERS_PER_TOKEN) + len(text) - ascii_characters
 
 
-def cost_of(tokens: Iterable[int], chunks: int, tariff: Tariff) -> Cost:
-    """The cost of encoding inputs of *tokens* each, of all the *chunks* of a run.
+def cost_of(tokens: Iterable[int], chunks: int, tariff: Tariff, *, beside: int = 0) -> Cost:
+    """The cost of encoding chunks of *tokens* each, of all the *chunks* of a run, and *beside* more tokens.
 
     Raises JobTooCostly above the limit of the tariff.
     """
     counts = [min(each, tariff.input_tokens_max or each) for each in tokens]
-    total = sum(counts)
+    total = sum(counts) + beside
     if 0 < tariff.job_tokens_max < total:
         raise JobTooCostly(total, tariff.job_tokens_max)
     return Cost(

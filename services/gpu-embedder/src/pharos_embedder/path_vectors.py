@@ -8,7 +8,7 @@ searched is their weighted sum, of unit length.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -51,6 +51,12 @@ class PathVectors:
         self._encode = encode
         self._cache = cache
         self._origin = origin
+
+    def keyed(self, paths: Iterable[str]) -> Iterator[tuple[bytes, str]]:
+        """Each of *paths* by its key in the cache, with what is encoded of it."""
+        tenant, encoder = self._origin.dataset.tenant, self._origin.encoder
+        for path in paths:
+            yield path_key(path, tenant=tenant, encoder=encoder), _text(path)
 
     def of(self, paths: Sequence[str]) -> Floats:
         """(N, D) in the order of *paths*, each of which is encoded once."""

@@ -184,7 +184,7 @@ def parse_stage(
 ) -> ParseAccount:
     """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
 
-    However it ends, the files that were parsed are in the cache, for *job*.
+    However it ends, the files that were parsed are in the cache for *job*, as many as one job may keep.
     """
     total = len(found.files)
     report(Stage.PARSE, 0, total)
@@ -214,15 +214,16 @@ def parse_stage(
                 unknown.append(file)
     account.reused = account.files
     made: dict[bytes, PackedFile] = {}
-    size = 0
+    size = written = 0
     try:
         for outcome in tools.parse_pool.parse_files(root, unknown, limits.parsing, check=check):
             take(outcome)
-            if isinstance(outcome, PackedFile) and outcome.is_settled:
+            is_kept = written < tools.parse_cache.job_bytes_max
+            if is_kept and isinstance(outcome, PackedFile) and outcome.is_settled:
                 made[key(outcome)] = outcome
                 size += outcome.bytes_total
             if size > PARSED_BYTES_MAX:
-                tools.parse_cache.put_many(made, job=label_of(job, tenant))
+                written += tools.parse_cache.put_many(made, job=label_of(job, tenant))
                 made, size = {}, 0
     finally:
         tools.parse_cache.put_many(made, job=label_of(job, tenant))
@@ -302,8 +303,17 @@ def encode_stage(
     total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
     budget = _Budget(batch_tokens)
     if tools.encoder.tariff is not None:
-        texts = _keyed(chunks, ordered[is_waiting[ordered]], origin)
-        report = costed(texts, total, tools.encoder.tariff, tools.cache, report, check)
+        places = ordered[is_waiting[ordered]]
+        files = {chunks.path_of(place) for place in places.tolist()} if by_path else set()
+        report = costed(
+            _keyed(chunks, places, origin),
+            total,
+            tools.encoder.tariff,
+            tools.cache,
+            report,
+            check,
+            beside=paths.keyed(files),
+        )
     report(Stage.ENCODE, done, total)
     at_once = tools.encoder.window_texts
     for start in range(0, total, at_once):
@@ -366,20 +376,29 @@ def costed(
     cache: VectorCache,
     report: Report,
     check: Check,
+    *,
+    beside: Iterable[tuple[bytes, str]] = (),
 ) -> Report:
     """*report*, which from now on says what it costs to encode *texts*, by their keys, of a run's *chunks*.
 
-    Raises JobTooCostly, before anything is encoded.
+    *beside*: texts that are no chunks, and cost as well. Raises JobTooCostly, before anything is encoded.
     """
+    tokens = _new_tokens(texts, cache, check)
+    others = sum(_new_tokens(beside, cache, check).values())
+    cost = cost_of(tokens.values(), chunks, tariff, beside=others)
+    log.info("encoding_planned", chunks=cost.chunks, known=cost.known, tokens=cost.tokens, price=cost.price)
+    return partial(report, detail=cost.sentence)
+
+
+def _new_tokens(texts: Iterable[tuple[bytes, str]], cache: VectorCache, check: Check) -> dict[bytes, int]:
+    """By key, the tokens of those of *texts* that are not in *cache*."""
     tokens: dict[bytes, int] = {}
     remaining = iter(texts)
     while window := dict(islice(remaining, ENCODE_WINDOW)):
         check()
         known = cache.get_many([key for key in window if key not in tokens])
         tokens |= {key: tokens_of(text) for key, text in window.items() if key not in known}
-    cost = cost_of(tokens.values(), chunks, tariff)
-    log.info("encoding_planned", chunks=cost.chunks, known=cost.known, tokens=cost.tokens, price=cost.price)
-    return partial(report, detail=cost.sentence)
+    return tokens
 
 
 class _Budget:

@@ -81,7 +81,7 @@ def read_answer(body: bytes, count: int, dimensions: int) -> Answer:
     """The vectors of *count* inputs, each of *dimensions* numbers (0: all alike). Raises AnswerInvalid."""
     try:
         read = msgspec.json.decode(body, type=_Body)
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise AnswerInvalid("it is not an answer to a request for embeddings") from None
     if len(read.data) != count:
         raise AnswerInvalid(f"it has {len(read.data)} vectors for {count} inputs")
@@ -122,7 +122,7 @@ def error_code(body: bytes) -> str:
     try:
         error = msgspec.json.decode(body)["error"]
         found = [error.get(name) for name in ("code", "type")]
-    except (msgspec.DecodeError, UnicodeDecodeError, KeyError, TypeError, AttributeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, KeyError, TypeError, AttributeError):
         return ""
     return next((each for each in found if isinstance(each, str) and _CODE.fullmatch(each)), "")
 
