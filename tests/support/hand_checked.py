@@ -35,7 +35,8 @@ Pairs = frozenset[tuple[str, str]]
 
 class Checked(msgspec.Struct, frozen=True, kw_only=True):
     """What a person wrote down: pairs of (file, file it imports), and of (file, statement) for those that
-    lead out of the project and for those whose file is missing. References are a sample: some that must be,
+    lead out of the project and for those whose file is missing. `not_found` are
+    those of the imports that are known to be missed. References are a sample: some that must be,
     and some that must not.
     """
 
@@ -44,6 +45,7 @@ class Checked(msgspec.Struct, frozen=True, kw_only=True):
     missing: Pairs
     references: Pairs
     not_references: Pairs
+    not_found: Pairs = frozenset()
 
 
 class Found(msgspec.Struct, frozen=True, kw_only=True):

@@ -116,7 +116,7 @@ def read_configs(root: Path, found: Discovery) -> dict[str, str]:
 
     At most 2,000 manifests of at most 256 KiB; those nearest to the root first.
     """
-    wanted = [one for one in found.files if _is_config(one.path.rpartition("/")[2])]
+    wanted = [one for one in found.files if _is_config(one.path)]
     wanted.sort(key=lambda one: (one.path.count("/"), one.path))
     texts = dict.fromkeys(found.markers, "")
     for one in wanted[:_CONFIGS_MAX]:
@@ -126,8 +126,10 @@ def read_configs(root: Path, found: Discovery) -> dict[str, str]:
     return texts
 
 
-def _is_config(name: str) -> bool:
-    return name in _CONFIG_NAMES or (name.endswith(".json") and "tsconfig" in name)
+def _is_config(path: str) -> bool:
+    # What tsconfigs extend may have any name, but lies in a package that is named for it.
+    is_extended = path.endswith(".json") and ("tsconfig" in path or "typescript-config" in path)
+    return path.rpartition("/")[2] in _CONFIG_NAMES or is_extended
 
 
 class _Verdict(NamedTuple):

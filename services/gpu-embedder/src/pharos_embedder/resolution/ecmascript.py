@@ -304,8 +304,6 @@ def _asked_targets(table: Any, key: str, asked: _Asked) -> list[str]:
         if best.endswith("/"):
             return [one + star for one in _leaves(value, asked.conditions)]
     holding = _leaves(value, asked.conditions)
-    if not holding and value is None:
-        return []
     return [one.replace("*", star) for one in dict.fromkeys([*holding, *_leaves(value, None)])]
 
 

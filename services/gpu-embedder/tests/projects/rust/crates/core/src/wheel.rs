@@ -1,5 +1,7 @@
 pub mod stone;
+#[path = "hub.rs"]
+mod hub;
 
 pub fn turn(times: u32) -> u32 {
-    stone::grind(times)
+    stone::grind(times) + hub::grease()
 }

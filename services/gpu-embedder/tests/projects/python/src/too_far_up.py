@@ -1,0 +1,1 @@
+too_far_up = "no relative import leads here"
