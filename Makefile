@@ -19,7 +19,7 @@ SETUP := deploy/local/setup.sh
 UNIT := libs services deploy/local
 SOURCES := $(wildcard libs/*/src services/*/src deploy/local/src)
 
-.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-gpu bench-index bench-queue bench-scale check demo fmt lint types docs verify clean dev
+.PHONY: help setup run test test-unit test-integration test-e2e test-faults chaos faults bench bench-gpu bench-index bench-queue bench-edges bench-scale check store demo fmt lint types docs verify clean dev
 
 help: ## Say what there is
 	printf 'Pharos. Begin with `make run`; in another terminal, `make demo`.\n\n'
@@ -71,11 +71,17 @@ bench-gpu: dev ## Measure the encoder on this machine's GPU
 bench-queue: dev ## Measure the queue against the disk, a bare bus, RQ and Celery
 	$(PYTHON) -m bench.bench_queue $(ARGS)
 
+bench-edges: dev ## Compare the imports of larger projects with what the tools of their languages say
+	$(PYTHON) -m bench.bench_edges $(ARGS)
+
 bench-scale: dev ## Measure the Linux source and 10,000 files: time and memory
 	$(PYTHON) -m bench.bench_scale $(ARGS)
 
 check: setup ## With `make run` in another terminal: does all that Pharos keeps agree?
 	exec $(PYTHON) -m pharos_local.bus_command check $(ARGS)
+
+store: setup ## With `make run` in another terminal: ARGS="stats", "snapshot FILE", "restore FILE", "migrate --to URL"
+	exec $(PYTHON) -m pharos_local.bus_command --store $(ARGS)
 
 fmt: dev ## Format the code
 	$(PYTHON) -m ruff format .

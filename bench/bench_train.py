@@ -14,6 +14,7 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import msgspec
@@ -23,16 +24,18 @@ from gensim.models import Word2Vec
 
 from bench.machine import machine
 from pharos_embedder.discovery import discover
+from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.ports import unchecked
+from pharos_embedder.spool import Spool
 from pharos_embedder.stages import link_stage
-from pharos_embedder.syntax import ParsedFile
 from pharos_embedder.training import Edges, Node2VecConfig, _own_directions, _spread, _unit, train
 from pharos_embedder.walk_graph import Floats, Ints, WalkGraph
 
 ROOT: Final = Path(__file__).parents[1]
 RESULT: Final = Path(__file__).parent / "results" / "train.json"
 NEAREST: Final = 10
+CHUNKS_MAX: Final = 1_000_000
 ASKED_MAX: Final = 1_000
 COMMIT_FILES: Final = range(2, 11)
 
@@ -71,9 +74,13 @@ def planted(nodes: int, size: int, inside: float, seed: int = 0) -> Graph:
 def this_repository() -> Graph:
     """The files of this checkout, their graph, and which of them its commits changed together."""
     found = discover(ROOT)
-    with ParsePool(2) as pool:
-        files = [one for one in pool.parse_files(ROOT, found.files) if isinstance(one, ParsedFile)]
-    graph = link_stage(ROOT, found, files, unchecked)
+    with TemporaryDirectory() as folder, Spool(Path(folder) / "files") as spool:
+        with ParsePool(2) as pool:
+            for outcome in pool.parse_files(ROOT, found.files):
+                if isinstance(outcome, PackedFile):
+                    spool.add(outcome)
+        spool.finish(CHUNKS_MAX)
+        graph = link_stage(ROOT, found, spool, unchecked)
     numbers = {path: number for number, path in enumerate(graph.paths)}
     log = ["git", "-C", str(ROOT), "log", "--no-merges", "--format=%x00", "--name-only"]
     text = subprocess.run(log, capture_output=True, check=True, text=True).stdout
@@ -84,9 +91,9 @@ def this_repository() -> Graph:
         name="this repository and its commits",
         nodes=len(graph.paths),
         edges=(
-            np.array([edge.source for edge in graph.edges], dtype=np.int64),
-            np.array([edge.target for edge in graph.edges], dtype=np.int64),
-            np.array([edge.weight for edge in graph.edges], dtype=np.float32),
+            graph.sources.astype(np.int64),
+            graph.targets.astype(np.int64),
+            graph.weights.astype(np.float32),
         ),
         directories=[path.rpartition("/")[0] for path in graph.paths],
         commits=[one for one in changed if len(one) in COMMIT_FILES],

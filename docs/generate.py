@@ -6,6 +6,7 @@ between two markers, so that people may write around them.
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections import defaultdict
@@ -21,6 +22,7 @@ from pharos_local.settings import LocalSettings
 from pharos_scheduler.settings import Settings as SchedulerSettings
 from pharos_service.bus_admin import BusSettings
 from pharos_service.settings import ServiceSettings, Setting, table
+from tests.support.hand_checked import LANGUAGES, Score, checked, files, found
 
 ROOT = Path(__file__).resolve().parent.parent
 READERS: dict[str, type[ServiceSettings]] = {
@@ -77,7 +79,45 @@ def settings() -> str:
     return "| variable | default | meaning | read by |\n| --- | --- | --- | --- |\n" + "\n".join(lines)
 
 
+def hand_checked() -> str:
+    rows = []
+    for name, title in LANGUAGES.items():
+        expected, edges = checked(name).imports, found(name).edges("imports")
+        score = Score.of(expected, edges)
+        wrong = [f"`{source}` → `{target}`" for source, target in sorted(expected ^ edges)]
+        uses, wanted, unwanted = (
+            found(name).edges("references"),
+            checked(name).references,
+            checked(name).not_references,
+        )
+        rows.append(
+            f"| {title} | {files(name)} | {score.expected} | {score.precision:.3f} | {score.recall:.3f} "
+            f"| {'; '.join(wrong)} | {len(wanted & uses)} of {len(wanted)} "
+            f"| {len(unwanted & uses)} of {len(unwanted)} |"
+        )
+    return (
+        "| language | files | edges | precision | recall | wrong or not found "
+        "| references found, of a sample | of those that must not be |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
+    )
+
+
+def ground_truth() -> str:
+    measured = json.loads((ROOT / "bench/results/edges.json").read_text(encoding="utf-8"))
+    rows = [
+        f"| {one['language']} | {one['project']} {one['version']} | {one['tool']} | {one['files']} | "
+        f"{one['expected']} | {one['precision']:.3f} | {one['recall']:.3f} | {one['note']} |"
+        for one in measured["projects"]
+    ]
+    return (
+        "| language | project | tool | files | edges by the tool | precision | recall | what differs |\n"
+        "| --- | --- | --- | --- | --- | --- | --- | --- |\n" + "\n".join(rows)
+    )
+
+
 PARTS = {
+    ("docs/languages.md", "hand-checked"): hand_checked,
+    ("docs/languages.md", "ground truth"): ground_truth,
     ("ARCHITECTURE.md", "lifecycle"): lifecycle,
     ("ARCHITECTURE.md", "streams"): streams,
     ("docs/settings.md", "settings"): settings,

@@ -5,7 +5,9 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -14,7 +16,14 @@ import pytest
 
 from pharos_embedder import edge_store as edge_module
 from pharos_embedder.bm25 import SparseVector
-from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, EdgeEngine, edge_store, worth_optimizing
+from pharos_embedder.edge_store import (
+    GIVEN_WAY_MAX,
+    OPTIMIZE_WRITES_MIN,
+    EdgeEngine,
+    Manifest,
+    edge_store,
+    worth_optimizing,
+)
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     DatasetKey,
@@ -209,24 +218,102 @@ def test_optimizing_swaps_the_shard_and_loses_nothing(tmp_path: Path, store: Gen
     assert store.count(DATASET, 1, "chunk") == 1_210
 
 
-def test_a_write_stops_an_optimization_instead_of_waiting(tmp_path: Path, store: GenerationStore) -> None:
+def optimizing(store: GenerationStore) -> Future[bool]:
+    """An optimization in a thread, whose copy is made: what is written from now on is not in it."""
+    engine = store._engine
+    assert isinstance(engine, EdgeEngine)
+    pool = ThreadPoolExecutor(1)
+    outcome = pool.submit(store.optimize)
+    pool.shutdown(wait=False)
+    ends = time.monotonic() + 30
+    while engine._meanwhile is None and not outcome.done() and time.monotonic() < ends:
+        time.sleep(0.002)
+    return outcome
+
+
+def test_what_is_written_while_a_store_is_optimized_is_there_afterwards(
+    tmp_path: Path, store: GenerationStore
+) -> None:
     store.upsert(points(1, 1_500))
-    outcome: list[bool] = []
-    writing = threading.Event()
+    outcome = optimizing(store)
+    store.upsert(points(5_000, 600))
+    store.retire(DATASET, [point.id for point in points(1, 100)], 2)
+    store.collect(DATASET, 2)
+    other_way = np.array([[0, 0, 0, -1]], dtype=np.float32)
+    store.add_text_vectors([point.id for point in points(101, 1)], other_way)
+    assert not outcome.done()  # all of it was written beside the copy
+    assert outcome.result(60) is True
+    assert [folder.name for folder in (tmp_path / "index").glob("shard-*")] == ["shard-1"]
+    assert store.count(DATASET, 1, "chunk") == 2_000
+    assert store.dense(other_way[0], LIVE, 1)[0].id == points(101, 1)[0].id
+    store.close()
+    store.open()
+    assert store.count(DATASET, 1, "chunk") == 2_000
 
-    def write() -> None:
-        number = 10_000
-        while not writing.is_set():
-            number += 1
-            store.upsert(points(number, 1))
 
-    writer = threading.Thread(target=write)
-    writer.start()
-    try:
-        outcome.append(store.optimize())
-    finally:
-        writing.set()
-        writer.join()
-    assert outcome == [False]
+def test_more_is_written_than_can_be_repeated_and_the_store_stays_as_it_is(
+    tmp_path: Path, store: GenerationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pharos_embedder.edge_store.REPEATED_POINTS_MAX", 100)
+    store.upsert(points(1, 1_500))
+    outcome = optimizing(store)
+    store.upsert(points(5_000, 101))
+    assert outcome.result(60) is False
+    assert [folder.name for folder in (tmp_path / "index").glob("shard-*")] == ["shard-0"]
+    assert store.count(DATASET, 1, "chunk") == 1_601
+    assert store.optimize() is True
+
+
+def test_a_writer_stops_the_copying_but_not_for_ever(
+    tmp_path: Path, store: GenerationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = store._engine
+    assert isinstance(engine, EdgeEngine)
+    store.upsert(points(1, 1_500))
+    monkeypatch.setattr(engine, "_writers_waiting", 1)
+    assert [store.optimize() for _ in range(GIVEN_WAY_MAX)] == [False] * GIVEN_WAY_MAX
     assert [folder.name for folder in (tmp_path / "index").glob("shard-*")] == ["shard-0"]
     assert store.optimize() is True
+
+
+def test_a_store_that_takes_long_to_copy_gives_way_again(
+    store: GenerationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engine = store._engine
+    assert isinstance(engine, EdgeEngine)
+    monkeypatch.setattr("pharos_embedder.edge_store.COPY_SECONDS_MAX", 0)
+    store.upsert(points(1, 1_500))
+    monkeypatch.setattr(engine, "_writers_waiting", 1)
+    assert not any(store.optimize() for _ in range(2 * GIVEN_WAY_MAX))
+    monkeypatch.setattr(engine, "_writers_waiting", 0)
+    assert store.optimize() is True
+
+
+def test_closing_ends_an_optimization(tmp_path: Path, store: GenerationStore) -> None:
+    store.upsert(points(1, 1_500))
+    outcome = optimizing(store)
+    store.close()
+    assert outcome.result(0) is False
+    assert [folder.name for folder in (tmp_path / "index").glob("shard-*")] == ["shard-0"]
+    store.open()
+    assert store.count(DATASET, 1, "chunk") == 1_500
+
+
+def test_what_was_optimized_is_not_optimized_again_after_a_restart(store: GenerationStore) -> None:
+    store.upsert(points(1, 1_500))
+    assert store.optimize() is True
+    store.close()
+    store.open()
+    assert store.optimize() is False
+
+
+def test_a_store_that_is_open_does_not_say_how_much_was_written_since_it_was_optimized(
+    tmp_path: Path, store: GenerationStore
+) -> None:
+    store.upsert(points(1, 1_500))
+    assert store.optimize() is True
+    store.close()
+    store.open()
+    manifest = msgspec.json.decode((tmp_path / "index" / "index.json").read_bytes(), type=Manifest)
+    assert manifest.written is None  # whoever opens it after a kill has to look
+    assert manifest.optimized_at is not None

@@ -347,6 +347,7 @@ def test_more_points_than_a_page_are_listed_discarded_collected_and_dropped(stor
     points = [chunk("a.py", line=line) for line in range(1, number + 1)]
     store.upsert(iter(points))
     assert store.live_ids(ATLAS, 1, "chunk") == {point.id for point in points}
+    assert sorted(store.iterate_ids(ATLAS, 1, "chunk")) == sorted(point.id for point in points)
     store.retire(ATLAS, [point.id for point in points], 2)
     store.discard_unpublished(ATLAS, 1)
     assert store.count(ATLAS, 2, "chunk") == number
@@ -363,6 +364,8 @@ def test_meaning_comes_in_a_second_step(store: VectorStore) -> None:
     vectors = np.stack([axis(0), axis(0, lean=0.5)])
     store.add_text_vectors([point.id for point in points[:2]], vectors)
     assert store.ids_without_text(ATLAS, 1) == {points[2].id}
+    assert list(store.iterate_ids(ATLAS, 1, "chunk", without_text=True)) == [points[2].id]
+    assert len(list(store.iterate_ids(ATLAS, 1, "file"))) == 1
     hits = store.dense(axis(0), at(1), 5)
     assert [(hit.payload.path, round(hit.score, 3)) for hit in hits] == [("a.py", 1.0), ("b.py", 0.894)]
     assert paths(store, at(1)) == ["a.py", "b.py", "c.py"]
@@ -680,6 +683,33 @@ def test_the_contents_are_what_no_run_retired_by_dataset_and_generation(store: V
     ]
 
 
+def test_what_came_with_which_generation_and_who_wrote_it(store: VectorStore) -> None:
+    gone = chunk("gone.py")
+    store.upsert([gone])
+    run_of("job-1", 1, store, generation=5)
+    run_of("job-2", 1, store, generation=5)
+    run_of("job-3", 1, store, generation=7, dataset=FOREIGN)
+    store.retire(ATLAS, [gone.id], 5)
+    assert store.datasets() == {ATLAS, FOREIGN}
+    assert store.generations(ATLAS).keys() == {1, 5} and store.generations(ATLAS)[1] == 1
+    assert store.generations(FOREIGN).keys() == {7} and store.generations(BORA) == {}
+    assert {"job-1", "job-2"} >= store.writers(ATLAS, 5) >= {"job-2"}
+    assert store.writers(FOREIGN, 7) == {"job-3"} and store.writers(ATLAS, 7) == set()
+
+
+def test_a_generation_that_is_discarded_leaves_the_others_as_they_were(store: VectorStore) -> None:
+    kept, gone, later = chunk("kept.py"), chunk("gone.py"), chunk("later.py")
+    store.upsert([kept, gone, later])
+    run_of("job-1", 1, store, generation=5)
+    store.retire(ATLAS, [gone.id], 5)
+    store.retire(ATLAS, [later.id], 6)
+    for _ in range(2):
+        store.discard(ATLAS, 5)
+        assert store.generations(ATLAS) == {1: 3}
+        assert store.live_ids(ATLAS, 5, "chunk") == {kept.id, gone.id, later.id}
+        assert store.live_ids(ATLAS, 6, "chunk") == {kept.id, gone.id}
+
+
 class StoppedHere(Exception):
     """What a check raises in these tests."""
 
@@ -703,6 +733,7 @@ def test_a_guarded_store_writes_nothing_once_its_check_raises(store: VectorStore
         lambda: guarded.put_graph(ATLAS, 2, file_graph("a.py")),
         lambda: guarded.discard_unpublished(ATLAS, 0),
         lambda: guarded.collect(ATLAS, 9),
+        lambda: guarded.discard(ATLAS, 1),
         lambda: guarded.undo(ATLAS, "job-1", 1, 0),
         lambda: drop(guarded, ATLAS),
         guarded.flush,

@@ -95,29 +95,34 @@ def found(language: str) -> Found:
     """The project in *language*, discovered, parsed and linked as a repository is."""
     root = PROJECTS / language
     discovery = discover(root)
-    files = [parse(one.path, one.language, (root / one.path).read_bytes()) for one in discovery.files]
+    parsed = [parse(one.path, one.language, (root / one.path).read_bytes()) for one in discovery.files]
     configs = RepositoryConfigs.read(read_configs(root, discovery))
     statements: dict[str, set[tuple[str, str]]] = {"external": set(), "missing": set()}
     by_language = resolvers(
-        [file.path for file in files],
-        lambda wanted: (file for file in files if file.language == wanted),
+        [file.path for file in parsed],
+        lambda wanted: (file for file in parsed if file.language == wanted),
         configs,
     )
-    for file, one in _statements(files):
+    for file, one in _statements(parsed):
         targets = by_language[file.language].resolve(file, one)
         if not targets:
             statements["external" if targets is None else "missing"].add(
                 (file.path, written(file.language, one))
             )
     return Found(
-        graph=link(files, configs),
+        graph=link(parsed, configs),
         external=frozenset(statements["external"]),
         missing=frozenset(statements["missing"]),
     )
 
 
-def _statements(files: list[ParsedFile]) -> Iterator[tuple[ParsedFile, Import]]:
-    return ((file, one) for file in files for one in file.imports if one.kind != "path")
+def files(language: str) -> int:
+    """How many files the project in *language* has."""
+    return sum(1 for path in (PROJECTS / language).rglob("*") if path.is_file())
+
+
+def _statements(parsed: list[ParsedFile]) -> Iterator[tuple[ParsedFile, Import]]:
+    return ((file, one) for file in parsed for one in file.imports if one.kind != "path")
 
 
 def written(language: str, one: Import) -> str:

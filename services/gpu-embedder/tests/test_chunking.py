@@ -216,3 +216,9 @@ def test_what_leads_a_function_is_never_cut_from_it(language: str, size_chars: i
     for each in range(10, 99, 7):
         leading = head.format(each)
         assert any(leading in chunk.text for chunk in parsed.chunks), leading
+
+
+def test_a_body_that_broken_syntax_left_empty_is_cut_like_any_other() -> None:
+    text = "with context.begin_transaction():\n    context."
+    found = parse("a.py", "python", text.encode(), ParseOptions(size_chars=100, overlap_chars=0))
+    assert "".join(chunk.text for chunk in found.chunks) == text

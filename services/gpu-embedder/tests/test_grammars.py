@@ -748,6 +748,23 @@ def test_names_are_used_across_the_languages_of_the_jvm() -> None:
     }
 
 
+@pytest.mark.parametrize(
+    ("language", "source", "docstring"),
+    [
+        ("shell", "#!/bin/sh\n# Says hello.\nf() { :; }\n", "Says hello."),
+        ("shell", "## Says\n##   hello.\nf() { :; }\n", "Says\n  hello."),
+        ("ruby", "# Says hello.\n\ndef f; end\n", ""),
+        ("php", "<?php\n/** Says hello. */\n#[Pure]\nfunction f() {}\n", "Says hello."),
+        ("kotlin", "/**\n * Says hello.\n */\n@Pure\nfun f() {}\n", "Says hello."),
+        ("csharp", "/// <returns>A <c>word</c> &amp; <see cref=\"T:A.B\"/>.</returns>\nclass F { }\n",
+         "A word & A.B."),
+        ("scala", "/* no */ val x = 1\ndef f = 1\n", ""),
+    ],
+)  # fmt: skip
+def test_documentation_stands_right_above(language: str, source: str, docstring: str) -> None:
+    assert parse("f", language, source.encode()).definitions[-1].docstring == docstring
+
+
 def test_shells_that_bash_does_not_read_have_words_of_their_own() -> None:
     assert [language_of(name) for name in ("a.sh", "a.bash", "a.ksh", ".bashrc")] == ["shell"] * 4
     assert [language_of(name) for name in ("a.zsh", ".zshrc", "a.fish")] == ["zsh", "zsh", "fish"]

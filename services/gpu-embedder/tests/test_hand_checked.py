@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.hand_checked import LANGUAGES, PROJECTS, Score, checked, found
+from tests.support.hand_checked import LANGUAGES, PROJECTS, Score, checked, files, found
 
 SHARE_MIN = 0.95
+REFERENCES_SHARE_MIN = 0.85
+REFERENCES_WRONG_MAX = 1
 
 each_language = pytest.mark.parametrize("language", LANGUAGES)
 
@@ -26,6 +28,14 @@ def test_what_leads_out_of_a_project_and_what_is_missing_is_told_apart(language:
 
 
 @each_language
+def test_names_lead_to_what_they_mean_and_seldom_to_what_only_has_their_name(language: str) -> None:
+    edges = found(language).edges("references")
+    wanted, unwanted = checked(language).references, checked(language).not_references
+    assert len(wanted & edges) >= REFERENCES_SHARE_MIN * len(wanted), sorted(wanted - edges)
+    assert len(unwanted & edges) <= REFERENCES_WRONG_MAX, sorted(unwanted & edges)
+
+
+@each_language
 def test_a_list_names_files_that_there_are_and_the_project_is_of_a_size_to_tell(language: str) -> None:
     one = checked(language)
     named = {
@@ -33,5 +43,5 @@ def test_a_list_names_files_that_there_are_and_the_project_is_of_a_size_to_tell(
     }
     named |= {path for path, _ in one.external | one.missing}
     assert {path for path in named if not (PROJECTS / language / path).is_file()} == set()
-    assert sum(1 for path in (PROJECTS / language).rglob("*") if path.is_file()) >= 20
+    assert files(language) >= 20
     assert len(one.imports) >= 20

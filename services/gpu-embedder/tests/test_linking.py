@@ -185,6 +185,25 @@ def test_an_ambiguous_name_that_is_not_imported_makes_no_edge() -> None:
     assert edges(graph_of(files), "references") == {("d.py", "a.py")}
 
 
+def test_a_name_that_a_file_imports_from_elsewhere_is_none_of_those_here() -> None:
+    files = {
+        "context.js": "export function createContext() {}\n",
+        "app.js": "import { createContext } from 'react';\ncreateContext();\n",
+        "other.js": "createContext();\n",
+    }
+    assert edges(graph_of(files), "references") == {("other.js", "context.js")}
+
+
+def test_a_file_that_exports_again_passes_names_on_whatever_it_is_called() -> None:
+    files = {
+        "main.js": "export { bake } from './oven.js';\n",
+        "oven.js": "export function bake() {}\n",
+        "fire.js": "export function bake() {}\n",
+        "shop.js": "import { bake } from './main.js';\nbake();\n",
+    }
+    assert edges(graph_of(files), "references") == {("shop.js", "oven.js")}
+
+
 def test_a_name_of_another_language_makes_no_edge() -> None:
     assert (
         graph_of({"a.py": "def handle(): pass\n", "b.go": "package b\nfunc f() { handle() }\n"}).edges == ()

@@ -62,11 +62,17 @@ def referenced(
     defined: dict[tuple[str, str], set[int]] = {}
     declared: dict[tuple[str, str], set[int]] = {}
     users: dict[tuple[str, str], int] = {}
+    elsewhere: list[set[str]] = [set() for _ in files]
     for number, file in enumerate(files):
+        for one in file.imports if file.language in by_language else ():
+            if by_language[file.language].resolve(file, one) is None:
+                elsewhere[number].update(linking.bound_names(one))
         for definition in file.definitions:
             known = declared if definition.kind == DECLARATION else defined
             known.setdefault((family(file), definition.name), set()).add(number)
         for reference in file.references:
+            if reference.name in elsewhere[number]:
+                continue
             users[family(file), reference.name] = users.get((family(file), reference.name), 0) + 1
     for key, declarers in declared.items():
         defined.setdefault(key, declarers)
@@ -76,7 +82,11 @@ def referenced(
         near = set(imports[number])
         for target in imports[number]:
             path = f"/{files[target].path}"
-            if path.endswith(linking._REEXPORTERS) or path.rpartition("/")[2] in linking._INDEX_FILES:
+            says_so = path.endswith(linking._REEXPORTERS) or path.rpartition("/")[2] in linking._INDEX_FILES
+            language = files[target].language
+            if says_so or (
+                language in by_language and any(i.kind == "export" for i in files[target].imports)
+            ):
                 near.update(imports[target])
         near.discard(number)
         if file.language in by_language:
@@ -84,7 +94,7 @@ def referenced(
         for reference in file.references:
             key = family(file), reference.name
             candidates = defined.get(key, set())
-            if not candidates or number in candidates:
+            if not candidates or number in candidates or reference.name in elsewhere[number]:
                 continue
             strength = math.log2(1 + reference.count) / (1 + math.log2(users[key]))
             meant = candidates & near
@@ -167,6 +177,7 @@ def projects(draw: st.DrawFn) -> list[ParsedFile]:
                     Import(
                         module=module,
                         level=level if language == "python" else 0,
+                        kind=draw(st.sampled_from(("import", "export"))),
                         names=(ImportedName(name=draw(st.sampled_from((*STEMS, *NAMES, "*")))),),
                     )
                     for module, level in imports

@@ -207,3 +207,16 @@ def test_an_entry_that_cannot_be_read_is_a_miss(root: Path, tools: Tools, tmp_pa
 def test_a_file_that_would_drive_out_all_others_is_not_kept(cache: ParseCache) -> None:
     cache.write({b"1" * 32: b"x" * (LIMIT_BYTES_MIN // 64), b"2" * 32: b"x" * (LIMIT_BYTES_MIN // 64 + 1)})
     assert cache.count() == 1
+
+
+def test_one_repository_does_not_drive_out_all_others(
+    root: Path, tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pharos_embedder.stages.PARSED_BYTES_MAX", 0)
+    tools.parse_cache.job_bytes_max = 1_000
+    run(root, tools, tmp_path / "spool")
+    kept = tools.parse_cache.count()
+    assert 0 < kept < len(FILES)
+    _, again = run(root, tools, tmp_path / "spool")
+    assert tools.parse_pool.parsed == sorted(FILES)[kept:]
+    assert len(again) == len(FILES)

@@ -16,7 +16,7 @@ import pytest
 
 from pharos_embedder.discovery import SourceFile, discover
 from pharos_embedder.packed_files import PackedFile, pack
-from pharos_embedder.parse_pool import ParseCancelled, ParsePool, ParsePoolBroken
+from pharos_embedder.parse_pool import ParseCancelled, ParsePool, ParsePoolBroken, workers_for
 from pharos_embedder.parsing import parse
 from pharos_embedder.syntax import ParseFailure, ParseOptions
 
@@ -257,6 +257,13 @@ def test_workers_that_cannot_start_break_the_pool(tmp_path: Path) -> None:
 def test_a_pool_without_workers_or_time_is_refused(workers: int, timeout_seconds: float) -> None:
     with pytest.raises(ValueError, match="must be"):
         ParsePool(workers, timeout_seconds)
+
+
+@pytest.mark.parametrize(
+    ("cores", "pools", "workers"), [(1, 1, 2), (2, 1, 2), (6, 1, 6), (16, 1, 8), (16, 4, 4), (16, 16, 2)]
+)
+def test_pools_share_the_cores_of_their_machine(cores: int, pools: int, workers: int) -> None:
+    assert workers_for(cores, pools) == workers
 
 
 PARENT = """

@@ -1,4 +1,7 @@
-"""``python -m pharos_local.bus_command``: ``pharos-bus`` for the stack of this home, at its port."""
+"""``python -m pharos_local.bus_command``: ``pharos-bus`` for the stack of this home, at its port.
+
+With ``--store`` in front it is ``pharos-store``.
+"""
 
 from __future__ import annotations
 
@@ -37,8 +40,10 @@ def main() -> int:
             print(f"No stack has run in {home.path}: begin with `make run`.", file=sys.stderr)
             return 1
         environ.update(programs.own_bus_environ(home, port))
-    command = Path(sys.executable).with_name("pharos-bus")
-    return subprocess.call([str(command), *sys.argv[1:]], env=environ)
+    name, arguments = "pharos-bus", sys.argv[1:]
+    if arguments[:1] == ["--store"]:
+        name, arguments = "pharos-store", arguments[1:]
+    return subprocess.call([str(Path(sys.executable).with_name(name)), *arguments], env=environ)
 
 
 if __name__ == "__main__":

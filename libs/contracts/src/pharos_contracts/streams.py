@@ -274,7 +274,7 @@ def declare(limits: BusLimits) -> Bus:
             name=LEDGER,
             about="The last event of each job and item, of any age: what a starting scheduler reads.",
             writers="the server, from JOBS",
-            readers="scheduler, gateway",
+            readers="scheduler, gateway, search",
             source=Source(
                 JOBS,
                 (

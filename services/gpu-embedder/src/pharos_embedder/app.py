@@ -38,7 +38,7 @@ from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.connecting import Connecting
 from pharos_embedder.control import Control
 from pharos_embedder.dataset_locks import DatasetLocks
-from pharos_embedder.deleting import Deleting
+from pharos_embedder.deleting import Deleting, forget
 from pharos_embedder.devices import DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.document_slot import DocumentSlot
@@ -52,7 +52,7 @@ from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
 from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.parse_cache import ParseCache
-from pharos_embedder.parse_pool import ParsePool
+from pharos_embedder.parse_pool import ParsePool, workers_for
 from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.provider.encoder import Provider
 from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
@@ -62,7 +62,9 @@ from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.store_owner import StoreOwner
 from pharos_embedder.structure_answers import Question, StructureAnswers
+from pharos_embedder.sweeping import Sweeping
 from pharos_embedder.syntax import ParseOptions
+from pharos_embedder.upkeep import keep_optimized, keep_swept
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
 from pharos_embedder.worker import Worker
@@ -84,7 +86,6 @@ log = structlog.get_logger()
 
 MiB: Final = 1024 * 1024
 ROLES: Final = ("all", "worker", "search")
-PARSE_WORKERS: Final = 2
 ARCHIVES_BYTES_MAX: Final = 4 * 1024 * MiB  # as many as the store of archives holds
 FETCHED_PER_INDEXED: Final = 5  # files of a commit for each that may be indexed: most others are left out
 READY_POLL_SECONDS: Final = 0.5
@@ -163,6 +164,11 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
             tasks.start_soon(watch_readiness)
             if owner is not None:
                 tasks.start_soon(owner.serve, bus)
+                tasks.start_soon(keep_optimized, store)  # a server does that by itself
+            if role != "worker":
+                forget_chunks = None if cache is None else partial(forget, cache, encoder.version)
+                sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
+                tasks.start_soon(keep_swept, sweeping, utc_now)
             if cache is not None and parse_cache is not None:
                 publisher = Publisher(
                     bus,
@@ -309,8 +315,9 @@ def _works(
         limits=_limits(settings),
     )
     found = []
+    parse_workers = workers_for(probe().threads, settings.worker_slots)
     for _ in range(settings.worker_slots):
-        pool = ParsePool(PARSE_WORKERS, settings.parse_timeout_seconds)
+        pool = ParsePool(parse_workers, settings.parse_timeout_seconds)
         opened.callback(pool.close)
         tools = Tools(store=store, encoder=encoder, cache=cache, parse_cache=parse_cache, parse_pool=pool)
         found.append(Indexing(tools, publisher, config))

@@ -34,9 +34,11 @@ from pharos_embedder.store_protocol import (
     Done,
     FindNearest,
     Flush,
+    FoundFacts,
     FoundHits,
     FoundIds,
     FoundPayloads,
+    FoundPoints,
     FoundStructures,
     Full,
     Greet,
@@ -45,7 +47,9 @@ from pharos_embedder.store_protocol import (
     Missing,
     OtherLength,
     Question,
+    ReadFacts,
     ReadPayloads,
+    ReadPoints,
     ReadStructures,
     SetUntil,
     TooLarge,
@@ -62,6 +66,7 @@ from pharos_embedder.vectors import (
     PointsMissing,
     StoreClosed,
     StoreError,
+    StoreFacts,
     StoreFull,
     StoreUnavailable,
     VectorName,
@@ -100,7 +105,7 @@ class Owner:
     ) -> None:
         self._bus = bus
         self._loop = loop
-        self._dimensions = dimensions
+        self.dimensions = dimensions
         self._times = times
         self._open = False
 
@@ -112,7 +117,7 @@ class Owner:
                 f"The bus takes messages of {self._bus.client.max_payload} bytes, and points need {room}: "
                 "set max_payload of the NATS server to 1MB"
             )
-        self._ask(Greet(dimensions=self._dimensions), Done, unchecked, away=0)
+        self._ask(Greet(dimensions=self.dimensions), Done, unchecked, away=0)
         self._open = True
 
     def close(self) -> None:
@@ -171,7 +176,7 @@ class Owner:
             case Declined(other_release=True, sentence=sentence):
                 return sentence
             case OtherLength(dimensions=stored):
-                raise DimensionMismatch("the store's owner", stored, self._dimensions)
+                raise DimensionMismatch("the store's owner", stored, self.dimensions)
             case Missing(number=number):
                 raise PointsMissing(number)
             case Full(sentence=sentence):
@@ -191,6 +196,7 @@ class AskedEngine:
     def __init__(self, owner: Owner, check: Check = unchecked) -> None:
         self._owner = owner
         self._check = check
+        self._points_max = PAGE  # fewer, once so many were too large at once
 
     def open(self) -> None:
         self._owner.open()
@@ -245,10 +251,27 @@ class AskedEngine:
             for payload in self.payloads(Ids(tuple(which[start : start + size])), limit=size)
         ]
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        while True:
+            limit = min(limit, self._points_max)
+            try:
+                found = self._ask(ReadPoints(condition=condition, after=after, limit=limit), FoundPoints)
+            except AnswerTooLarge as error:
+                if limit == 1:
+                    raise
+                self._points_max = max(1, limit * protocol.MESSAGE_BYTES_MAX // (2 * error.size))
+            else:
+                return protocol.points_of(found.points, self._owner.dimensions), found.after
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         # 64 numbers each: as many as may be asked for always fit.
         found = self._ask(ReadStructures(condition=condition, limit=limit), FoundStructures)
         return [np.frombuffer(each, dtype="<f4").astype(np.float32) for each in found.vectors]
+
+    def facts(self) -> StoreFacts:
+        return self._ask(ReadFacts(), FoundFacts).facts
 
     def count(self, condition: Condition) -> int:
         return self._ask(Count(condition=condition), Counted).number

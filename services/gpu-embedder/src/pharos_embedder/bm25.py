@@ -73,6 +73,11 @@ class SparseVector(msgspec.Struct, frozen=True, kw_only=True):
         return len(self.indices)
 
 
+def sorted_vector(indices: Sequence[int], values: Sequence[float]) -> SparseVector:
+    """The vector of these pairs, in whatever order an engine has them."""
+    return SparseVector.of(dict(zip(indices, values, strict=True)))
+
+
 class Totals(msgspec.Struct, frozen=True):
     """How many documents a dataset has, and how many terms they have in all."""
 

@@ -216,7 +216,8 @@ def _leads(node: Node, body: Node | None) -> bool:
         return before is not None and before.type == "access_specifier"
     if body is None or node.end_byte > body.start_byte:
         return False
-    following, opening = node.next_sibling, body.child(0)
+    following = node.next_sibling
+    opening = body.child(0) if body.child_count else None  # broken syntax leaves empty bodies
     is_last = following is None or following.end_byte > body.start_byte
     return not is_last or (opening is not None and opening.type == "{")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from typing import Final
 
@@ -37,7 +38,7 @@ def comment_above(lines: list[str], start_line: int, language: str) -> str:
     text = "\n".join(cleaned).strip()
     if language != "csharp":
         return text
-    return _XML_TAG.sub("", _XML_REFERENCE.sub(r"\1", text)).strip()
+    return html.unescape(_XML_TAG.sub("", _XML_REFERENCE.sub(r"\1", text))).strip()
 
 
 def _is_attribute(line: str, language: str) -> bool:

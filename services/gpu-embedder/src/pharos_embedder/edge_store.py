@@ -2,10 +2,13 @@
 
 What was measured and shapes this module (qdrant-edge-py 0.9.0, 384 dimensions, 2 cores): every call holds
 the interpreter lock, so all calls are kept small, and `optimize`, which takes 7 s for 20,000 points, runs in
-another process on a copy. Below some 50,000 points an exact scan is as fast as the graph index and misses
-nothing (54,000 points scanned: 19 ms), so only larger stores get one. Acknowledged writes are in the
-write-ahead log and survive kill -9; `flush` makes them survive a power loss.
+another process on a copy, while writes go on and are repeated there. Below some 50,000 points an exact scan
+is as fast as the graph index and misses nothing (54,000 points scanned: 19 ms), so only larger stores get
+one. Acknowledged writes are in the write-ahead log and survive kill -9; `flush` makes them survive a power
+loss.
 """
+
+from __future__ import annotations
 
 import ctypes
 import errno
@@ -16,6 +19,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -25,7 +29,7 @@ import msgspec
 import numpy as np
 import qdrant_edge as edge
 
-from pharos_embedder.bm25 import SparseVector
+from pharos_embedder.bm25 import SparseVector, sorted_vector
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     ALIVE,
@@ -46,6 +50,7 @@ from pharos_embedder.vectors import (
     Range,
     StoreClosed,
     StoreError,
+    StoreFacts,
     StoreFull,
     StoreLocked,
     VectorName,
@@ -59,6 +64,11 @@ SEARCH_THREADS: Final = 2
 DISK_FREE_BYTES_MIN: Final = 256 << 20
 OPTIMIZE_SECONDS_MAX: Final = 1_800.0
 OPTIMIZE_WRITES_MIN: Final = 1_000  # fewer changed points since the last time are not worth a copy
+REPEATED_POINTS_MAX: Final = 10_000  # written meanwhile and kept in memory, some 50 MB; more end it
+SWAP_POINTS_MAX: Final = 256  # that writers wait for at the end
+CATCH_UP_ROUNDS_MAX: Final = 8
+GIVEN_WAY_MAX: Final = 3  # copies in a row that a writer may stop
+COPY_SECONDS_MAX: Final = 10.0  # that a writer waits for one that it may not stop
 _POLL_SECONDS: Final = 0.05
 
 _KEYWORDS: Final = ("key", "kind", "path", "directories", "language", "repository", "symbol_kind", "job")
@@ -72,6 +82,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     text_dimensions: int
     structure_dimensions: int
     shard: str  # name of the folder with the live shard; any other is left over from an optimization
+    written: int | None = None  # points since the last optimization; None while open, or after a crash
+    optimized_at: float | None = None  # Unix time
 
 
 def edge_store(folder: Path, *, dimensions: int) -> GenerationStore:
@@ -79,11 +91,21 @@ def edge_store(folder: Path, *, dimensions: int) -> GenerationStore:
     return GenerationStore(EdgeEngine(folder, dimensions=dimensions), dimensions=dimensions)
 
 
+def stored_dimensions(folder: Path) -> int | None:
+    """The length of the text vectors of the index in *folder*; None where there is none."""
+    try:
+        return msgspec.json.decode((folder / "index.json").read_bytes(), type=Manifest).text_dimensions
+    except FileNotFoundError:
+        return None
+
+
 class EdgeEngine:
     """One shard in one folder, opened by one process at a time.
 
-    Two locks. `_writing` is held by a write, and by an optimization for as long as it takes; `_shard_lock` by
-    any use of the shard, which is short, and by the swap that ends an optimization. So reads go on meanwhile.
+    Three locks. `_optimizing` is held by an optimization for as long as it takes. `_writing` is held by a
+    write, and by an optimization while it copies the shard and while it puts the copy in its place;
+    `_shard_lock` by any use of the shard, which is short, and by that swap. So reads go on meanwhile, and
+    writes but for these moments.
     """
 
     def __init__(self, folder: Path, *, dimensions: int) -> None:
@@ -92,11 +114,15 @@ class EdgeEngine:
         self._lock_file: int | None = None
         self._shard: Any = None  # edge.EdgeShard; its stubs are incomplete
         self._manifest: Manifest | None = None
+        self._optimizing = threading.Lock()
         self._writing = threading.Lock()
         self._shard_lock = threading.RLock()
         self._writers_waiting = 0
         self._waiting_lock = threading.Lock()
         self._writes = 0
+        self._meanwhile: _Meanwhile | None = None  # while a copy is optimized; under `_writing`
+        self._given_way = 0
+        self._closing = False
 
     # Opening and closing
 
@@ -110,7 +136,12 @@ class EdgeEngine:
                 self._manifest = self._load_or_create()
                 self._shard = edge.EdgeShard.load(str(self._folder / self._manifest.shard))
                 _index_payload(self._shard)  # an earlier release knew fewer fields
-                self._writes = self._shard.info().points_count  # written who knows when: optimize may look
+                written = self._manifest.written
+                # After a crash it was written who knows when: optimize may look.
+                self._writes = self._shard.info().points_count if written is None else written
+                if written is not None:
+                    self._tell(msgspec.structs.replace(self._manifest, written=None))
+                self._closing = False
         except BaseException:
             self._release()
             raise
@@ -151,11 +182,18 @@ class EdgeEngine:
         return manifest
 
     def close(self) -> None:
-        with self._write():
+        self._closing = True  # which ends an optimization
+        with self._optimizing, self._write():
             if self._shard is not None:
                 self._shard.flush()
                 self._shard.close()
+                assert self._manifest is not None
+                self._tell(msgspec.structs.replace(self._manifest, written=self._writes))
             self._release()
+
+    def _tell(self, manifest: Manifest) -> None:
+        _write_manifest(self._folder, manifest)
+        self._manifest = manifest
 
     def _release(self) -> None:
         self._shard = None
@@ -193,8 +231,7 @@ class EdgeEngine:
                 edge.PointVectors(point, {"text": vector.tolist()})
                 for point, vector in zip(ids, vectors, strict=True)
             ]
-            _opened(shard).update(edge.UpdateOperation.update_vectors(named))
-            self._writes += len(ids)
+            self._apply(shard, edge.UpdateOperation.update_vectors(named), len(ids))
 
     def set_until(self, ids: Sequence[str], generation: int) -> None:
         self._update(edge.UpdateOperation.set_payload(list(ids), {"until": generation}), len(ids))
@@ -204,8 +241,13 @@ class EdgeEngine:
 
     def _update(self, operation: Any, points: int) -> None:
         with self._write() as shard:
-            _opened(shard).update(operation)
-            self._writes += points
+            self._apply(shard, operation, points)
+
+    def _apply(self, shard: Any, operation: Any, points: int) -> None:
+        _opened(shard).update(operation)
+        self._writes += points
+        if self._meanwhile is not None:
+            self._meanwhile.add(operation, points)
 
     # Reading
 
@@ -223,6 +265,17 @@ class EdgeEngine:
             records, _ = shard.scroll(request)
             return [from_stored(record.payload) for record in records]
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        request = edge.ScrollRequest(
+            offset=after, limit=limit, filter=_filter(condition), with_payload=True, with_vector=True
+        )
+        with self._read() as shard:
+            records, following = shard.scroll(request)
+            found = [_from_edge(record) for record in records]
+        return found, None if following is None else str(following)
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         request = edge.ScrollRequest(
             limit=limit, filter=_filter(condition), with_payload=False, with_vector=["structure"]
@@ -231,6 +284,16 @@ class EdgeEngine:
             records, _ = shard.scroll(request)
         vectors = [record.vector.get("structure") for record in records if record.vector]
         return [np.asarray(vector, dtype=np.float32) for vector in vectors if vector is not None]
+
+    def facts(self) -> StoreFacts:
+        with self._read() as shard:
+            assert self._manifest is not None
+            return StoreFacts(
+                points=shard.info().points_count,
+                bytes_on_disk=_bytes_on_disk(self._folder / self._manifest.shard),
+                written=self._writes,
+                optimized_at=self._manifest.optimized_at,
+            )
 
     def count(self, condition: Condition) -> int:
         with self._read() as shard:
@@ -270,7 +333,7 @@ class EdgeEngine:
 
     @contextmanager
     def _write(self) -> Iterator[Any]:
-        """The shard, perhaps closed, for one writer; an optimization that is under way gives up for it."""
+        """The shard, perhaps closed, for one writer."""
         with self._waiting_lock:
             self._writers_waiting += 1
         try:
@@ -299,41 +362,85 @@ class EdgeEngine:
     def optimize(self) -> bool:
         """Optimize a copy in another process, then put it in the place of the shard.
 
-        False where little was written since the last time, where a write came in between, where the disk has
-        no room for the copy, or where it took more than OPTIMIZE_SECONDS_MAX: the shard is then as it was.
+        What is written meanwhile is written to the copy as well, before the swap. False, and the shard is as
+        it was, where little was written since the last time, where another optimization is under way, where
+        the disk has no room for the copy, where a writer came while it was made, where more than
+        REPEATED_POINTS_MAX were written meanwhile, or where it took more than OPTIMIZE_SECONDS_MAX.
         """
-        with self._writing:
-            with self._shard_lock:
-                shard = _opened(self._shard)
-                points = shard.info().points_count
-                if not worth_optimizing(points, self._writes):
-                    return False
-                shard.flush()
-            assert self._manifest is not None
-            current = self._folder / self._manifest.shard
-            target = self._folder / f"shard-{int(current.name.removeprefix('shard-')) + 1}"
-            try:
-                if not (self._room_for(current) and self._copy(current, target) and self._optimized(target)):
-                    return False
-                manifest = msgspec.structs.replace(self._manifest, shard=target.name)
+        if not self._optimizing.acquire(blocking=False):
+            return False
+        try:
+            return self._optimize()
+        finally:
+            self._optimizing.release()
+
+    def _optimize(self) -> bool:
+        leftover: Path | None = None
+        try:
+            with self._writing:
                 with self._shard_lock:
-                    replacement = edge.EdgeShard.load(str(target))
-                    shard.close()
-                    _write_manifest(self._folder, manifest)
-                    self._shard, self._manifest, self._writes = replacement, manifest, 0
-                target = current
+                    shard = _opened(self._shard)
+                    if not worth_optimizing(shard.info().points_count, self._writes):
+                        return False
+                    shard.flush()
+                assert self._manifest is not None
+                current = self._folder / self._manifest.shard
+                leftover = self._folder / f"shard-{int(current.name.removeprefix('shard-')) + 1}"
+                if not (self._room_for(current) and self._copied(current, leftover)):
+                    return False
+                meanwhile = self._meanwhile = _Meanwhile()
+            if not (self._optimized(leftover, meanwhile) and self._swapped(leftover, meanwhile)):
+                return False
+            leftover = current
+            return True
+        finally:
+            with self._writing:
+                self._meanwhile = None
+            if leftover is not None:
+                shutil.rmtree(leftover, ignore_errors=True)
+
+    def _swapped(self, target: Path, meanwhile: _Meanwhile) -> bool:
+        """Put the shard *target* in the place of the live one, once it has what was written meanwhile."""
+        with self._told():
+            replacement = edge.EdgeShard.load(str(target))
+            try:
+                for _ in range(CATCH_UP_ROUNDS_MAX):
+                    with self._writing:
+                        if meanwhile.points <= SWAP_POINTS_MAX:
+                            break
+                        operations = meanwhile.taken()
+                    for operation in operations:
+                        replacement.update(operation)
+                with self._writing:
+                    if meanwhile.too_many or self._closing:
+                        return False
+                    for operation in meanwhile.taken():
+                        replacement.update(operation)
+                    replacement.flush()
+                    assert self._manifest is not None
+                    with self._shard_lock:
+                        self._tell(
+                            msgspec.structs.replace(
+                                self._manifest, shard=target.name, optimized_at=round(time.time(), 3)
+                            )
+                        )
+                        self._shard, replacement = replacement, self._shard
+                        self._writes = meanwhile.total
                 return True
             finally:
-                shutil.rmtree(target, ignore_errors=True)  # the old shard after success, else the copy
+                replacement.close()
 
     def _room_for(self, shard: Path) -> bool:
-        size = sum(file.stat().st_blocks * 512 for file in shard.rglob("*") if file.is_file())
-        return shutil.disk_usage(self._folder).free > DISK_FREE_BYTES_MIN + 3 * size
+        return shutil.disk_usage(self._folder).free > DISK_FREE_BYTES_MIN + 3 * _bytes_on_disk(shard)
 
-    def _copy(self, source: Path, target: Path) -> bool:
+    def _copied(self, source: Path, target: Path) -> bool:
+        """Whether *target* is a copy now. A writer ends this, but not each time: see COPY_SECONDS_MAX."""
+        insists = self._given_way >= GIVEN_WAY_MAX
+        ends = time.monotonic() + (COPY_SECONDS_MAX if insists else 0)
         shutil.rmtree(target, ignore_errors=True)
         for file in source.rglob("*"):
-            if self._writers_waiting:
+            if self._closing or (self._writers_waiting and time.monotonic() >= ends):
+                self._given_way = 0 if insists else self._given_way + 1
                 return False
             if file.is_file():
                 copy = target / file.relative_to(source)
@@ -341,25 +448,50 @@ class EdgeEngine:
                 _copy_sparse(file, copy)
             else:
                 (target / file.relative_to(source)).mkdir(parents=True, exist_ok=True)
+        self._given_way = 0
         return True
 
-    def _optimized(self, target: Path) -> bool:
+    def _optimized(self, target: Path, meanwhile: _Meanwhile) -> bool:
         child = subprocess.Popen(
             [sys.executable, "-m", "pharos_embedder.edge_store", str(target), str(os.getpid())],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
         )
-        waited = 0.0
+        ends = time.monotonic() + OPTIMIZE_SECONDS_MAX
         try:
-            while waited < OPTIMIZE_SECONDS_MAX and not self._writers_waiting:
+            while time.monotonic() < ends and not self._closing and not meanwhile.too_many:
                 with suppress(subprocess.TimeoutExpired):
                     return child.wait(_POLL_SECONDS) == 0
-                waited += _POLL_SECONDS
             return False
         finally:
             if child.poll() is None:
                 child.kill()
                 child.wait()
+
+
+class _Meanwhile:
+    """What is written while a copy of the shard is optimized, to be repeated on the copy, in order."""
+
+    def __init__(self) -> None:
+        self._operations: list[Any] = []
+        self.points = 0  # that are still to be repeated
+        self.total = 0
+        self.too_many = False
+
+    def add(self, operation: Any, points: int) -> None:
+        if self.too_many:
+            return
+        self._operations.append(operation)
+        self.points += points
+        self.total += points
+        if self.points > REPEATED_POINTS_MAX:
+            self.too_many = True
+            self._operations.clear()
+
+    def taken(self) -> list[Any]:
+        """What there is; it is for the caller to repeat now."""
+        operations, self._operations, self.points = self._operations, [], 0
+        return operations
 
 
 def worth_optimizing(points: int, written: int) -> bool:
@@ -409,6 +541,22 @@ def _to_edge(point: Point) -> Any:
     if point.structure is not None:
         vectors["structure"] = point.structure.tolist()
     return edge.Point(point.id, vectors, to_stored(point.payload))
+
+
+def _from_edge(record: Any) -> Point:
+    vectors = record.vector or {}
+    words = vectors.get("code_bm25")
+    return Point(
+        id=str(record.id),
+        payload=from_stored(record.payload),
+        code_bm25=None if words is None else sorted_vector(words.indices, words.values),
+        text_vector=_floats(vectors.get("text")),
+        structure=_floats(vectors.get("structure")),
+    )
+
+
+def _floats(vector: Any) -> Floats | None:
+    return None if vector is None else np.asarray(vector, dtype=np.float32)
 
 
 def _filter(condition: Condition) -> Any:
@@ -475,6 +623,11 @@ def _lock(folder: Path) -> int:
     os.ftruncate(descriptor, 0)
     os.pwrite(descriptor, str(os.getpid()).encode(), 0)
     return descriptor
+
+
+def _bytes_on_disk(folder: Path) -> int:
+    """Without the holes of its files."""
+    return sum(file.stat().st_blocks * 512 for file in folder.rglob("*") if file.is_file())
 
 
 def _write_manifest(folder: Path, manifest: Manifest) -> None:

@@ -40,6 +40,7 @@ from pharos_embedder.vectors import (
     Range,
     Selection,
     StoreError,
+    StoreFacts,
     VectorName,
     of_dataset,
     point_id,
@@ -76,9 +77,15 @@ class Engine(Protocol):
         """A page of ids and where the next one starts; None after the last."""
 
     def payloads(self, condition: Condition, *, limit: int) -> list[Payload]: ...
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        """A page of whole points, in the order of their ids, as `ids`; perhaps fewer than *limit*."""
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         """The `structure` vectors of the points, those that have one."""
 
+    def facts(self) -> StoreFacts: ...
     def count(self, condition: Condition) -> int: ...
     def counts(self, field: str, condition: Condition) -> dict[str | int, int]:
         """How many of the points there are by each value of *field*."""
@@ -141,12 +148,16 @@ class GenerationStore:
         self._delete(AllOf((of_dataset(dataset), Range(field="from", above=live))))
         self._let_live(AllOf((of_dataset(dataset), Range(field="until", above=live, at_most=ALIVE - 1))))
 
+    def discard(self, dataset: DatasetKey, generation: int) -> None:
+        # In this order a repeat, after a crash in between, finds again that there is something to undo.
+        self._let_live(AllOf((of_dataset(dataset), _exactly("until", generation))))
+        self._delete(AllOf((of_dataset(dataset), _exactly("from", generation))))
+
     def undo(self, dataset: DatasetKey, job: str, attempts: int, live: int) -> int:
         # In this order a repeat, after a crash in between, finds again which generations these were.
         for generation in self._engine.counts("from", _written(job, attempts, of_dataset(dataset))):
             if int(generation) > live:
-                at = Range(field="until", above=int(generation) - 1, at_most=int(generation))
-                self._let_live(AllOf((of_dataset(dataset), at)))
+                self._let_live(AllOf((of_dataset(dataset), _exactly("until", int(generation)))))
         return self._delete(_written(job, attempts, of_dataset(dataset), Range(field="from", above=live)))
 
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
@@ -253,7 +264,7 @@ class GenerationStore:
         """
         own = (of_dataset(dataset), Match("kind", (kind,)))
         # Points of this very generation are from an earlier try of the same run: the new ones win.
-        self._delete(AllOf((*own, Range(field="from", above=generation - 1, at_most=generation))))
+        self._delete(AllOf((*own, _exactly("from", generation))))
         for name, text in pieces:
             self._engine.put([_piece(dataset, generation, kind, name, text, job, attempt)])
         earlier = (Range(field="from", at_most=generation - 1), Range(field="until", above=generation))
@@ -282,6 +293,14 @@ class GenerationStore:
             found += self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(batch)))), limit=WRITE_BATCH)
         return found
 
+    def points(self, dataset: DatasetKey, generation: int, kind: Kind) -> Iterator[list[Point]]:
+        condition, after = _of_kind(dataset, generation, kind), None
+        while True:
+            page, after = self._engine.points(condition, after=after, limit=WRITE_BATCH)
+            yield page
+            if after is None:
+                return
+
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         return set(self.iterate_ids(dataset, generation, "chunk", without_text=True))
 
@@ -290,6 +309,22 @@ class GenerationStore:
 
     def size(self, dataset: DatasetKey) -> int:
         return self._engine.count(of_dataset(dataset))
+
+    def facts(self) -> StoreFacts:
+        return self._engine.facts()
+
+    def datasets(self) -> set[DatasetKey]:
+        everything = Range(field="from", above=0)
+        return {DatasetKey.of(str(key)) for key in self._engine.counts("key", everything)}
+
+    def generations(self, dataset: DatasetKey) -> dict[int, int]:
+        return {
+            int(number): points for number, points in self._engine.counts("from", of_dataset(dataset)).items()
+        }
+
+    def writers(self, dataset: DatasetKey, generation: int) -> set[str]:
+        born = AllOf((of_dataset(dataset), _exactly("from", generation)))
+        return {str(job) for job in self._engine.counts("job", born)}
 
     def of_repository(self, repository: str) -> set[DatasetKey]:
         found = self._engine.counts("key", Match("repository", (repository,)))
@@ -446,9 +481,19 @@ class GuardedEngine:
         self._check()
         return self._engine.payloads(condition, limit=limit)
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        self._check()
+        return self._engine.points(condition, after=after, limit=limit)
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         self._check()
         return self._engine.structures(condition, limit=limit)
+
+    def facts(self) -> StoreFacts:
+        self._check()
+        return self._engine.facts()
 
     def count(self, condition: Condition) -> int:
         self._check()
@@ -467,6 +512,10 @@ class GuardedEngine:
 
 def _written(job: str, attempts: int, *conditions: Condition) -> AllOf:
     return AllOf((Match("job", (job,)), Range(field="attempt", at_most=attempts), *conditions))
+
+
+def _exactly(field: str, number: int) -> Range:
+    return Range(field=field, above=number - 1, at_most=number)
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

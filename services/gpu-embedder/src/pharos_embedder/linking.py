@@ -1,10 +1,11 @@
 """From parsed files to a graph of files: who imports whom, and who uses what another defines. Pure.
 
 An import edge weighs 1, shared by the files it means (a Go package, `import p.*`). A reference edge needs a
-name that the file imports or has from its package, or one that is defined once in the repository; it weighs
-the logarithm of its uses, divided by the number of files that may be meant, and by how common the name is.
-At the end an edge into a hub is damped by the logarithm of the hub's in-degree, and of each file only the
-strongest edges of a kind are kept.
+name that the file imports or has from its package, or one that is defined once in the repository; a name that
+the file imports from outside of the repository is never one of those here. It weighs the logarithm of its
+uses, divided by the number of files that may be meant, and by how common the name is. At the end an edge into
+a hub is damped by the logarithm of the hub's in-degree, and of each file only the strongest edges of a kind
+are kept.
 
 Everything is counted in arrays of numbers, names by their hashes, so that a file costs a few hundred bytes
 whatever is in it; the sums are taken in the order of the files and of what they use, so that the same files
@@ -26,7 +27,7 @@ from pharos_embedder.packed_files import facts_of, name_hash, pack_names
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.resolution import Resolver, resolvers
-from pharos_embedder.syntax import ParsedFile
+from pharos_embedder.syntax import Import, ParsedFile
 
 EdgeKind = Literal["imports", "references"]
 EDGE_KINDS: Final[tuple[EdgeKind, ...]] = ("imports", "references")
@@ -47,6 +48,7 @@ _UNIQUE_USERS_SHARE_MAX: Final = 0.05
 _TARGETS_MAX: Final = 200
 
 _GATHERED_FILES: Final = 256  # whose names are looked up at once
+_EXPORT: Final = "export"
 _PAIRS_MAX: Final = 2_000_000  # of a use and a file that may be meant, looked at at once: 50 MB
 
 _REEXPORTERS: Final = ("/__init__.py", "/__init__.pyi", "/mod.rs", "/lib.rs")
@@ -191,8 +193,8 @@ def link_files(files: Linkable, configs: RepositoryConfigs, check: Check) -> Fil
     numbers = {path: number for number, path in enumerate(paths)}
     assert len(numbers) == len(paths), "a path is parsed once"
     by_language = resolvers(paths, _of_language(files), configs)
-    imports, stats = _imports(files, by_language, numbers, check)
-    references = _references(files, by_language, numbers, imports, check)
+    imports, stats, taken = _imports(files, by_language, numbers, check)
+    references = _references(files, by_language, numbers, imports, taken, check)
     kept = [_finished(weights, len(paths)) for weights in (imports, references)]
     kinds = np.repeat(np.arange(len(kept), dtype=np.uint8), [len(one.source) for one in kept])
     source, target, weight = (np.concatenate(columns) for columns in zip(*kept, strict=True))
@@ -214,6 +216,16 @@ def _of_language(files: Linkable) -> Callable[[str], Iterator[ParsedFile]]:
     return found
 
 
+class _Taken(NamedTuple):
+    """What else is known of imports: the names that a file has from elsewhere, by their hashes; and the
+    files that say that they pass on what they import.
+    """
+
+    file: array[int]  # (K,), ascending
+    name: array[int]  # (K,)
+    passing_on: set[int]
+
+
 class _Weights(NamedTuple):
     """How much each file has to do with others, by source; a pair once."""
 
@@ -232,8 +244,9 @@ def _imports(
     by_language: Mapping[str, Resolver],
     numbers: Mapping[str, int],
     check: Check,
-) -> tuple[_Weights, LinkStats]:
+) -> tuple[_Weights, LinkStats, _Taken]:
     sources, targets, weights = array("q"), array("q"), array("d")
+    taken = _Taken(array("q"), array("Q"), set())
     resolved = external = missing = 0
     for number, language in enumerate(files.languages):
         check()
@@ -244,8 +257,13 @@ def _imports(
         own: dict[int, float] = {}
         for one in file.imports:
             found = resolver.resolve(file, one)
+            if one.kind == _EXPORT:
+                taken.passing_on.add(number)
             if found is None:
                 external += 1
+                own_names = [name_hash(name) for name in bound_names(one)]
+                taken.file.extend([number] * len(own_names))
+                taken.name.extend(own_names)
                 continue
             if not found:
                 missing += one.kind != "path"
@@ -261,7 +279,15 @@ def _imports(
     return (
         _Weights(np.array(sources, dtype=np.int64), np.array(targets, dtype=np.int64), np.array(weights)),
         LinkStats(imports_resolved=resolved, imports_external=external, imports_missing=missing),
+        taken,
     )
+
+
+def bound_names(one: Import) -> list[str]:
+    """What the file calls that which *one* imports."""
+    if one.names:
+        return [] if one.names[0].name == "*" else [name.alias or name.name for name in one.names]
+    return [one.alias or one.module.rpartition("::")[2]]
 
 
 def _references(
@@ -269,11 +295,12 @@ def _references(
     by_language: Mapping[str, Resolver],
     numbers: Mapping[str, int],
     imports: _Weights,
+    taken: _Taken,
     check: Check,
 ) -> _Weights:
     total = len(files.paths)
-    names, uses = _gathered(files, check)
-    near_of = _Nearness(files, by_language, numbers, imports)
+    names, uses = _gathered(files, taken, check)
+    near_of = _Nearness(files, by_language, numbers, imports, taken.passing_on)
     rows = np.searchsorted(uses.file, np.arange(total + 1))
     found: list[_Weights] = []
     pending: list[int] = []
@@ -325,8 +352,10 @@ class _Uses(NamedTuple):
         )
 
 
-def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
+def _gathered(files: Linkable, taken: _Taken, check: Check) -> tuple[_Definitions, _Uses]:
     total = len(files.paths)
+    elsewhere = np.array(taken.name, dtype=np.uint64)
+    rows = np.searchsorted(np.array(taken.file, dtype=np.int64), np.arange(total + 1))
     families = [
         np.uint64(name_hash(f"family {_FAMILIES.get(language, language)}")) for language in files.languages
     ]
@@ -353,7 +382,9 @@ def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
     for start in range(0, total, _GATHERED_FILES):
         check()
         numbers = range(start, min(start + _GATHERED_FILES, total))
-        columns = [files.names(number) for number in numbers]
+        columns = [
+            _used_here(files.names(number), elsewhere[rows[number] : rows[number + 1]]) for number in numbers
+        ]
         used = np.concatenate(
             [one.used ^ families[number] for number, one in zip(numbers, columns, strict=True)]
         )
@@ -370,6 +401,14 @@ def _gathered(files: Linkable, check: Check) -> tuple[_Definitions, _Uses]:
     return names, _Uses(user_of, name_of, times, is_short_of, users)
 
 
+def _used_here(names: FileNames, elsewhere: Hashes) -> FileNames:
+    """*names* without the uses of those that the file has from *elsewhere*."""
+    if not len(elsewhere):
+        return names
+    is_here = ~np.isin(names.used, elsewhere)
+    return names._replace(used=names.used[is_here], uses=names.uses[is_here], lengths=names.lengths[is_here])
+
+
 class _Nearness:
     """The files whose names a file has: what it imports, what those of them import that only pass names on,
     and those of its package.
@@ -381,13 +420,16 @@ class _Nearness:
         by_language: Mapping[str, Resolver],
         numbers: Mapping[str, int],
         imports: _Weights,
+        passing_on: set[int],
     ) -> None:
         self._files = files
         self._by_language = by_language
         self._numbers = numbers
         self._imported = imports.target
         self._rows = imports.rows(len(files.paths))
-        self._passes_on = [_passes_on(path) for path in files.paths]
+        self._passes_on = [
+            number in passing_on or _passes_on(path) for number, path in enumerate(files.paths)
+        ]
 
     def __call__(self, number: int) -> Longs:
         """(K,) their numbers, ascending."""

@@ -36,6 +36,10 @@ _PARSING: Final = (
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _DECODER: Final = msgspec.msgpack.Decoder(PackedFile)
+_JOB_SHARE: Final = 4
+"""A job stores at most limit / this: more would drive out its own first files before they are asked for
+again, and those of all other repositories.
+"""
 _LEVEL: Final = 1  # of compression: to a quarter, at 80 MB/s
 
 
@@ -62,6 +66,7 @@ class ParseCache(BoundedCache):
 
     def __init__(self, path: Path, *, limit_bytes: int, warn: Warn, options: ParseOptions) -> None:
         super().__init__(path, limit_bytes=limit_bytes, warn=warn)
+        self.job_bytes_max = limit_bytes // _JOB_SHARE
         self._made_by = f"{parsing_version()} {options!r}"
 
     def key_of(self, *, tenant: str, path: str, language: str, content_hash: str) -> bytes:
@@ -81,8 +86,8 @@ class ParseCache(BoundedCache):
                 continue  # it is parsed and written again
         return found
 
-    def put_many(self, files: Mapping[bytes, PackedFile], *, job: str = "") -> None:
-        """Stores *files* by key; *job* as for `write`."""
-        self.write(
-            {key: zlib.compress(_ENCODER.encode(file), _LEVEL) for key, file in files.items()}, job=job
-        )
+    def put_many(self, files: Mapping[bytes, PackedFile], *, job: str = "") -> int:
+        """Stores *files* by key; *job* as for `write`. How many bytes they take, about."""
+        values = {key: zlib.compress(_ENCODER.encode(file), _LEVEL) for key, file in files.items()}
+        self.write(values, job=job)
+        return sum(map(len, values.values()))

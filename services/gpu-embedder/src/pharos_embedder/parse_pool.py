@@ -33,6 +33,8 @@ from pharos_embedder.parse_protocol import Batch, Parsed, Ready, Task, frame, ta
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.syntax import ParseFailure, ParseOptions
 
+_WORKERS_MIN: Final = 2
+_WORKERS_MAX: Final = 8  # above, whoever takes in what they parsed is what holds up the rest
 _BATCH_MAX: Final = 16
 _WINDOW_FILES_MAX: Final = 256
 _WINDOW_BYTES_MAX: Final = 64 * 1024 * 1024
@@ -42,6 +44,11 @@ _START_SECONDS_MAX: Final = 60.0
 _STARTS_FAILED_MAX: Final = 3
 
 Outcome = PackedFile | ParseFailure
+
+
+def workers_for(cores: int, pools: int) -> int:
+    """How many workers each of *pools* pools has on a machine of *cores* cores: about 60 MB each."""
+    return max(_WORKERS_MIN, min(_WORKERS_MAX, cores // pools))
 
 
 class ParseCancelled(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import re
+from collections import Counter
 from collections.abc import Mapping
 from typing import Final, NamedTuple
 
@@ -170,6 +171,7 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     imports: list[Import] = []
     package = ""
     broken_bytes = broken_end = macros = 0
+    foreign: Counter[str] = Counter()
     for pattern, captures in QueryCursor(grammar.query).matches(root):
         if "reference" in captures:
             _count(captures["reference"][0], counts)
@@ -189,6 +191,8 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
         elif "package" in captures:
             clause = "".join(_text(captures["package"][0]).split())
             package = f"{package}.{clause}" if package else clause  # Scala may take it in several steps
+        elif "foreign" in captures:
+            foreign[_text(captures["foreign"][0])] += 1
         elif "error" in captures:
             start, end = captures["error"][0].byte_range
             broken_bytes += max(0, end - max(start, broken_end))
@@ -199,11 +203,15 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
         imports = with_candidates(imports, counts)
     elif language == "rust":
         imports = with_distinct_paths(imports)
+    for name, uses in foreign.items():
+        if name in counts:
+            counts[name][1] -= uses
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=tuple(
             Reference(name=name, line=line, count=count)
             for name, (line, count) in sorted(counts.items(), key=lambda item: (item[1][0], item[0]))
+            if count > 0
         )[:_REFERENCES_MAX],
         imports=tuple(sorted(imports, key=lambda one: one.line)[:_IMPORTS_MAX]),
         package=package,

@@ -76,7 +76,8 @@ def partition(text: str, pieces: Sequence[Piece], size_chars: int) -> list[tuple
             if cost < cheapest:
                 cheapest, choice = cost, first
             joined += joins[first]
-            shallowest = min(shallowest, depth)
+            if depth < shallowest:  # noqa: PLR1730  a call of min costs as much as all the rest
+                shallowest = depth
             first -= 1
         best[after], chosen[after] = cheapest, choice
     groups: list[tuple[int, int]] = []

@@ -10,7 +10,7 @@ import numpy as np
 from qdrant_client import QdrantClient, models
 from qdrant_client.http.exceptions import ApiException, UnexpectedResponse
 
-from pharos_embedder.bm25 import SparseVector
+from pharos_embedder.bm25 import SparseVector, sorted_vector
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import (
     ALIVE,
@@ -31,6 +31,7 @@ from pharos_embedder.vectors import (
     Range,
     StoreClosed,
     StoreError,
+    StoreFacts,
     StoreUnavailable,
     VectorName,
     from_stored,
@@ -56,6 +57,20 @@ def qdrant_store(
 
     engine = QdrantEngine(connect, place=url, collection=collection, dimensions=dimensions, is_server=True)
     return GenerationStore(engine, dimensions=dimensions)
+
+
+def collection_dimensions(url: str, api_key: str | None, *, collection: str = COLLECTION) -> int | None:
+    """The length of the text vectors on the server at *url*; None where it has no index. StoreUnavailable."""
+    client = QdrantClient(url=url, api_key=api_key, timeout=REQUEST_SECONDS_MAX, check_compatibility=False)
+    try:
+        if not client.collection_exists(collection):
+            return None
+        params = client.get_collection(collection).config.params.vectors
+        return params["text"].size if isinstance(params, dict) else None
+    except (ApiException, UnexpectedResponse) as error:
+        raise StoreUnavailable(f"Qdrant at {url} cannot be reached: {error}") from error
+    finally:
+        client.close()
 
 
 def local_mode_store(folder: Path | None, *, dimensions: int) -> GenerationStore:
@@ -199,6 +214,22 @@ class QdrantEngine:
         )
         return [from_stored(record.payload or {}) for record in records]
 
+    def points(
+        self, condition: Condition, *, after: str | None, limit: int
+    ) -> tuple[list[Point], str | None]:
+        records, following = self._call(
+            lambda client: client.scroll(
+                self._collection,
+                scroll_filter=_filter(condition),
+                limit=limit,
+                offset=after,
+                with_payload=True,
+                with_vectors=True,
+            )
+        )
+        found = [_from_qdrant(record) for record in records]
+        return found, None if following is None else str(following)
+
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         records, _ = self._call(
             lambda client: client.scroll(
@@ -211,6 +242,9 @@ class QdrantEngine:
         )
         vectors = [record.vector.get("structure") for record in records if isinstance(record.vector, dict)]
         return [np.asarray(vector, dtype=np.float32) for vector in vectors if vector is not None]
+
+    def facts(self) -> StoreFacts:
+        return StoreFacts(points=self._call(lambda client: client.count(self._collection, exact=True).count))
 
     def count(self, condition: Condition) -> int:
         return self._call(
@@ -275,6 +309,22 @@ def _to_qdrant(point: Point) -> models.PointStruct:
     if point.structure is not None:
         vectors["structure"] = point.structure.tolist()
     return models.PointStruct(id=point.id, vector=vectors, payload=to_stored(point.payload))
+
+
+def _from_qdrant(record: models.Record) -> Point:
+    vectors: Any = record.vector or {}
+    words = vectors.get("code_bm25")
+    return Point(
+        id=str(record.id),
+        payload=from_stored(record.payload or {}),
+        code_bm25=None if words is None else sorted_vector(words.indices, words.values),
+        text_vector=_floats(vectors.get("text")),
+        structure=_floats(vectors.get("structure")),
+    )
+
+
+def _floats(vector: Any) -> Floats | None:
+    return None if vector is None else np.asarray(vector, dtype=np.float32)
 
 
 def _filter(condition: Condition) -> models.Filter:

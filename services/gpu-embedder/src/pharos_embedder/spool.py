@@ -113,12 +113,12 @@ class Spool:
         order, left_out = [], []
         self.chunks = 0
         for each in sorted(range(len(self.paths)), key=self.paths.__getitem__):
-            chunks = len(self._heads[each]) // HEAD.size
-            if self.chunks + chunks > chunks_max:
+            more = len(self._heads[each]) // HEAD.size
+            if self.chunks + more > chunks_max:
                 left_out.append(self.paths[each])
                 continue
             order.append(each)
-            self.chunks += chunks
+            self.chunks += more
         self.paths = [self.paths[each] for each in order]
         self.languages = [self.languages[each] for each in order]
         self.content_hashes = [self.content_hashes[each] for each in order]

@@ -184,7 +184,7 @@ def parse_stage(
 ) -> ParseAccount:
     """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
 
-    However it ends, the files that were parsed are in the cache, for *job*.
+    However it ends, the files that were parsed are in the cache for *job*, as many as one job may keep.
     """
     total = len(found.files)
     report(Stage.PARSE, 0, total)
@@ -214,15 +214,16 @@ def parse_stage(
                 unknown.append(file)
     account.reused = account.files
     made: dict[bytes, PackedFile] = {}
-    size = 0
+    size = written = 0
     try:
         for outcome in tools.parse_pool.parse_files(root, unknown, limits.parsing, check=check):
             take(outcome)
-            if isinstance(outcome, PackedFile) and outcome.is_settled:
+            is_kept = written < tools.parse_cache.job_bytes_max
+            if is_kept and isinstance(outcome, PackedFile) and outcome.is_settled:
                 made[key(outcome)] = outcome
                 size += outcome.bytes_total
             if size > PARSED_BYTES_MAX:
-                tools.parse_cache.put_many(made, job=label_of(job, tenant))
+                written += tools.parse_cache.put_many(made, job=label_of(job, tenant))
                 made, size = {}, 0
     finally:
         tools.parse_cache.put_many(made, job=label_of(job, tenant))

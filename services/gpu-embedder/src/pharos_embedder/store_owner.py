@@ -33,9 +33,11 @@ from pharos_embedder.store_protocol import (
     Done,
     FindNearest,
     Flush,
+    FoundFacts,
     FoundHits,
     FoundIds,
     FoundPayloads,
+    FoundPoints,
     FoundStructures,
     Full,
     Greet,
@@ -45,7 +47,9 @@ from pharos_embedder.store_protocol import (
     OtherLength,
     Put,
     Question,
+    ReadFacts,
     ReadPayloads,
+    ReadPoints,
     ReadStructures,
     SetText,
     SetUntil,
@@ -130,7 +134,7 @@ class StoreOwner:
             case Greet(dimensions=wanted):
                 return Done() if wanted == self._dimensions else OtherLength(dimensions=self._dimensions)
             case Put():
-                engine.put(protocol.points_of(question, self._dimensions))
+                engine.put(protocol.points_of(question.points, self._dimensions))
             case SetText(ids=ids, vectors=vectors):
                 engine.set_text(ids, protocol.floats_of(vectors, len(ids), self._dimensions))
             case SetUntil(ids=ids, generation=generation):
@@ -144,6 +148,11 @@ class StoreOwner:
                 return FoundIds(ids=found, after=following)
             case ReadPayloads(condition=condition, limit=limit):
                 return FoundPayloads(payloads=engine.payloads(condition, limit=limit))
+            case ReadPoints(condition=condition, after=after, limit=limit):
+                points, following = engine.points(condition, after=after, limit=limit)
+                return FoundPoints(points=[protocol.to_wire(each) for each in points], after=following)
+            case ReadFacts():
+                return FoundFacts(facts=engine.facts())
             case ReadStructures(condition=condition, limit=limit):
                 structures = engine.structures(condition, limit=limit)
                 return FoundStructures(vectors=[protocol.to_bytes(each) for each in structures])

@@ -31,6 +31,7 @@ from pharos_embedder.vectors import (
     Hit,
     Payload,
     Point,
+    StoreFacts,
     VectorName,
 )
 
@@ -108,6 +109,16 @@ class ReadPayloads(msgspec.Struct, frozen=True, kw_only=True, tag="payloads"):
     limit: Limit
 
 
+class ReadPoints(msgspec.Struct, frozen=True, kw_only=True, tag="points"):
+    condition: Condition
+    after: Annotated[str, _ID] | None
+    limit: Limit
+
+
+class ReadFacts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
+    pass
+
+
 class ReadStructures(msgspec.Struct, frozen=True, kw_only=True, tag="structures"):
     condition: Condition
     limit: Limit
@@ -138,6 +149,8 @@ Question = (
     | Flush
     | ListIds
     | ReadPayloads
+    | ReadPoints
+    | ReadFacts
     | ReadStructures
     | Count
     | CountBy
@@ -167,6 +180,15 @@ class FoundIds(msgspec.Struct, frozen=True, kw_only=True, tag="ids"):
 
 class FoundPayloads(msgspec.Struct, frozen=True, kw_only=True, tag="payloads"):
     payloads: list[Payload]
+
+
+class FoundPoints(msgspec.Struct, frozen=True, kw_only=True, tag="points"):
+    points: list[WirePoint]
+    after: str | None
+
+
+class FoundFacts(msgspec.Struct, frozen=True, kw_only=True, tag="facts"):
+    facts: StoreFacts
 
 
 class FoundStructures(msgspec.Struct, frozen=True, kw_only=True, tag="structures"):
@@ -230,6 +252,8 @@ Answer = (
     Done
     | FoundIds
     | FoundPayloads
+    | FoundPoints
+    | FoundFacts
     | FoundStructures
     | Counted
     | CountedBy
@@ -277,7 +301,9 @@ def decode_question(question: msgspec.Raw) -> Question:
     except (msgspec.DecodeError, RecursionError) as error:
         raise Unreadable(str(error)) from error
     match found:
-        case ListIds() | ReadPayloads() | ReadStructures() | Count() | CountBy() | FindNearest():
+        case (
+            ListIds() | ReadPayloads() | ReadPoints() | ReadStructures() | Count() | CountBy() | FindNearest()
+        ):
             if _parts(found.condition, CONDITION_DEPTH_MAX) > CONDITION_PARTS_MAX:
                 raise Unreadable(f"a condition has at most {CONDITION_PARTS_MAX} parts")
         case _:
@@ -308,7 +334,7 @@ def puts(points: Sequence[Point]) -> Iterator[bytes]:
     part: list[msgspec.Raw] = []
     size = 0
     for point in points:
-        encoded = _ENCODER.encode(_to_wire(point))
+        encoded = _ENCODER.encode(to_wire(point))
         if part and (size + len(encoded) > PART_BYTES or len(part) == WRITE_BATCH):
             yield _ENCODER.encode(_EncodedPut(points=part))
             part, size = [], 0
@@ -326,7 +352,7 @@ def set_texts(ids: Sequence[str], vectors: Floats) -> Iterator[bytes]:
         yield _ENCODER.encode(SetText(ids=tuple(ids[part]), vectors=to_bytes(vectors[part])))
 
 
-def points_of(question: Put, dimensions: int) -> list[Point]:
+def points_of(points: Iterable[WirePoint], dimensions: int) -> list[Point]:
     """The points. Raises Unreadable where a vector is not one that a store of *dimensions* holds."""
     return [
         Point(
@@ -338,7 +364,7 @@ def points_of(question: Put, dimensions: int) -> list[Point]:
             if point.structure is None
             else floats_of(point.structure, 1, STRUCTURE_DIMENSIONS)[0],
         )
-        for point in question.points
+        for point in points
     ]
 
 
@@ -374,7 +400,7 @@ def sparse_of(vector: WireSparse) -> SparseVector:
     return SparseVector(indices=tuple(indices.tolist()), values=tuple(values.tolist()))
 
 
-def _to_wire(point: Point) -> WirePoint:
+def to_wire(point: Point) -> WirePoint:
     return WirePoint(
         id=point.id,
         payload=point.payload,

@@ -16,7 +16,8 @@ DECLARATION: Final = "declaration"
 
 
 class Definition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
-    """Something with a name and a body: a function, a class, a constant.
+    """Something with a name and a body: a function, a class, a constant; or what of such a thing stands in a
+    header, which is of the kind `declaration`.
 
     `symbol` is the path of names down to it (`Outer.Inner.method`), `signature` its first line without the
     body (at most 200 characters), `docstring` its documentation (at most 1,000 characters, empty if it has
@@ -55,7 +56,7 @@ class Import(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     `level` counts the leading dots of a relative Python import, and is 0 elsewhere. A wildcard is the name
     `*`; in Java there follow the names that the file uses and may have from there. For Rust, `module` is the
     whole path (`crate::a::b`), and `mod x;` is the kind `module` (its `alias` the file that a `#[path]`
-    names).
+    names). An `#include` is of the kind `include` with quotes, `system` with angle brackets.
     """
 
     module: str
@@ -103,9 +104,9 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 class ParsedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """One file, read and cut.
 
-    `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is the package clause of a
-    Java or Go file. `warning` is a sentence where something was not as it should be (broken syntax, a parser
-    that was killed); such a file is chunked all the same.
+    `content_hash` is the blake2b-16 hex digest of the bytes on disk. `package` is what a package clause says,
+    or the one namespace around a whole file. `warning` is a sentence where something was not as it should be
+    (broken syntax, a parser that was killed); such a file is chunked all the same.
     """
 
     path: str

@@ -216,6 +216,19 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.structs.replace(self, datasets=tuple(d for d in self.datasets if d.has_dense))
 
 
+class StoreFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants to know of a store as a whole; None where it is a server's to know.
+
+    ``written`` are the points that were written, changed or deleted since it was optimized, at
+    ``optimized_at`` (Unix time; None also where it never was).
+    """
+
+    points: int
+    bytes_on_disk: int | None = None
+    written: int | None = None
+    optimized_at: float | None = None
+
+
 class Dropped(msgspec.Struct, frozen=True):
     """How many chunks one step of deleting a dataset deleted, and whether anything of it is left."""
 
@@ -272,7 +285,7 @@ class VectorStore(VectorReader, Protocol):
     def optimize(self) -> bool:
         """Reclaim the space of deleted points and index large stores; whether anything changed.
 
-        Takes seconds to minutes; reads go on, and a write stops it. For quiet moments, after publishing.
+        Takes seconds to minutes; reads and writes go on. For now and then: it says by itself when it pays.
         """
 
     def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
@@ -296,6 +309,9 @@ class VectorStore(VectorReader, Protocol):
     def payloads(self, dataset: DatasetKey, ids: Iterable[str]) -> list[Payload]:
         """What those points say about themselves, in any order. Ids of other datasets are ignored."""
 
+    def points(self, dataset: DatasetKey, generation: int, kind: Kind) -> Iterator[list[Point]]:
+        """The points of *generation* with their vectors, in the order of their ids, a page at a time."""
+
     def ids_without_text(self, dataset: DatasetKey, generation: int) -> set[str]:
         """The chunks of *generation* that cannot be found by meaning yet."""
 
@@ -312,6 +328,9 @@ class VectorStore(VectorReader, Protocol):
     def retire(self, dataset: DatasetKey, ids: Iterable[str], generation: int) -> None:
         """From *generation* on these points are not visible. Ids of other datasets are ignored."""
 
+    def discard(self, dataset: DatasetKey, generation: int) -> None:
+        """Undo *generation*, which was never published and never will be: see `discard_unpublished`."""
+
     def collect(self, dataset: DatasetKey, oldest_kept: int) -> int:
         """Delete the points that no generation from *oldest_kept* on can see; how many there were."""
 
@@ -324,6 +343,17 @@ class VectorStore(VectorReader, Protocol):
 
     def size(self, dataset: DatasetKey) -> int:
         """How many points there are, of whatever generation and kind."""
+
+    def facts(self) -> StoreFacts: ...
+
+    def datasets(self) -> set[DatasetKey]:
+        """The datasets that have points, of whatever generation and kind."""
+
+    def generations(self, dataset: DatasetKey) -> dict[int, int]:
+        """How many points came with each generation, retired or not."""
+
+    def writers(self, dataset: DatasetKey, generation: int) -> set[str]:
+        """The jobs that wrote the points which came with *generation*."""
 
     def of_repository(self, repository: str) -> set[DatasetKey]:
         """The datasets that have points of *repository*, of whatever generation."""

@@ -11,3 +11,16 @@
 (qualified_identifier scope: (namespace_identifier) @reference)
 (template_function name: (identifier) @reference)
 (template_method name: (field_identifier) @reference)
+
+; Names of the standard library are counted as references above, and not meant to be found here.
+(qualified_identifier
+  scope: (namespace_identifier) @_std
+  name: [
+    (identifier) @foreign
+    (type_identifier) @foreign
+    (template_function name: (identifier) @foreign)
+    (template_type name: (type_identifier) @foreign)
+    (qualified_identifier name: (identifier) @foreign)
+    (qualified_identifier name: (type_identifier) @foreign)
+  ]
+  (#eq? @_std "std"))

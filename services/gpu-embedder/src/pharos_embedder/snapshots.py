@@ -1,0 +1,256 @@
+"""Taking a snapshot of datasets while the service runs, and restoring one into a store that may have others.
+
+What is live of a dataset never changes: a snapshot has the points that readers of one generation see, and it
+is whole if none of them was collected meanwhile. What is restored is a new generation beside what is live,
+and published last, as by any run.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
+from pathlib import Path
+from typing import Final, Protocol
+
+import msgspec
+import numpy as np
+
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
+from pharos_embedder import store_protocol
+from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.snapshot_file import (
+    FORMAT,
+    BadSnapshot,
+    DatasetAbandoned,
+    DatasetClosing,
+    DatasetOpening,
+    Frame,
+    GraphPiece,
+    Opening,
+    Points,
+    SnapshotWriter,
+    Words,
+    read_frames,
+)
+from pharos_embedder.stored_graph import from_pieces, to_pieces
+from pharos_embedder.vectors import ALIVE, STRUCTURE_DIMENSIONS, DatasetKey, Kind, VectorStore
+from pharos_service.buckets import Entry
+
+KINDS: Final[tuple[Kind, ...]] = ("chunk", "file")
+TRIES_MAX: Final = 3
+
+
+class CannotCopy(Exception):
+    """A snapshot cannot be taken or restored; the text says why and what to do."""
+
+
+class Records(Protocol):
+    """The bucket ``datasets``, for who may block."""
+
+    def get(self, key: DatasetKey) -> Entry[DatasetRecord] | None: ...
+
+    def set(self, key: DatasetKey, record: DatasetRecord, after: Entry[DatasetRecord] | None) -> bool:
+        """Whether *record* was written, since nobody had written after *after*."""
+
+
+def key_of(record: Dataset) -> DatasetKey:
+    return DatasetKey(record.tenant, record.project, record.dataset)
+
+
+def take(
+    path: Path, names: Sequence[DatasetKey], store: VectorStore, records: Records, *, dimensions: int
+) -> dict[DatasetKey, DatasetClosing]:
+    """Write the datasets *names* to *path*; what there is of each. Raises CannotCopy, StoreError, OSError."""
+    taken = {}
+    with SnapshotWriter(path) as writer:
+        writer.write(
+            Opening(
+                format=FORMAT,
+                text_dimensions=dimensions,
+                structure_dimensions=STRUCTURE_DIMENSIONS,
+                datasets=tuple((key.tenant, key.project, key.dataset) for key in names),
+            )
+        )
+        for key in names:
+            for _ in range(TRIES_MAX):
+                entry = records.get(key)
+                if entry is None or not isinstance(entry.value, Dataset):
+                    raise CannotCopy(f"There is no dataset {key.dataset} (any more)")
+                if (closing := _take_one(writer, entry.value, store, records)) is not None:
+                    taken[key] = closing
+                    break
+                writer.write(DatasetAbandoned())
+            else:
+                raise CannotCopy(f"The dataset {key.dataset} changes faster than it is read; try again later")
+    return taken
+
+
+def _take_one(
+    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records
+) -> DatasetClosing | None:
+    """What there is of it; None where it was replaced, and is collected already."""
+    key, generation = key_of(record), record.generation
+    wanted = {kind: store.count(key, generation, kind) for kind in KINDS}
+    lexicon = store.lexicon(key, generation)
+    graph = store.graph(key, generation)
+    entry = records.get(key)
+    if entry is None or entry.value != record:
+        return None  # what was counted may be what was left of it
+    writer.write(DatasetOpening(record=record))
+    found = dict.fromkeys(KINDS, 0)
+    for kind in KINDS:
+        for page in store.points(key, generation, kind):
+            writer.write(Points(points=[store_protocol.to_wire(point) for point in page]))
+            found[kind] += len(page)
+    writer.write(
+        Words(
+            documents=lexicon.documents,
+            total_length=lexicon.total_length,
+            terms=np.asarray(lexicon.terms, dtype="<u4").tobytes(),
+            counts=np.asarray(lexicon.counts, dtype="<u4").tobytes(),
+        )
+    )
+    for piece in () if graph is None else to_pieces(graph):
+        writer.write(GraphPiece(text=piece))
+    if found != wanted or lexicon.documents != wanted["chunk"]:
+        return None
+    closing = DatasetClosing(chunks=found["chunk"], files=found["file"])
+    writer.write(closing)
+    return closing
+
+
+def restore(
+    path: Path,
+    store: VectorStore,
+    records: Records,
+    *,
+    dimensions: int,
+    now: Callable[[], datetime],
+    replace: bool = False,
+) -> dict[DatasetKey, DatasetClosing]:
+    """Restore the datasets of the snapshot at *path*; what there is of each.
+
+    *replace*: also those that are live. Raises CannotCopy, BadSnapshot, StoreError and OSError; the datasets
+    that were restored till then are whole, and of the others there is nothing.
+    """
+    frames = read_frames(path)
+    opening = next(frames)
+    if not isinstance(opening, Opening):
+        raise BadSnapshot(f"{path} does not begin as a snapshot does")
+    _check(opening, path, records, dimensions, replace)
+    restored: dict[DatasetKey, DatasetClosing] = {}
+    for frame in frames:
+        if isinstance(frame, DatasetOpening):
+            closing = _restore_one(frame.record, frames, store, records, dimensions, now)
+            if closing is not None:
+                restored[key_of(frame.record)] = closing
+    return restored
+
+
+def opening_of(path: Path) -> Opening:
+    """What is in the snapshot at *path*. Raises BadSnapshot and OSError."""
+    opening = next(read_frames(path))
+    if not isinstance(opening, Opening):
+        raise BadSnapshot(f"{path} does not begin as a snapshot does")
+    return opening
+
+
+def _check(opening: Opening, path: Path, records: Records, dimensions: int, replace: bool) -> None:
+    if opening.format != FORMAT:
+        raise BadSnapshot(f"{path} has format {opening.format}; this release reads {FORMAT}")
+    if (opening.text_dimensions, opening.structure_dimensions) != (dimensions, STRUCTURE_DIMENSIONS):
+        raise CannotCopy(
+            f"{path} holds vectors of {opening.text_dimensions} dimensions, and this index has {dimensions}: "
+            "restore it where PHAROS_ENCODER is what it was, or index the datasets again"
+        )
+    for names in opening.datasets:
+        entry = records.get(DatasetKey(*names))
+        if entry is not None and isinstance(entry.value, Dataset) and not replace:
+            raise CannotCopy(
+                f"The dataset {names[2]} ({names[0]}, project {names[1]}) is live here; "
+                "delete it first, or say --replace"
+            )
+
+
+def _restore_one(
+    record: Dataset,
+    frames: Iterator[Frame],
+    store: VectorStore,
+    records: Records,
+    dimensions: int,
+    now: Callable[[], datetime],
+) -> DatasetClosing | None:
+    """None where the snapshot has it once more, further on."""
+    key = key_of(record)
+    entry = records.get(key)
+    before = entry.value if entry is not None else None
+    live = before.generation if isinstance(before, Dataset) else 0
+    follows = before.generation if isinstance(before, Dataset | DeletedDataset) else 0
+    generation = max(follows + 1, int(time.time()))
+    store.discard_unpublished(key, live)
+    try:
+        closing = _store(key, generation, live, frames, store, dimensions)
+        if closing is None:
+            store.discard(key, generation)
+            return None
+        published = msgspec.structs.replace(record, generation=generation, job_id="", published_at=now())
+        if not records.set(key, published, entry):
+            raise CannotCopy(f"The dataset {key.dataset} was changed meanwhile; restore it again")
+    except BaseException:
+        store.discard(key, generation)  # after a crash here the next index or sweep does it
+        raise
+    return closing
+
+
+def _store(
+    key: DatasetKey,
+    generation: int,
+    live: int,
+    frames: Iterator[Frame],
+    store: VectorStore,
+    dimensions: int,
+) -> DatasetClosing | None:
+    pieces: list[str] = []
+    kept: set[str] = set()  # of what is live; nothing where nothing is
+    alive = {each for kind in KINDS for each in store.live_ids(key, live, kind)} if live else set()
+    for frame in frames:
+        match frame:
+            case Points():
+                points = store_protocol.points_of(frame.points, dimensions)
+                kept |= alive.intersection(point.id for point in points)
+                store.upsert(
+                    msgspec.structs.replace(
+                        point,
+                        payload=msgspec.structs.replace(
+                            point.payload, generation=generation, until=ALIVE, job="", attempt=0
+                        ),
+                    )
+                    for point in points
+                )
+            case Words():
+                store.put_lexicon(key, generation, _lexicon(frame))
+            case GraphPiece(text=text):
+                pieces.append(text)
+            case DatasetAbandoned():
+                return None
+            case DatasetClosing():
+                if pieces:
+                    store.put_graph(key, generation, from_pieces(pieces))
+                store.retire(key, alive - kept, generation)
+                store.flush()
+                found = tuple(store.count(key, generation, kind) for kind in KINDS)
+                if found != (frame.chunks, frame.files):
+                    raise CannotCopy(f"The dataset {key.dataset} was written to meanwhile; restore it again")
+                return frame
+            case _:
+                raise BadSnapshot("the snapshot is not in order")
+    raise BadSnapshot("the snapshot ends within a dataset")
+
+
+def _lexicon(words: Words) -> Lexicon:
+    terms, counts = array("I"), array("I")
+    terms.frombytes(np.frombuffer(words.terms, dtype="<u4").astype(np.uint32).tobytes())
+    counts.frombytes(np.frombuffer(words.counts, dtype="<u4").astype(np.uint32).tobytes())
+    return Lexicon(documents=words.documents, total_length=words.total_length, terms=terms, counts=counts)

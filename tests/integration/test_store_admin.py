@@ -1,0 +1,115 @@
+"""``pharos-store`` with the process that owns the index, and without one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from pharos_contracts import streams
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, IndexStage
+from pharos_contracts.identity import dataset_key
+from pharos_contracts.jobs.v1 import Scope
+from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.edge_store import EdgeEngine
+from pharos_embedder.generations import GenerationStore
+from pharos_embedder.settings import Settings
+from pharos_embedder.snapshots import CannotCopy
+from pharos_embedder.store_admin import _act, _parser
+from pharos_embedder.store_owner import StoreOwner
+from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError, point_id
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus
+
+pytestmark = pytest.mark.anyio
+
+KEY = DatasetKey("acme", "default", "atlas")
+NAME = dataset_key("acme", "default", "atlas")
+RECORD = Dataset(
+    tenant="acme", project="default", dataset="atlas", scope=Scope.PROJECT, repository="", clone_url="",
+    branch=None, commit="", generation=5, stage=IndexStage.FULL, job_id="", files=1, chunks=3, encoder="",
+    chunker="", published_at=datetime(2026, 6, 1, tzinfo=UTC),
+)  # fmt: skip
+
+
+def fill(home: Path) -> None:
+    engine = EdgeEngine(home / "index", dimensions=4)
+    store = GenerationStore(engine, dimensions=4)
+    store.open()
+    for number in range(4):
+        identifier = point_id(
+            KEY, kind="chunk", path=str(number), start_line=1, end_line=1, content_hash="",
+            chunker_version="", encoder_version="",
+        )  # fmt: skip
+        payload = Payload(dataset=KEY, kind="chunk", generation=5, path=str(number), text="alpha")
+        store.upsert([Point(id=identifier, payload=payload)])
+    store.put_lexicon(KEY, 5, Lexicon.of([{1: 1}] * 3))
+    store.retire(KEY, [identifier], 5)
+    store.close()
+
+
+def bucket(bus: Bus) -> Bucket[DatasetRecord]:
+    return Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
+
+
+async def command(bus: Bus, home: Path, *words: str) -> str:
+    return await _act(bus, _parser().parse_args(words), Settings(home=str(home)))
+
+
+@asynccontextmanager
+async def owned(bus: Bus, home: Path) -> AsyncIterator[None]:
+    """The index of *home* in the hands of a process that answers for it."""
+    engine = EdgeEngine(home / "index", dimensions=4)
+    engine.open()
+    answering = asyncio.create_task(StoreOwner(engine, dimensions=4).serve(bus))
+    await asyncio.sleep(0)
+    try:
+        yield
+    finally:
+        answering.cancel()
+        await asyncio.gather(answering, return_exceptions=True)
+        engine.close()
+
+
+@pytest.mark.parametrize("who", ["owner", "nobody"])
+async def test_a_snapshot_of_what_runs_or_rests_is_restored_to_another_home(
+    bus: Bus, tmp_path: Path, who: str
+) -> None:
+    home, other, path = tmp_path / "home", tmp_path / "other", str(tmp_path / "file")
+    fill(home)
+    await bucket(bus).put(NAME, RECORD)
+    if who == "owner":
+        async with owned(bus, home):
+            told = await command(bus, home, "stats")
+            assert "1 datasets, 3 chunks" in await command(bus, home, "snapshot", path)
+    else:
+        told = await command(bus, home, "stats")
+        assert "1 datasets, 3 chunks" in await command(bus, home, "snapshot", path)
+    # chunks, files, points, of them not live, generations
+    assert told.splitlines()[1].split() == ["acme/default/atlas", "3", "0", "6", "1", "1"]
+    with pytest.raises(CannotCopy, match="is live here"):
+        await command(bus, other, "restore", path)
+    entry = await bucket(bus).get(NAME)
+    assert entry is not None and await bucket(bus).delete(NAME, entry.revision)
+    assert await command(bus, other, "restore", path) == "atlas: 3 chunks, 0 files"
+    restored = await bucket(bus).get(NAME)
+    assert restored is not None and isinstance(restored.value, Dataset) and restored.value.generation > 5
+    told = await command(bus, other, "stats")
+    assert told.splitlines()[1].split()[1:] == ["3", "0", "5", "0", "1"]
+    assert "5 points in all, " in told and "optimized: never, and 5 points written since" in told
+
+
+async def test_where_there_is_no_index_it_is_said(bus: Bus, tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=r"There is no index at .* and no process that owns one answers"):
+        await command(bus, tmp_path / "home", "stats")
+    assert not (tmp_path / "home").exists()
+
+
+async def test_a_dataset_that_is_not_there_is_said_by_name(bus: Bus, tmp_path: Path) -> None:
+    fill(tmp_path / "home")
+    with pytest.raises(CannotCopy, match="There is no dataset nothing"):
+        await command(bus, tmp_path / "home", "snapshot", str(tmp_path / "file"), "--dataset", "nothing")

@@ -1,0 +1,164 @@
+"""What is swept is what no record shows and no open job may still show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from uuid import uuid4
+
+import anyio
+import msgspec
+import pytest
+
+from pharos_contracts import streams
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
+from pharos_contracts.identity import dataset_key
+from pharos_contracts.jobs.v1 import Job, JobCancelled, JobEvent, JobStarted, Scope
+from pharos_contracts.lifecycle import JobState
+from pharos_contracts.message import encode
+from pharos_contracts.subjects import job_event_subject
+from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, edge_store
+from pharos_embedder.generations import GenerationStore
+from pharos_embedder.sweeping import Sweeping
+from pharos_embedder.upkeep import keep_optimized, keep_swept
+from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError
+from pharos_service.buckets import Bucket
+from pharos_service.bus import Bus, BusUnavailable
+from tests.support.workers import new_job
+
+pytestmark = pytest.mark.anyio
+
+BEGAN = datetime(2026, 6, 1, tzinfo=UTC)
+NUMBER = int(BEGAN.timestamp())
+LATER = BEGAN + timedelta(hours=2)
+
+
+def key_of(name: str) -> DatasetKey:
+    return DatasetKey("default", "default", name)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Iterator[GenerationStore]:
+    opened = edge_store(tmp_path / "index", dimensions=4)
+    opened.open()
+    yield opened
+    opened.close()
+
+
+def fill(store: GenerationStore, name: str, generation: int, *, job: str = "", retired: int = 0) -> None:
+    payload = Payload(
+        dataset=key_of(name), kind="chunk", generation=generation, path="a.py", job=job, attempt=1
+    )
+    point = Point(id=str(uuid4()), payload=payload)
+    store.upsert([point])
+    if retired:
+        store.retire(key_of(name), [point.id], retired)
+
+
+async def publish(bus: Bus, name: str, generation: int, *, deleted: bool = False) -> None:
+    record: DatasetRecord = Dataset(
+        tenant="default", project="default", dataset=name, scope=Scope.PROJECT, repository="", clone_url="",
+        branch=None, commit="", generation=generation, stage=IndexStage.FULL, job_id="", files=1, chunks=1,
+        encoder="", chunker="", published_at=BEGAN,
+    )  # fmt: skip
+    if deleted:
+        record = DeletedDataset(
+            tenant="default", project="default", dataset=name, generation=generation, deleted_at=BEGAN
+        )
+    bucket = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
+    await bucket.put(dataset_key("default", "default", name), record)
+
+
+async def say(bus: Bus, job: Job, kind: type[JobEvent], state: JobState) -> None:
+    event = kind(event_id=str(uuid4()), at=BEGAN, job=msgspec.structs.replace(job, state=state))
+    await bus.client.jetstream().publish(job_event_subject(event), encode(event))
+
+
+async def sweep(bus: Bus, store: GenerationStore, *, alone: bool = True, at: datetime = LATER) -> int:
+    return await Sweeping(bus, store, alone=alone, forget=None).sweep(at)
+
+
+async def test_what_was_begun_and_retired_goes_and_what_readers_see_stays(
+    bus: Bus, store: GenerationStore
+) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER - 9, retired=NUMBER)
+    fill(store, "atlas", NUMBER + 9)
+    await publish(bus, "gone", NUMBER, deleted=True)
+    fill(store, "gone", NUMBER)
+    assert await sweep(bus, store) == 3
+    assert store.generations(key_of("atlas")) == {NUMBER: 1}
+    assert store.datasets() == {key_of("atlas")}
+    assert await sweep(bus, store) == 0
+
+
+async def test_what_an_open_job_wrote_stays_until_it_ends(bus: Bus, store: GenerationStore) -> None:
+    await publish(bus, "atlas", NUMBER)
+    job = new_job("https://h.example/o/r")
+    fill(store, "atlas", NUMBER + 9, job=job.job_id)
+    await say(bus, job, JobStarted, JobState.RUNNING)
+    assert await sweep(bus, store) == 0
+    await say(bus, job, JobCancelled, JobState.CANCELLED)
+    assert await sweep(bus, store, at=BEGAN) == 0  # its worker takes back what it wrote, if it lives
+    assert await sweep(bus, store) == 1
+
+
+async def test_a_dataset_without_a_record_goes_where_the_store_is_of_this_bus_alone(
+    bus: Bus, store: GenerationStore
+) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER)
+    fill(store, "nobody's", NUMBER)
+    assert await sweep(bus, store, alone=False) == 0
+    assert await sweep(bus, store) == 1
+    assert store.datasets() == {key_of("atlas")}
+
+
+async def test_a_store_is_swept_and_optimized_again_and_again(bus: Bus, store: GenerationStore) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER)
+    sweeping = Sweeping(bus, store, alone=True, forget=None)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(keep_swept, sweeping, lambda: LATER, every_seconds=0.05))
+        tasks.start_soon(partial(keep_optimized, store, every_seconds=0.05))
+        with anyio.fail_after(60):
+            for _ in range(2):
+                fill(store, "atlas", NUMBER + 9)
+                while NUMBER + 9 in store.generations(key_of("atlas")):
+                    await anyio.sleep(0.05)
+            for number in range(1, OPTIMIZE_WRITES_MIN + 1):
+                fill(store, "atlas", NUMBER - number)
+            while store.facts().optimized_at is None:
+                await anyio.sleep(0.05)
+        tasks.cancel_scope.cancel()
+    assert store.count(key_of("atlas"), NUMBER, "chunk") == OPTIMIZE_WRITES_MIN + 1
+
+
+async def test_what_cannot_be_swept_now_is_swept_later(
+    bus: Bus, store: GenerationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER + 9)
+    sweeping = Sweeping(bus, store, alone=True, forget=None)
+    read, failures = store.datasets, iter([StoreError("full"), BusUnavailable("away")])
+
+    def datasets() -> set[DatasetKey]:
+        for failure in failures:
+            raise failure
+        return read()
+
+    monkeypatch.setattr(store, "datasets", datasets)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(partial(keep_swept, sweeping, lambda: LATER, every_seconds=0.01))
+        with anyio.fail_after(30):
+            while store.size(key_of("atlas")):
+                await anyio.sleep(0.02)
+        tasks.cancel_scope.cancel()
+
+
+async def test_of_a_bus_that_knows_no_dataset_nothing_is_believed(bus: Bus, store: GenerationStore) -> None:
+    fill(store, "atlas", NUMBER)
+    assert await sweep(bus, store) == 0
