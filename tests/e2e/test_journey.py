@@ -103,7 +103,9 @@ def test_the_structure_of_a_repository_can_be_read(polyglot: dict[str, Any], cli
 def test_a_project_query_answers_in_the_shape_of_its_document(
     polyglot: dict[str, Any], client: httpx.Client
 ) -> None:
-    answer = client.post("/projects/default/query", json={"query": "encrypt text by shifting letters", "k": 5})
+    answer = client.post(
+        "/projects/default/query", json={"query": "encrypt text by shifting letters", "k": 5}
+    )
     assert answer.status_code == 200
     body = answer.json()
     assert set(body) >= {"request_id", "results", "metadata", "latency_ms"}
