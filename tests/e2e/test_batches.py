@@ -132,6 +132,7 @@ async def watched(stack: Stack, job_id: str, kill_after: int) -> tuple[list[dict
     return updates, done
 
 
+@pytest.mark.timeout(300)
 def test_a_thousand_files_of_three_sources_are_each_indexed_once_though_a_worker_dies(
     stack: Stack, directory: Path, bucket: S3Server
 ) -> None:

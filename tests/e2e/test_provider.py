@@ -12,7 +12,6 @@ from typing import Any
 import httpx
 import pytest
 
-from pharos_embedder.edge_store import EdgeEngine
 from tests.support.embeddings_server import KEY, MODEL, EmbeddingsServer, gated, refusing
 from tests.support.git_server import GitServer
 from tests.support.polyglot import FILES
@@ -162,17 +161,6 @@ def refused_to_start(home: Path, settings: dict[str, str]) -> str:
     assert KEY not in ended.stderr
     said: str = ended.stderr
     return said
-
-
-def test_an_index_of_other_dimensions_is_a_mistake_at_the_start(
-    tmp_path: Path, server: EmbeddingsServer
-) -> None:
-    made = EdgeEngine(tmp_path / "index", dimensions=32)
-    made.open()
-    made.close()
-    said = refused_to_start(tmp_path, asking(server))
-    assert "vectors of 32 dimensions, but the encoder makes 64" in said
-    assert "EMBEDDING_PROVIDER" in said
 
 
 def test_a_key_that_is_refused_is_a_mistake_at_the_start(tmp_path: Path, server: EmbeddingsServer) -> None:
