@@ -114,9 +114,13 @@ class Sweeping:
 
     async def _sweep(self, key: DatasetKey, record: DatasetRecord | None, now: datetime) -> int:
         born = await anyio.to_thread.run_sync(self._store.generations, key)
-        found = rubbish(record, born.keys(), now)
-        may_go = [number for number in found.unpublished if not await self._is_written(key, number)]
-        found = msgspec.structs.replace(found, unpublished=tuple(may_go))
+        wanted = rubbish(record, born.keys(), now).unpublished
+        ended = [number for number in wanted if not await self._is_written(key, number)]
+        # Again, since a job may have published before it ended; from then on it publishes no more.
+        found = rubbish(await self._record(key), born.keys(), now)
+        found = msgspec.structs.replace(
+            found, unpublished=tuple(number for number in found.unpublished if number in ended)
+        )
         removed = await anyio.to_thread.run_sync(remove, key, found, self._store, self._forget)
         if removed > 0:
             log.info("dataset_swept", dataset=key.dataset, points=removed)
