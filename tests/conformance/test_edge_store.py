@@ -22,6 +22,7 @@ from pharos_embedder.edge_store import (
     EdgeEngine,
     Manifest,
     edge_store,
+    stored_dimensions,
     worth_optimizing,
 )
 from pharos_embedder.generations import GenerationStore
@@ -317,3 +318,29 @@ def test_a_store_that_is_open_does_not_say_how_much_was_written_since_it_was_opt
     manifest = msgspec.json.decode((tmp_path / "index" / "index.json").read_bytes(), type=Manifest)
     assert manifest.written is None  # whoever opens it after a kill has to look
     assert manifest.optimized_at is not None
+
+
+def test_an_index_that_was_put_aside_is_not_used_any_more(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    store = edge_store(folder, dimensions=4)
+    store.open()
+    store.upsert(points(0, 3))
+    store.close()
+    folder.rename(tmp_path / "index-old")
+    store.open()
+    assert store.facts().points == 0
+    store.close()
+    assert folder.exists()
+
+
+def test_an_index_is_found_when_the_volume_of_another_encoder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    assert stored_dimensions(folder) is None
+    for dimensions in (4, 8, 8):  # the first is empty when the store is opened for the third time
+        store = edge_store(folder, dimensions=dimensions)
+        store.open()
+        if dimensions == 8:
+            store.upsert([msgspec.structs.replace(point, text_vector=None) for point in points(0, 3)])
+        store.close()
+    assert not folder.exists()
+    assert stored_dimensions(folder) == 8

@@ -100,10 +100,7 @@ def edge_volumes(folder: Path, *, dimensions: int) -> Volumes:
     """Its engine: the first volume is in *folder*, and one for another length *n* in `folder-n` beside it."""
 
     def find() -> tuple[EdgeEngine, list[EdgeEngine]]:
-        lengths: dict[int, Path] = {}
-        for place in (folder, *sorted(folder.parent.glob(f"{folder.name}-*"))):
-            if (place / MANIFEST).exists():
-                lengths.setdefault(_read_manifest(place).text_dimensions, place)
+        lengths = _volumes(folder)
         beside = folder.with_name(f"{folder.name}-{dimensions}") if lengths else folder
         current = EdgeEngine(lengths.pop(dimensions, beside), dimensions=dimensions)
         others = [EdgeEngine(place, dimensions=length) for length, place in sorted(lengths.items())]
@@ -116,11 +113,28 @@ def edge_volumes(folder: Path, *, dimensions: int) -> Volumes:
 
 
 def stored_dimensions(folder: Path) -> int | None:
-    """The length of the text vectors of the index in *folder*; None where there is none."""
-    try:
-        return msgspec.json.decode((folder / "index.json").read_bytes(), type=Manifest).text_dimensions
-    except FileNotFoundError:
-        return None
+    """The length of the text vectors of the index in *folder*; None where there is none.
+
+    Of several volumes that of the first; the one that is in use is known to whoever has the index open.
+    """
+    return next(iter(_volumes(folder)), None)
+
+
+def _volumes(folder: Path) -> dict[int, Path]:
+    """The folders of the volumes by the length of their vectors, that in *folder* first.
+
+    A folder beside it whose name does not end in that length is none: somebody put an old index aside.
+    """
+    found: dict[int, Path] = {}
+    if (folder / MANIFEST).exists():
+        found[_read_manifest(folder).text_dimensions] = folder
+    for place in sorted(folder.parent.glob(f"{folder.name}-*")):
+        length = place.name.removeprefix(f"{folder.name}-")
+        if not length.isdecimal() or not (place / MANIFEST).exists():
+            continue
+        if _read_manifest(place).text_dimensions == int(length):
+            found.setdefault(int(length), place)
+    return found
 
 
 class EdgeEngine:
