@@ -271,6 +271,10 @@ def test_more_is_written_than_can_be_repeated_and_the_store_stays_as_it_is(
     assert outcome.result(60) is False
     assert [folder.name for folder in (tmp_path / "index").glob("shard-*")] == ["shard-0"]
     assert store.count(DATASET, 1, "chunk") == 1_601
+    monkeypatch.setattr("pharos_embedder.edge_store.subprocess.Popen", pytest.fail)
+    assert store.optimize() is False  # or a store that is written to all the time is copied all the time
+    monkeypatch.undo()
+    monkeypatch.setattr(engine_of(store), "_rests_until", 0)
     assert store.optimize() is True
 
 

@@ -71,6 +71,7 @@ SWAP_POINTS_MAX: Final = 256  # that writers wait for at the end
 CATCH_UP_ROUNDS_MAX: Final = 8
 GIVEN_WAY_MAX: Final = 3  # copies in a row that a writer may stop
 COPY_SECONDS_MAX: Final = 10.0  # that a writer waits for one that it may not stop
+REST_TIMES: Final = 4  # as long as an optimization took that came to nothing; then the next
 _POLL_SECONDS: Final = 0.05
 
 _KEYWORDS: Final = (
@@ -160,6 +161,7 @@ class EdgeEngine:
         self._writes = 0
         self._meanwhile: _Meanwhile | None = None  # while a copy is optimized; under `_writing`
         self._given_way = 0
+        self._rests_until = 0.0
         self._closing = False
 
     # Opening and closing
@@ -437,7 +439,8 @@ class EdgeEngine:
         What is written meanwhile is written to the copy as well, before the swap. False, and the shard is as
         it was, where little was written since the last time, where another optimization is under way, where
         the disk has no room for the copy, where a writer came while it was made, where more than
-        REPEATED_POINTS_MAX were written meanwhile, or where it took more than OPTIMIZE_SECONDS_MAX.
+        REPEATED_POINTS_MAX were written meanwhile, or where it took more than OPTIMIZE_SECONDS_MAX. After one
+        that was begun and came to nothing there is none for REST_TIMES as long.
         """
         if not self._optimizing.acquire(blocking=False):
             return False
@@ -447,6 +450,8 @@ class EdgeEngine:
             self._optimizing.release()
 
     def _optimize(self) -> bool:
+        if (began := time.monotonic()) < self._rests_until:
+            return False
         leftover: Path | None = None
         try:
             with self._writing:
@@ -467,6 +472,8 @@ class EdgeEngine:
             return True
         finally:
             with self._writing:
+                if self._meanwhile is not None and leftover != current:
+                    self._rests_until = time.monotonic() + REST_TIMES * (time.monotonic() - began)
                 self._meanwhile = None
             if leftover is not None:
                 shutil.rmtree(leftover, ignore_errors=True)
