@@ -22,6 +22,7 @@ from pharos_embedder.edge_store import (
     EdgeEngine,
     Manifest,
     edge_store,
+    stored_dimensions,
     worth_optimizing,
 )
 from pharos_embedder.generations import GenerationStore
@@ -270,6 +271,10 @@ def test_more_is_written_than_can_be_repeated_and_the_store_stays_as_it_is(
     assert outcome.result(60) is False
     assert [folder.name for folder in (tmp_path / "index").glob("shard-*")] == ["shard-0"]
     assert store.count(DATASET, 1, "chunk") == 1_601
+    monkeypatch.setattr("pharos_embedder.edge_store.subprocess.Popen", pytest.fail)
+    assert store.optimize() is False  # or a store that is written to all the time is copied all the time
+    monkeypatch.undo()
+    monkeypatch.setattr(engine_of(store), "_rests_until", 0)
     assert store.optimize() is True
 
 
@@ -324,3 +329,29 @@ def test_a_store_that_is_open_does_not_say_how_much_was_written_since_it_was_opt
     manifest = msgspec.json.decode((tmp_path / "index" / "index.json").read_bytes(), type=Manifest)
     assert manifest.written is None  # whoever opens it after a kill has to look
     assert manifest.optimized_at is not None
+
+
+def test_an_index_that_was_put_aside_is_not_used_any_more(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    store = edge_store(folder, dimensions=4)
+    store.open()
+    store.upsert(points(0, 3))
+    store.close()
+    folder.rename(tmp_path / "index-old")
+    store.open()
+    assert store.facts().points == 0
+    store.close()
+    assert folder.exists()
+
+
+def test_an_index_is_found_when_the_volume_of_another_encoder_is_gone(tmp_path: Path) -> None:
+    folder = tmp_path / "index"
+    assert stored_dimensions(folder) is None
+    for dimensions in (4, 8, 8):  # the first is empty when the store is opened for the third time
+        store = edge_store(folder, dimensions=dimensions)
+        store.open()
+        if dimensions == 8:
+            store.upsert([msgspec.structs.replace(point, text_vector=None) for point in points(0, 3)])
+        store.close()
+    assert not folder.exists()
+    assert stored_dimensions(folder) == 8

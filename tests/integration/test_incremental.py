@@ -282,9 +282,7 @@ async def test_points_say_what_the_job_said_that_indexed_them_last(
     bench: Bench, bus: Bus, server: GitServer, repository: str
 ) -> None:
     await indexed(bench, bus, server, repository, dataset=DATASET.dataset)
-    after = await indexed(
-        bench, bus, server, repository, dataset=DATASET.dataset, scope=Scope.GLOBAL, force=True
-    )
+    after = await indexed(bench, bus, server, repository, dataset=DATASET.dataset, scope=Scope.GLOBAL)
     held = read_index(bench, DATASET, after)
     assert after.chunks_encoded == 0
     assert {each.payload.scope for each in held.points.values()} == {"global"}

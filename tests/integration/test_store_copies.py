@@ -20,6 +20,7 @@ from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.snapshot_file import BadSnapshot
 from pharos_embedder.snapshots import CannotCopy, restore, take
 from pharos_embedder.stored_graph import StoredGraph
+from pharos_embedder.sweeping import Rubbish, rubbish
 from pharos_embedder.vectors import DatasetKey, Kind, Payload, Point, VectorStore, point_id
 from pharos_service.buckets import Entry
 from tests.support.asked_stores import AskedStores
@@ -211,7 +212,9 @@ def test_what_was_deleted_comes_back_above_its_deletion(tmp_path: Path, empty: V
     )
     assert shelf.set(ATLAS, deleted, shelf.get(ATLAS))
     restored(path, empty, shelf)
-    assert shelf.live(ATLAS).generation == 10**11 + 1
+    found = shelf.live(ATLAS).generation
+    assert found > 10**11
+    assert rubbish(None, [found], datetime.now(UTC)) == Rubbish(), "nobody takes it for one begun long ago"
 
 
 @pytest.mark.parametrize("end", [0.2, 0.7, 0.99])
@@ -252,6 +255,22 @@ def test_vectors_of_another_length_are_refused_with_what_to_do(tmp_path: Path, e
     take(path, [ATLAS], empty, shelf, dimensions=4)
     with pytest.raises(CannotCopy, match="vectors of 4 dimensions, and this index has 8: restore it where"):
         restored(path, empty, Shelf(), dimensions=8)
+
+
+def test_a_snapshot_that_could_not_be_restored_is_not_taken(tmp_path: Path) -> None:
+    shelf, path = Shelf(), tmp_path / "snapshot"
+    for dimensions in (4, 8):  # another encoder: what there was is in a volume of its own
+        store = edge_store(tmp_path / "index", dimensions=dimensions)
+        store.open()
+        if dimensions == 4:
+            fill(store, ATLAS, shelf, chunks=2)
+        else:
+            with pytest.raises(
+                CannotCopy, match="atlas has vectors of 4 dimensions, and this is a snapshot of"
+            ):
+                take(path, [ATLAS], store, shelf, dimensions=8)
+        store.close()
+    assert list(tmp_path.glob("snapshot*")) == []
 
 
 def test_a_dataset_that_is_replaced_while_it_is_read_is_read_again(

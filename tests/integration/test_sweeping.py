@@ -9,13 +9,14 @@ from pathlib import Path
 from uuid import uuid4
 
 import anyio
+import anyio.from_thread
 import msgspec
 import pytest
 
 from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.identity import dataset_key
-from pharos_contracts.jobs.v1 import Job, JobCancelled, JobEvent, JobStarted, Scope
+from pharos_contracts.jobs.v1 import Job, JobCancelled, JobCompleted, JobEvent, JobStarted, Scope
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import encode
 from pharos_contracts.subjects import job_event_subject
@@ -104,6 +105,25 @@ async def test_what_an_open_job_wrote_stays_until_it_ends(bus: Bus, store: Gener
     await say(bus, job, JobCancelled, JobState.CANCELLED)
     assert await sweep(bus, store, at=BEGAN) == 0  # its worker takes back what it wrote, if it lives
     assert await sweep(bus, store) == 1
+
+
+async def test_what_is_published_while_it_is_swept_stays(
+    bus: Bus, store: GenerationStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await publish(bus, "atlas", NUMBER)
+    job = new_job("https://h.example/o/r")
+    fill(store, "atlas", NUMBER + 9, job=job.job_id)
+    await say(bus, job, JobStarted, JobState.RUNNING)
+    read = store.writers
+
+    def writers(dataset: DatasetKey, generation: int) -> set[str]:
+        anyio.from_thread.run(publish, bus, "atlas", NUMBER + 9)
+        anyio.from_thread.run(say, bus, job, JobCompleted, JobState.COMPLETED)
+        return read(dataset, generation)
+
+    monkeypatch.setattr(store, "writers", writers)
+    assert await sweep(bus, store) == 0
+    assert store.count(key_of("atlas"), NUMBER + 9, "chunk") == 1
 
 
 async def test_a_dataset_without_a_record_goes_where_the_store_is_of_this_bus_alone(

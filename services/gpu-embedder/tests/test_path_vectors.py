@@ -83,10 +83,13 @@ def test_what_a_job_that_is_cancelled_encoded_of_paths_is_forgotten_with_the_res
     assert cache.forget(label_of("job-1", "acme")) == 1
 
 
-def test_deleting_chunks_forgets_their_paths(cache: VectorCache) -> None:
+@pytest.mark.parametrize(("encoder", "now"), [("", "fake@1"), ("fake@1", "another")])
+def test_deleting_chunks_forgets_their_paths(cache: VectorCache, encoder: str, now: str) -> None:
     PathVectors(Asked(), cache, ORIGIN).of(["src/a.py", "b.py"])
-    payload = Payload(dataset=ORIGIN.dataset, kind="chunk", generation=5, path="src/a.py", content_hash="1")
-    forget(cache, "fake@1", [payload])
+    payload = Payload(
+        dataset=ORIGIN.dataset, kind="chunk", generation=5, path="src/a.py", content_hash="1", encoder=encoder
+    )
+    forget(cache, now, [payload])
     keys = {path: path_key(path, tenant="acme", encoder="fake@1") for path in ("src/a.py", "b.py")}
     assert set(cache.get_many(list(keys.values()))) == {keys["b.py"]}
 

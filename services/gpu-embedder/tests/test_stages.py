@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
-from pharos_embedder import stored_graph
+from pharos_embedder import stages, stored_graph
 from pharos_embedder.bm25 import document_vector
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
 from pharos_embedder.costs import JobTooCostly, Tariff
-from pharos_embedder.discovery import Discovery
+from pharos_embedder.discovery import Discovery, DiscoveryLimits
 from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
@@ -34,6 +34,7 @@ from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.spool import Spool
 from pharos_embedder.stages import (
     IndexIncomplete,
+    Limits,
     Live,
     ParseAccount,
     Tools,
@@ -42,11 +43,11 @@ from pharos_embedder.stages import (
     seal_stage,
 )
 from pharos_embedder.storing import store_stage
-from pharos_embedder.syntax import Chunk, ParsedFile
+from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
 from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
-from pharos_sources.git import Checkout
+from pharos_sources.git import Checkout, FetchLimits
 
 DIMENSIONS = 4
 ORIGIN = Origin(
@@ -346,6 +347,27 @@ def test_an_attempt_after_one_that_ran_out_of_memory_begins_with_smaller_batches
     failed = replace(job, code=OUT_OF_MEMORY)
     assert [batch_tokens(failed, attempt, 4096) for attempt in (2, 3, 4)] == [2048, 1024, 512]
     assert batch_tokens(failed, 30, 4096) == BATCH_TOKENS_MIN
+
+
+def test_whatever_decides_what_an_index_holds_makes_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = Limits(
+        fetch=FetchLimits(), discovery=DiscoveryLimits(), parsing=ParseOptions(), batch_tokens=None
+    )
+    others = [
+        replace(limits, chunks_max=9),
+        replace(limits, discovery=DiscoveryLimits(files_max=9)),
+        replace(limits, parsing=ParseOptions(file_bytes_max=9)),
+    ]
+    assert len({each.chunker for each in (limits, *others)}) == 4
+    assert limits.chunker == replace(limits, batch_tokens=9, job_seconds=9).chunker
+    before = limits.chunker
+    folder = Path(stages.__file__).parent
+    for number, pattern in enumerate(stages._INDEXING):
+        assert list(folder.glob(pattern)), "all of them are there"
+        others_only = stages._INDEXING[:number] + stages._INDEXING[number + 1 :]
+        with monkeypatch.context() as patched:
+            patched.setattr(stages, "_INDEXING", others_only)
+            assert limits.chunker != before
 
 
 def test_what_is_over_the_limit_on_chunks_is_told_with_what_discovery_left_out(tmp_path: Path) -> None:

@@ -177,10 +177,12 @@ def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
         )
         for chunk in chunks
     ]
-    files = {(chunk.dataset.tenant, chunk.path) for chunk in chunks if chunk.document is None}
-    cache.remove(
-        contents + [path_key(path, tenant=tenant, encoder=encoder) for tenant, path in sorted(files)]
-    )
+    paths = {
+        path_key(chunk.path, tenant=chunk.dataset.tenant, encoder=chunk.encoder or encoder)
+        for chunk in chunks
+        if chunk.document is None
+    }
+    cache.remove(contents + sorted(paths))
 
 
 def forget_parsed(cache: ParseCache, files: Sequence[Payload]) -> None:

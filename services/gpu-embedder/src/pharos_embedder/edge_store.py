@@ -71,6 +71,7 @@ SWAP_POINTS_MAX: Final = 256  # that writers wait for at the end
 CATCH_UP_ROUNDS_MAX: Final = 8
 GIVEN_WAY_MAX: Final = 3  # copies in a row that a writer may stop
 COPY_SECONDS_MAX: Final = 10.0  # that a writer waits for one that it may not stop
+REST_TIMES: Final = 4  # as long as an optimization took that came to nothing; then the next
 _POLL_SECONDS: Final = 0.05
 
 _KEYWORDS: Final = (
@@ -100,10 +101,7 @@ def edge_volumes(folder: Path, *, dimensions: int) -> Volumes:
     """Its engine: the first volume is in *folder*, and one for another length *n* in `folder-n` beside it."""
 
     def find() -> tuple[EdgeEngine, list[EdgeEngine]]:
-        lengths: dict[int, Path] = {}
-        for place in (folder, *sorted(folder.parent.glob(f"{folder.name}-*"))):
-            if (place / MANIFEST).exists():
-                lengths.setdefault(_read_manifest(place).text_dimensions, place)
+        lengths = _volumes(folder)
         beside = folder.with_name(f"{folder.name}-{dimensions}") if lengths else folder
         current = EdgeEngine(lengths.pop(dimensions, beside), dimensions=dimensions)
         others = [EdgeEngine(place, dimensions=length) for length, place in sorted(lengths.items())]
@@ -116,11 +114,28 @@ def edge_volumes(folder: Path, *, dimensions: int) -> Volumes:
 
 
 def stored_dimensions(folder: Path) -> int | None:
-    """The length of the text vectors of the index in *folder*; None where there is none."""
-    try:
-        return msgspec.json.decode((folder / "index.json").read_bytes(), type=Manifest).text_dimensions
-    except FileNotFoundError:
-        return None
+    """The length of the text vectors of the index in *folder*; None where there is none.
+
+    Of several volumes that of the first; the one that is in use is known to whoever has the index open.
+    """
+    return next(iter(_volumes(folder)), None)
+
+
+def _volumes(folder: Path) -> dict[int, Path]:
+    """The folders of the volumes by the length of their vectors, that in *folder* first.
+
+    A folder beside it whose name does not end in that length is none: somebody put an old index aside.
+    """
+    found: dict[int, Path] = {}
+    if (folder / MANIFEST).exists():
+        found[_read_manifest(folder).text_dimensions] = folder
+    for place in sorted(folder.parent.glob(f"{folder.name}-*")):
+        length = place.name.removeprefix(f"{folder.name}-")
+        if not length.isdecimal() or not (place / MANIFEST).exists():
+            continue
+        if _read_manifest(place).text_dimensions == int(length):
+            found.setdefault(int(length), place)
+    return found
 
 
 class EdgeEngine:
@@ -146,6 +161,7 @@ class EdgeEngine:
         self._writes = 0
         self._meanwhile: _Meanwhile | None = None  # while a copy is optimized; under `_writing`
         self._given_way = 0
+        self._rests_until = 0.0
         self._closing = False
 
     # Opening and closing
@@ -423,7 +439,8 @@ class EdgeEngine:
         What is written meanwhile is written to the copy as well, before the swap. False, and the shard is as
         it was, where little was written since the last time, where another optimization is under way, where
         the disk has no room for the copy, where a writer came while it was made, where more than
-        REPEATED_POINTS_MAX were written meanwhile, or where it took more than OPTIMIZE_SECONDS_MAX.
+        REPEATED_POINTS_MAX were written meanwhile, or where it took more than OPTIMIZE_SECONDS_MAX. After one
+        that was begun and came to nothing there is none for REST_TIMES as long.
         """
         if not self._optimizing.acquire(blocking=False):
             return False
@@ -433,6 +450,8 @@ class EdgeEngine:
             self._optimizing.release()
 
     def _optimize(self) -> bool:
+        if (began := time.monotonic()) < self._rests_until:
+            return False
         leftover: Path | None = None
         try:
             with self._writing:
@@ -453,6 +472,8 @@ class EdgeEngine:
             return True
         finally:
             with self._writing:
+                if self._meanwhile is not None and leftover != current:
+                    self._rests_until = time.monotonic() + REST_TIMES * (time.monotonic() - began)
                 self._meanwhile = None
             if leftover is not None:
                 shutil.rmtree(leftover, ignore_errors=True)

@@ -44,13 +44,20 @@ _LEVEL: Final = 1  # of compression: to a quarter, at 80 MB/s
 
 
 @cache
-def parsing_version() -> str:
-    """A digest of the code and of the grammars: nobody has to remember to raise it."""
+def code_version(*patterns: str) -> str:
+    """A digest of the files of this package that are meant by *patterns*."""
     folder = Path(__file__).parent
     digest = hashlib.blake2b(digest_size=16)
-    for pattern in _PARSING:
+    for pattern in patterns:
         for path in sorted(folder.glob(pattern)):
             digest.update(f"{path.name}\0".encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
+@cache
+def parsing_version() -> str:
+    """A digest of the code and of the grammars: nobody has to remember to raise it."""
+    digest = hashlib.blake2b(code_version(*_PARSING).encode(), digest_size=16)
     grammars = {
         f"{each.name}=={each.version}" for each in distributions() if each.name.startswith("tree-sitter")
     }

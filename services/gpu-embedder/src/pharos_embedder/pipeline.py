@@ -52,7 +52,9 @@ OnLexicalReady = Callable[[IndexResult], Awaitable[None]]
 
 
 class Unchanged(Exception):
-    """The dataset's live generation is of this very commit, made by this encoder and chunker."""
+    """The dataset's live generation is of this very commit, made by this encoder and chunker, and is shown
+    to those whom the job names.
+    """
 
     def __init__(self, commit: str) -> None:
         super().__init__(f"Commit {commit[:12]} is indexed already; force=true indexes it again")
@@ -183,9 +185,11 @@ def batch_tokens(job: Job, attempt: int, usual: int) -> int:
     return max(BATCH_TOKENS_MIN, usual >> (attempt - 1)) if job.code == OUT_OF_MEMORY else usual
 
 
-def is_current(live: Live, commit: str, encoder: str, chunker: str) -> bool:
-    """Whether indexing *commit* again would make what is there already."""
-    return live.full and (live.commit, live.encoder, live.chunker) == (commit, encoder, chunker)
+def is_current(live: Live, job: Job, commit: str, encoder: str, chunker: str) -> bool:
+    """Whether indexing *commit* again for *job* would make what is there already."""
+    assert job.source is not None
+    there = (live.commit, live.encoder, live.chunker, live.scope, live.repository)
+    return live.full and there == (commit, encoder, chunker, job.scope, job.source.identity)
 
 
 class _Current:
@@ -211,7 +215,7 @@ class _Current:
         if self._job.force:
             return
         target = await self._lookup(self.name(commit, branch))
-        if is_current(target.live, commit, self._encoder, self._chunker):
+        if is_current(target.live, self._job, commit, self._encoder, self._chunker):
             raise Unchanged(commit)
 
 

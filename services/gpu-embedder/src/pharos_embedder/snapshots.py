@@ -35,7 +35,15 @@ from pharos_embedder.snapshot_file import (
     read_frames,
 )
 from pharos_embedder.stored_graph import from_pieces, to_pieces
-from pharos_embedder.vectors import ALIVE, STRUCTURE_DIMENSIONS, DatasetKey, Kind, VectorStore
+from pharos_embedder.vectors import (
+    ALIVE,
+    MILLISECONDS_FROM,
+    STRUCTURE_DIMENSIONS,
+    DatasetKey,
+    Kind,
+    Point,
+    VectorStore,
+)
 from pharos_service.buckets import Entry
 
 KINDS: Final[tuple[Kind, ...]] = ("chunk", "file")
@@ -78,7 +86,8 @@ def take(
                 entry = records.get(key)
                 if entry is None or not isinstance(entry.value, Dataset):
                     raise CannotCopy(f"There is no dataset {key.dataset} (any more)")
-                if (closing := _take_one(writer, entry.value, store, records)) is not None:
+                closing = _take_one(writer, entry.value, store, records, dimensions)
+                if closing is not None:
                     taken[key] = closing
                     break
                 writer.write(DatasetAbandoned())
@@ -88,7 +97,7 @@ def take(
 
 
 def _take_one(
-    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records
+    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records, dimensions: int
 ) -> DatasetClosing | None:
     """What there is of it; None where it was replaced, and is collected already."""
     key, generation = key_of(record), record.generation
@@ -102,6 +111,7 @@ def _take_one(
     found = dict.fromkeys(KINDS, 0)
     for kind in KINDS:
         for page in store.points(key, generation, kind):
+            _check_vectors(key, page, dimensions)
             writer.write(Points(points=[store_protocol.to_wire(point) for point in page]))
             found[kind] += len(page)
     writer.write(
@@ -119,6 +129,17 @@ def _take_one(
     closing = DatasetClosing(chunks=found["chunk"], files=found["file"])
     writer.write(closing)
     return closing
+
+
+def _check_vectors(key: DatasetKey, page: Sequence[Point], dimensions: int) -> None:
+    """Raises CannotCopy: a store may have volumes of several lengths, and a snapshot has one."""
+    for point in page:
+        if point.text_vector is not None and len(point.text_vector) != dimensions:
+            raise CannotCopy(
+                f"The dataset {key.dataset} has vectors of {len(point.text_vector)} dimensions, and this is "
+                f"a snapshot of {dimensions}: index it again with the encoder in use, or name the other "
+                "datasets with --dataset while the service runs"
+            )
 
 
 def restore(
@@ -188,7 +209,9 @@ def _restore_one(
     before = entry.value if entry is not None else None
     live = before.generation if isinstance(before, Dataset) else 0
     follows = before.generation if isinstance(before, Dataset | DeletedDataset) else 0
-    generation = max(follows + 1, int(time.time()))
+    # By the clock of the one before: a number that lags behind would look like one begun long ago.
+    clock = 1_000 * time.time() if follows >= MILLISECONDS_FROM else time.time()
+    generation = max(follows + 1, int(clock))
     store.discard_unpublished(key, live)
     try:
         closing = _store(key, generation, live, frames, store, dimensions)

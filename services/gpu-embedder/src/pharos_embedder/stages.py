@@ -29,7 +29,7 @@ from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
-from pharos_embedder.parse_cache import ParseCache, parsing_version
+from pharos_embedder.parse_cache import ParseCache, code_version, parsing_version
 from pharos_embedder.parse_pool import Outcome, ParsePool
 from pharos_embedder.path_vectors import PathVectors, placed
 from pharos_embedder.points import Origin, key_of, placed_key
@@ -52,6 +52,21 @@ PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the ca
 NOTICES_MAX: Final = 20
 EXAMPLES_MAX: Final = 5
 OVER_CHUNKS: Final = "over the chunk limit"
+
+_INDEXING: Final = (
+    "discovery.py",
+    "file_rules.py",
+    "git_patterns.py",
+    "linking.py",
+    "manifests/*.py",
+    "points.py",
+    "repository_configs.py",
+    "resolution/*.py",
+    "stored_graph.py",
+    "training.py",
+    "walk_graph.py",
+)
+"""The code that decides what an index holds, beside that which parses: see ``Limits.chunker``."""
 
 
 STAGE_SECONDS: Final[Mapping[Stage, float]] = {
@@ -83,7 +98,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     @property
     def chunker(self) -> str:
         """What decides, beside commit and encoder, what an index holds: another one makes another."""
-        facts = (parsing_version(), self.discovery, self.parsing)
+        made_by = (parsing_version(), code_version(*_INDEXING))
+        facts = (*made_by, self.discovery, self.parsing, self.chunks_max)
         digest = hashlib.blake2b(msgspec.json.encode(facts), digest_size=8).hexdigest()
         return f"{CHUNKER_VERSION}:{self.parsing.size_chars}:{self.parsing.overlap_chars}:{digest}"
 
@@ -134,6 +150,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
+    scope: str = ""
+    repository: str = ""
 
     @property
     def follows(self) -> int:

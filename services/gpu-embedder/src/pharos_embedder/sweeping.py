@@ -21,7 +21,7 @@ from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import AnyJobEvent
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_embedder.vectors import DatasetKey, Forget, VectorStore
+from pharos_embedder.vectors import MILLISECONDS_FROM, DatasetKey, Forget, VectorStore
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 
@@ -30,7 +30,6 @@ log = structlog.get_logger()
 READ_SECONDS: Final = 600.0  # far above what a reader takes that began before a generation was published
 SETTLED_SECONDS: Final = 3_600.0  # after it began: who ended since has taken back by now what it wrote
 DROP_POINTS: Final = 1_000  # a step
-MILLISECONDS_FROM: Final = 10**11  # numbers above are the clock in milliseconds, the others in seconds
 
 
 class Rubbish(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,9 +113,13 @@ class Sweeping:
 
     async def _sweep(self, key: DatasetKey, record: DatasetRecord | None, now: datetime) -> int:
         born = await anyio.to_thread.run_sync(self._store.generations, key)
-        found = rubbish(record, born.keys(), now)
-        may_go = [number for number in found.unpublished if not await self._is_written(key, number)]
-        found = msgspec.structs.replace(found, unpublished=tuple(may_go))
+        wanted = rubbish(record, born.keys(), now).unpublished
+        ended = [number for number in wanted if not await self._is_written(key, number)]
+        # Again, since a job may have published before it ended; from then on it publishes no more.
+        found = rubbish(await self._record(key), born.keys(), now)
+        found = msgspec.structs.replace(
+            found, unpublished=tuple(number for number in found.unpublished if number in ended)
+        )
         removed = await anyio.to_thread.run_sync(remove, key, found, self._store, self._forget)
         if removed > 0:
             log.info("dataset_swept", dataset=key.dataset, points=removed)

@@ -25,6 +25,7 @@ VectorName = Literal["text", "structure", "code_bm25"]
 ALIVE: Final = (
     2**53 - 1
 )  # `until` of a point that no run has retired; exact as a double, which range filters use
+MILLISECONDS_FROM: Final = 10**11  # generations from here on are the clock in milliseconds, others in seconds
 STRUCTURE_DIMENSIONS: Final = 64
 SELECTION_DATASETS_MAX: Final = 256  # in one query; each adds a clause to its filter
 FILTER_VALUES_MAX: Final = 64
