@@ -236,7 +236,7 @@ def parse_stage(
 
 
 def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found)), check)
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found), check), check)
 
 
 def train_stage(
