@@ -177,9 +177,13 @@ def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
         )
         for chunk in chunks
     ]
-    files = {(chunk.dataset.tenant, chunk.path) for chunk in chunks if chunk.document is None}
+    files = {
+        (chunk.dataset.tenant, chunk.path, chunk.encoder or encoder)
+        for chunk in chunks
+        if chunk.document is None
+    }
     cache.remove(
-        contents + [path_key(path, tenant=tenant, encoder=encoder) for tenant, path in sorted(files)]
+        contents + [path_key(path, tenant=tenant, encoder=made_by) for tenant, path, made_by in sorted(files)]
     )
 
 
