@@ -183,9 +183,17 @@ def batch_tokens(job: Job, attempt: int, usual: int) -> int:
     return max(BATCH_TOKENS_MIN, usual >> (attempt - 1)) if job.code == OUT_OF_MEMORY else usual
 
 
-def is_current(live: Live, commit: str, encoder: str, chunker: str) -> bool:
-    """Whether indexing *commit* again would make what is there already."""
-    return live.full and (live.commit, live.encoder, live.chunker) == (commit, encoder, chunker)
+def is_current(live: Live, job: Job, commit: str, encoder: str, chunker: str) -> bool:
+    """Whether indexing *commit* for *job* would make what is there already.
+
+    A fork has the same commits, and what is found says whose it is and who may find it.
+    """
+    assert job.source is not None
+    return (
+        live.full
+        and (live.repository, live.scope) == (job.source.identity, job.scope)
+        and (live.commit, live.encoder, live.chunker) == (commit, encoder, chunker)
+    )
 
 
 class _Current:
@@ -211,7 +219,7 @@ class _Current:
         if self._job.force:
             return
         target = await self._lookup(self.name(commit, branch))
-        if is_current(target.live, commit, self._encoder, self._chunker):
+        if is_current(target.live, self._job, commit, self._encoder, self._chunker):
             raise Unchanged(commit)
 
 

@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
+from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.costs import Tariff, cost_of, tokens_of
@@ -131,6 +131,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     deleted: int = 0
     full: bool = False
     files: int = 0
+    repository: str = ""
+    scope: Scope = Scope.PROJECT
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
