@@ -320,6 +320,17 @@ def test_a_file_of_another_beside_a_snapshot_does_not_become_it(tmp_path: Path, 
     assert path.stat().st_mode & 0o777 == 0o600
 
 
+def test_of_a_snapshot_that_cannot_be_written_to_its_end_nothing_is_left(
+    tmp_path: Path, empty: VectorStore
+) -> None:
+    shelf, folder = Shelf(), tmp_path / "snapshot"
+    fill(empty, ATLAS, shelf, chunks=1)
+    folder.mkdir()
+    with pytest.raises(OSError):
+        take(folder, [ATLAS], empty, shelf, dimensions=4)
+    assert not folder.with_name("snapshot.part").exists()
+
+
 def test_a_dataset_that_is_replaced_while_it_is_read_is_read_again(
     tmp_path: Path, empty: VectorStore, another: VectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:

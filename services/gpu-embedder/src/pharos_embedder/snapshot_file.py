@@ -115,16 +115,20 @@ class SnapshotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
+        whole = False
+        try:
+            with self._file:
+                if error is None:
+                    self.write(Closing())
+                self._stream.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
             if error is None:
-                self.write(Closing())
-            self._stream.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        if error is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
+                self._partial.replace(self._path)
+                whole = True
+        finally:  # also where the disk is full
+            if not whole:
+                self._partial.unlink(missing_ok=True)
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
