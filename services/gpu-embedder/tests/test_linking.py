@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import pytest
@@ -301,6 +301,26 @@ def test_patterns_that_each_config_has_of_its_own_are_bounded() -> None:
     found = RepositoryConfigs.read(texts).ts_configs
     assert ("p7/*", ("p0/7",)) in found["p0"][0].paths and ("p7/*", ("p1/7",)) in found["p1"][0].paths
     assert sum(len(one.paths) for (one,) in found.values()) <= 200_000
+
+
+def test_a_workspace_is_asked_once_for_each_package_and_not_about_names_of_many_stars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def counted(self: Glob, parts: Sequence[str]) -> bool:
+        asked.append("/".join(parts))
+        return matches(self, parts)
+
+    matches = Glob.matches
+    monkeypatch.setattr(Glob, "matches", counted)
+    costly = "*a" * 40
+    files = {"package.json": f'{{"workspaces": ["**/{costly}/**", "packages/*"]}}'}
+    files |= {f"packages/p{number}/package.json": '{"name": "p"}' for number in range(20)}
+    files |= {f"apps/a{number}/x.ts": 'import "p";' for number in range(20)}
+    files |= {"packages/p3/index.ts": "export const p = 1;"}
+    graph_of(files)
+    assert sorted(asked) == sorted(f"packages/p{number}" for number in range(20))
 
 
 def test_reading_manifests_can_be_stopped() -> None:

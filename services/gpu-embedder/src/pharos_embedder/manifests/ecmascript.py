@@ -23,6 +23,7 @@ _ALL_PATTERNS_MAX: Final = 200_000  # some 300 bytes each
 _PATTERN_TARGETS_MAX: Final = 16
 _GLOBS_MAX: Final = 200
 _GLOB_CHARS_MAX: Final = 200
+_GLOB_STARS_MAX: Final = 2  # in a name: each is looked for in every folder
 _YAML_CHARS_MAX: Final = 16 * 1024
 _CONFIG_FOLDER: Final = "${configDir}"
 _LINKS: Final = ("file:", "link:", "portal:")
@@ -164,7 +165,7 @@ def workspace(path: str, text: str) -> Workspace | None:
             patterns = patterns.get("packages")
     if not isinstance(patterns, list):
         return None
-    globs = [one for one in patterns if isinstance(one, str) and len(one) <= _GLOB_CHARS_MAX][:_GLOBS_MAX]
+    globs = [one for one in patterns if isinstance(one, str) and _is_glob(one)][:_GLOBS_MAX]
     return Workspace(
         folder=folder,
         members=tuple(Glob.of(one) for one in globs if not one.startswith("!")),
@@ -293,6 +294,13 @@ def _yaml_object(text: str) -> dict[str, Any]:
     except (yaml.YAMLError, RecursionError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _is_glob(text: str) -> bool:
+    """Whether *text* is like what people write, and cheap to compare."""
+    return len(text) <= _GLOB_CHARS_MAX and all(
+        part.count("*") <= _GLOB_STARS_MAX for part in text.split("/")
+    )
 
 
 def _is_named(name: str, pattern: str) -> bool:
