@@ -310,6 +310,16 @@ async def test_what_the_tenant_has_indexed_once_is_not_encoded_again_and_what_ot
 # Nothing to do
 
 
+async def test_who_may_find_what_is_indexed_changes_without_a_new_commit_and_without_force(
+    bench: Bench, bus: Bus, server: GitServer, repository: str
+) -> None:
+    await indexed(bench, bus, server, repository, dataset=DATASET.dataset, scope=Scope.GLOBAL)
+    after = await indexed(bench, bus, server, repository, dataset=DATASET.dataset, scope=Scope.LOCAL)
+    held = read_index(bench, DATASET, after)
+    assert after.chunks_encoded == 0
+    assert {each.payload.scope for each in held.points.values()} == {"local"}
+
+
 @pytest.mark.parametrize("asked_by", ["head", "branch", "tag", "commit"])
 async def test_a_commit_that_is_indexed_is_not_fetched_again(
     bench: Bench, bus: Bus, server: GitServer, repository: str, asked_by: str

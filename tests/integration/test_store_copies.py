@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import zlib
+from base64 import b64encode
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,8 +19,19 @@ from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
 from pharos_embedder.edge_store import edge_store
 from pharos_embedder.migration import migrate
 from pharos_embedder.qdrant_store import local_mode_store
-from pharos_embedder.snapshot_file import BadSnapshot
+from pharos_embedder.snapshot_file import (
+    BadSnapshot,
+    DatasetClosing,
+    DatasetOpening,
+    Frame,
+    GraphPiece,
+    Opening,
+    Points,
+    SnapshotWriter,
+    Words,
+)
 from pharos_embedder.snapshots import CannotCopy, restore, take
+from pharos_embedder.store_protocol import to_wire
 from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.sweeping import Rubbish, rubbish
 from pharos_embedder.vectors import DatasetKey, Kind, Payload, Point, VectorStore, point_id
@@ -271,6 +284,70 @@ def test_a_snapshot_that_could_not_be_restored_is_not_taken(tmp_path: Path) -> N
                 take(path, [ATLAS], store, shelf, dimensions=8)
         store.close()
     assert list(tmp_path.glob("snapshot*")) == []
+
+
+def wire(key: DatasetKey) -> Points:
+    return Points(points=[to_wire(point(key, 1, 5))])
+
+
+BOMB = b64encode(zlib.compress(b"\0" * (80 << 20))).decode()
+END = DatasetClosing(chunks=1, files=0)
+
+
+@pytest.mark.parametrize(
+    ("record", "frames"),
+    [
+        (BORA, [wire(BORA), END]),  # live here, and not in the list of what the file holds
+        (ATLAS, [wire(BORA), END]),  # a point of another dataset
+        (ATLAS, [Points(points=[to_wire(point(ATLAS, 1, 5, "lexicon"))]), END]),
+        (ATLAS, [Points(points=[msgspec.structs.replace(wire(ATLAS).points[0], text=b"123")]), END]),
+        (ATLAS, [wire(ATLAS), Words(documents=1, total_length=1, terms=b"1", counts=b""), END]),
+        (ATLAS, [wire(ATLAS), GraphPiece(text="?"), END]),
+        (ATLAS, [wire(ATLAS), GraphPiece(text=BOMB), END]),
+        (ATLAS, [wire(ATLAS), *[GraphPiece(text="")] * 300, END]),
+    ],
+)
+def test_a_file_that_says_what_nobody_wrote_changes_nothing(
+    tmp_path: Path, empty: VectorStore, record: DatasetKey, frames: list[Frame]
+) -> None:
+    shelf, path = Shelf(), tmp_path / "snapshot"
+    fill(empty, BORA, shelf, chunks=2)
+    before, size = seen(empty, BORA, 6), empty.size(BORA)
+    with SnapshotWriter(path) as writer:
+        names = ((ATLAS.tenant, ATLAS.project, ATLAS.dataset),)
+        writer.write(Opening(format=1, text_dimensions=4, structure_dimensions=64, datasets=names))
+        writer.write(DatasetOpening(record=record_of(record, 5)))
+        for frame in frames:
+            writer.write(frame)
+    with pytest.raises(BadSnapshot):
+        restored(path, empty, shelf)
+    assert (shelf.live(BORA).generation, seen(empty, BORA, 6), empty.size(BORA)) == (6, before, size)
+    assert shelf.entries.keys() == {BORA} and empty.size(ATLAS) == 0
+
+
+def test_a_file_of_another_beside_a_snapshot_does_not_become_it(tmp_path: Path, empty: VectorStore) -> None:
+    shelf, path = Shelf(), tmp_path / "snapshot"
+    fill(empty, ATLAS, shelf, chunks=1)
+    seen_by_all, elsewhere = path.with_name("snapshot.part"), tmp_path / "elsewhere"
+    elsewhere.write_text("mine")
+    seen_by_all.symlink_to(elsewhere)
+    take(path, [ATLAS], empty, shelf, dimensions=4)
+    assert not path.is_symlink() and elsewhere.read_text() == "mine"
+    seen_by_all.write_text("left")
+    seen_by_all.chmod(0o666)
+    take(path, [ATLAS], empty, shelf, dimensions=4)
+    assert path.stat().st_mode & 0o777 == 0o600
+
+
+def test_of_a_snapshot_that_cannot_be_written_to_its_end_nothing_is_left(
+    tmp_path: Path, empty: VectorStore
+) -> None:
+    shelf, folder = Shelf(), tmp_path / "snapshot"
+    fill(empty, ATLAS, shelf, chunks=1)
+    folder.mkdir()
+    with pytest.raises(OSError):
+        take(folder, [ATLAS], empty, shelf, dimensions=4)
+    assert not folder.with_name("snapshot.part").exists()
 
 
 def test_a_dataset_that_is_replaced_while_it_is_read_is_read_again(

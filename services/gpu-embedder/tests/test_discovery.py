@@ -270,3 +270,12 @@ def test_configs_are_read_by_name_and_bounded(tmp_path: Path) -> None:
         "a/package.json": "{}",
         "a/tsconfig.base.json": "{}",
     }
+
+
+def test_all_manifests_together_are_bounded_and_the_nearest_are_read(tmp_path: Path) -> None:
+    text = '{"name": "' + 2_000 * ("x" * 99 + "\n") + '"}'
+    write(tmp_path, {f"{number:03d}/package.json": text for number in range(100)})
+    write(tmp_path, {"package.json": "{}", "z/go.mod": "module m\n"})
+    found = read_configs(tmp_path, discover(tmp_path))
+    assert 15 << 20 < sum(map(len, found.values())) <= 16 << 20
+    assert "package.json" in found and "000/package.json" in found

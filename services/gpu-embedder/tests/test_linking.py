@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pytest
 
 from pharos_embedder.languages import language_of
 from pharos_embedder.linking import EDGES_PER_FILE_MAX, FileGraph, LinkStats, link
-from pharos_embedder.manifests.ecmascript import Glob
+from pharos_embedder.manifests import ecmascript
+from pharos_embedder.manifests.ecmascript import Glob, json_object
 from pharos_embedder.manifests.paths import joined
 from pharos_embedder.parsing import parse
+from pharos_embedder.ports import Stopped
 from pharos_embedder.repository_configs import RepositoryConfigs
 
 
@@ -271,6 +274,61 @@ def test_tsconfigs_extend_each_other() -> None:
     )
     (config,) = configs.ts_configs["app"]
     assert (config.base, config.paths, config.whole) == ("src", (("~*", ("src/x/*",)),), True)
+
+
+def test_a_config_that_many_extend_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[str] = []
+
+    def counted(text: str) -> dict[str, Any]:
+        read.append(text)
+        return json_object(text)
+
+    monkeypatch.setattr(ecmascript, "json_object", counted)
+    base = '{"compilerOptions": {"paths": {"~*": ["./x/*"]}, "rootDirs": [' + '"a",' * 100 + '"b"]}}'
+    own = '{"extends": "../tsconfig.base", "references": [{"path": "./tsconfig.json"}]}'
+    texts = {"tsconfig.base.json": base} | {f"p{number}/tsconfig.json": own for number in range(50)}
+    configs = RepositoryConfigs.read(texts)
+    assert read.count(base) == 1 and read.count(own) == 50
+    ((first,), *others) = configs.ts_configs.values()
+    assert first.paths and all(one.paths is first.paths for (one,) in others)
+    assert len(first.root_dirs) <= 64
+
+
+def test_patterns_that_each_config_has_of_its_own_are_bounded() -> None:
+    paths = ",".join(f'"p{number}/*": ["${{configDir}}/{number}"]' for number in range(3_000))
+    texts = {"tsconfig.base.json": f'{{"compilerOptions": {{"paths": {{{paths}}}}}}}'}
+    texts |= {f"p{number}/tsconfig.json": '{"extends": "../tsconfig.base"}' for number in range(200)}
+    found = RepositoryConfigs.read(texts).ts_configs
+    assert ("p7/*", ("p0/7",)) in found["p0"][0].paths and ("p7/*", ("p1/7",)) in found["p1"][0].paths
+    assert sum(len(one.paths) for (one,) in found.values()) <= 200_000
+
+
+def test_a_workspace_is_asked_once_for_each_package_and_not_about_names_of_many_stars(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[str] = []
+
+    def counted(self: Glob, parts: Sequence[str]) -> bool:
+        asked.append("/".join(parts))
+        return matches(self, parts)
+
+    matches = Glob.matches
+    monkeypatch.setattr(Glob, "matches", counted)
+    costly = "*a" * 40
+    files = {"package.json": f'{{"workspaces": ["**/{costly}/**", "packages/*"]}}'}
+    files |= {f"packages/p{number}/package.json": '{"name": "p"}' for number in range(20)}
+    files |= {f"apps/a{number}/x.ts": 'import "p";' for number in range(20)}
+    files |= {"packages/p3/index.ts": "export const p = 1;"}
+    graph_of(files)
+    assert sorted(asked) == sorted(f"packages/p{number}" for number in range(20))
+
+
+def test_reading_manifests_can_be_stopped() -> None:
+    def check() -> None:
+        raise Stopped("now")
+
+    with pytest.raises(Stopped):
+        RepositoryConfigs.read({"package.json": "{}"}, check)
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,15 @@ def test_deleting_chunks_forgets_their_paths(cache: VectorCache, encoder: str, n
     assert set(cache.get_many(list(keys.values()))) == {keys["b.py"]}
 
 
+def test_deleting_chunks_forgets_their_paths_as_the_encoder_before_had_them(cache: VectorCache) -> None:
+    PathVectors(Asked(), cache, ORIGIN).of(["a.py"])
+    payload = Payload(
+        dataset=ORIGIN.dataset, kind="chunk", generation=5, path="a.py", content_hash="1", encoder="fake@1"
+    )
+    forget(cache, "another@2", [payload])
+    assert not cache.get_many([path_key("a.py", tenant="acme", encoder="fake@1")])
+
+
 def test_tenants_and_encoders_have_their_own() -> None:
     keys = {path_key("a", tenant=tenant, encoder=encoder) for tenant in "xy" for encoder in "pq"}
     assert len(keys) == 4

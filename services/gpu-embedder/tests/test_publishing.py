@@ -11,7 +11,9 @@ from msgspec.structs import replace
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, RepositorySource, Scope
 from pharos_contracts.lifecycle import JobState
+from pharos_embedder.pipeline import is_current
 from pharos_embedder.publishing import is_published, may_follow
+from pharos_embedder.stages import Live
 
 AT = datetime(2026, 1, 1, tzinfo=UTC)
 JOB = Job(
@@ -90,3 +92,14 @@ def test_a_full_result_is_published_once_and_only_on_what_it_was_built_on(
 
 def test_words_are_not_shown_again_over_vectors() -> None:
     assert is_published(record(20, FULL), JOB, RESULT, LEXICAL)
+
+
+def test_what_is_live_is_current_only_for_the_same_of_everything() -> None:
+    assert JOB.source is not None
+    same = Live(
+        generation=9, full=True, repository="h/o/r", scope=JOB.scope, commit="c", encoder="e", chunker="1"
+    )
+    assert is_current(same, JOB, "c", "e", "1")
+    others = ({"full": False}, {"repository": "h/o/fork"}, {"scope": Scope.LOCAL})
+    assert not any(is_current(replace(same, **other), JOB, "c", "e", "1") for other in others)
+    assert not any(is_current(same, JOB, *facts) for facts in ("Ce1", "cE1", "ce2"))

@@ -31,3 +31,11 @@ def test_roots_and_keys_are_lists() -> None:
     )
     assert settings.roots == (Path("/data"), Path("/mnt/papers"))
     assert settings.secret_keys == ("n" * 32, "o" * 32)
+
+
+@pytest.mark.parametrize("key", ["sk-é", "sk-a\nb", "sk a"])
+def test_a_key_that_no_header_can_carry_is_a_mistake_that_does_not_show_it(key: str) -> None:
+    with pytest.raises(InvalidSettings) as raised:
+        load(Settings, {"OPENAI_API_KEY": key})
+    (mistake,) = raised.value.mistakes
+    assert mistake.startswith("OPENAI_API_KEY") and key not in mistake

@@ -93,6 +93,17 @@ def test_a_cache_that_was_closed_is_there_when_it_is_opened_again(path: Path, wa
     assert warnings == []
 
 
+def test_nobody_else_of_the_machine_reads_a_cache(path: Path, warnings: list[str]) -> None:
+    path.mkdir(mode=0o755)  # as an earlier release left it
+    before = os.umask(0o022)
+    try:
+        with VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append):
+            modes = {each.name: each.stat().st_mode & 0o777 for each in (path, path / "data.mdb")}
+    finally:
+        os.umask(before)
+    assert modes == {path.name: 0o700, "data.mdb": 0o600}
+
+
 def test_a_closed_cache_misses_and_stores_nothing(path: Path, warnings: list[str]) -> None:
     cache = VectorCache(path, limit_bytes=LIMIT_BYTES, warn=warnings.append)
     cache.close()

@@ -214,10 +214,12 @@ class BoundedCache:
 
     def _open_environment(self) -> None:
         self._path.mkdir(parents=True, exist_ok=True)
+        self._path.chmod(0o700)  # it may hold what is in private repositories, whatever the umask
         found = self._file_bytes() > 0
         self._environment = lmdb.open(
             str(self._path),
             map_size=self._limit_bytes,
+            mode=0o600,
             max_dbs=len(_SEGMENTS) + 2,
             max_readers=512,
             metasync=False,  # one sync a commit: the last commit may be lost with the power, nothing else

@@ -40,6 +40,7 @@ _MARKER_NAMES: Final = frozenset({"__init__.py", "__init__.pyi"})
 _MARKERS_MAX: Final = 50_000
 _CONFIG_BYTES_MAX: Final = 256 * 1024
 _CONFIGS_MAX: Final = 2_000
+_CONFIGS_BYTES_MAX: Final = 16 * 1024 * 1024  # of all; what is made of them takes some ten times that
 
 
 class DiscoveryLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -114,15 +115,18 @@ def read_configs(root: Path, found: Discovery) -> dict[str, str]:
     """Path → text of what import resolution asks: the manifests (go.mod, tsconfig, package.json, Cargo.toml,
     CMakeLists.txt, …), and the markers, which are empty.
 
-    At most 2,000 manifests of at most 256 KiB; those nearest to the root first.
+    At most 2,000 manifests of at most 256 KiB, and 16 MiB in all; those nearest to the root first.
     """
     wanted = [one for one in found.files if _is_config(one.path)]
     wanted.sort(key=lambda one: (one.path.count("/"), one.path))
     texts = dict.fromkeys(found.markers, "")
+    left = _CONFIGS_BYTES_MAX
     for one in wanted[:_CONFIGS_MAX]:
-        source = read_regular(root / one.path, _CONFIG_BYTES_MAX + 1)
-        if source is not None and len(source) <= _CONFIG_BYTES_MAX and (text := decode(source)) is not None:
+        most = min(left, _CONFIG_BYTES_MAX)
+        source = read_regular(root / one.path, most + 1)
+        if source is not None and len(source) <= most and (text := decode(source)) is not None:
             texts[one.path] = text
+            left -= len(source)
     return texts
 
 

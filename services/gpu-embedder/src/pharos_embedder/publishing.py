@@ -122,6 +122,8 @@ class Publisher:
                 generation=record.generation,
                 full=record.stage is IndexStage.FULL,
                 files=record.files,
+                repository=record.repository,
+                scope=record.scope,
                 commit=record.commit,
                 encoder=record.encoder,
                 chunker=record.chunker,

@@ -13,13 +13,14 @@ from pharos_embedder.manifests.cargo import CargoManifest, Crate, cargo_manifest
 from pharos_embedder.manifests.ecmascript import (
     NodePackage,
     TsConfig,
+    TsConfigs,
     Workspace,
     node_package,
-    ts_configs,
     workspace,
 )
 from pharos_embedder.manifests.go import GoModule, GoWork, go_module, go_work
 from pharos_embedder.manifests.paths import above
+from pharos_embedder.ports import Check, unchecked
 
 
 class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,8 +44,10 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
     """The empty `__init__.py` files: no nodes, but their folders are packages."""
 
     @classmethod
-    def read(cls, texts: Mapping[str, str]) -> Self:
-        """From path → text of the manifests; other files in *texts* are passed over."""
+    def read(cls, texts: Mapping[str, str], check: Check = unchecked) -> Self:
+        """From path → text of the manifests; other files in *texts* are passed over. *check* is called before
+        each; what it raises ends the reading.
+        """
         modules: list[GoModule] = []
         works: list[GoWork] = []
         packages: dict[str, NodePackage] = {}
@@ -54,6 +57,7 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
         includes: dict[str, tuple[str, ...]] = {}
         markers: set[str] = set()
         for path, text in sorted(texts.items()):
+            check()
             folder, name = posixpath.split(path)
             if name == "go.mod":
                 if (module := go_module(folder, text)) is not None:
@@ -76,11 +80,16 @@ class RepositoryConfigs(msgspec.Struct, frozen=True, kw_only=True):
             elif name == "Cargo.toml" and (manifest := cargo_manifest(folder, text)) is not None:
                 cargo[folder] = manifest
         by_name = {one.name: one.folder for one in reversed(packages.values()) if one.name}
+        configs = TsConfigs(texts, by_name)
+        ts_configs: dict[str, tuple[TsConfig, ...]] = {}
+        for folder, path in ts_paths.items():
+            check()
+            ts_configs[folder] = configs.at(path)
         workspaces.sort(key=lambda one: -len(one.folder))
         return cls(
             go_modules=tuple(modules),
             go_works=tuple(works),
-            ts_configs={folder: ts_configs(path, texts, by_name) for folder, path in ts_paths.items()},
+            ts_configs=ts_configs,
             node_packages=packages,
             workspaces=tuple(workspaces),
             crates={

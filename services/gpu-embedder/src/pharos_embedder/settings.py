@@ -277,6 +277,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             _ = self.endpoint.allowed
         except InvalidEndpoint as invalid:
             mistakes.append(f"OPENAI_BASE_URL is not valid: {invalid}.")
+        key = self.openai_api_key.reveal()
+        if not (key.isascii() and key.isprintable()) or " " in key:
+            mistakes.append(
+                "OPENAI_API_KEY holds a character that no key has, such as a space: copy it again."
+            )
         if mistakes:
             raise InvalidSettings(mistakes)
 

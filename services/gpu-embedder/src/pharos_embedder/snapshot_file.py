@@ -96,8 +96,9 @@ class SnapshotWriter:
         self._digest = b""
 
     def __enter__(self) -> Self:
-        # It has the texts of everything: nobody else's to read.
-        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+        # It has the texts of everything: nobody else's to read, so the file is our own, wherever it is.
+        self._partial.unlink(missing_ok=True)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
         self._file = os.fdopen(os.open(self._partial, flags, 0o600), "wb")
         self._stream = gzip.GzipFile("", "wb", _COMPRESSION, self._file, mtime=0)
         self._stream.write(_BEGINNING)
@@ -114,16 +115,20 @@ class SnapshotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        with self._file:
+        whole = False
+        try:
+            with self._file:
+                if error is None:
+                    self.write(Closing())
+                self._stream.close()
+                self._file.flush()
+                os.fsync(self._file.fileno())
             if error is None:
-                self.write(Closing())
-            self._stream.close()
-            self._file.flush()
-            os.fsync(self._file.fileno())
-        if error is None:
-            self._partial.replace(self._path)
-        else:
-            self._partial.unlink(missing_ok=True)
+                self._partial.replace(self._path)
+                whole = True
+        finally:  # also where the disk is full
+            if not whole:
+                self._partial.unlink(missing_ok=True)
 
 
 def read_frames(path: Path) -> Iterator[Frame]:
@@ -152,7 +157,7 @@ def _frames(path: Path, stream: gzip.GzipFile) -> Iterator[Frame]:
             raise BadSnapshot(f"{path} is damaged: a frame is not what was written")
         try:
             frame = _FRAMES.decode(encoded)
-        except msgspec.DecodeError as error:
+        except (msgspec.DecodeError, RecursionError) as error:
             raise BadSnapshot(f"{path} was written by another release: {error}") from error
         yield frame
         if isinstance(frame, Closing):

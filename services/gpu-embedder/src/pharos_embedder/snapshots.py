@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -20,6 +21,7 @@ import numpy as np
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
 from pharos_embedder import store_protocol
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.generations import GRAPH_PIECES_MAX
 from pharos_embedder.snapshot_file import (
     FORMAT,
     BadSnapshot,
@@ -34,7 +36,7 @@ from pharos_embedder.snapshot_file import (
     Words,
     read_frames,
 )
-from pharos_embedder.stored_graph import from_pieces, to_pieces
+from pharos_embedder.stored_graph import GraphPiecesMissing, from_pieces, to_pieces
 from pharos_embedder.vectors import (
     ALIVE,
     MILLISECONDS_FROM,
@@ -48,6 +50,7 @@ from pharos_service.buckets import Entry
 
 KINDS: Final[tuple[Kind, ...]] = ("chunk", "file")
 TRIES_MAX: Final = 3
+DIMENSIONS_MAX: Final = 65_536  # an index is made for what a file says, where there is none yet
 
 
 class CannotCopy(Exception):
@@ -157,13 +160,14 @@ def restore(
     that were restored till then are whole, and of the others there is nothing.
     """
     frames = read_frames(path)
-    opening = next(frames)
-    if not isinstance(opening, Opening):
-        raise BadSnapshot(f"{path} does not begin as a snapshot does")
+    opening = _opening(path, frames)
     _check(opening, path, records, dimensions, replace)
+    told = {DatasetKey(*names) for names in opening.datasets}  # what was looked at above
     restored: dict[DatasetKey, DatasetClosing] = {}
     for frame in frames:
         if isinstance(frame, DatasetOpening):
+            if key_of(frame.record) not in told:
+                raise BadSnapshot(f"{path} holds the dataset {frame.record.dataset}, and does not say so")
             closing = _restore_one(frame.record, frames, store, records, dimensions, now)
             if closing is not None:
                 restored[key_of(frame.record)] = closing
@@ -172,8 +176,12 @@ def restore(
 
 def opening_of(path: Path) -> Opening:
     """What is in the snapshot at *path*. Raises BadSnapshot and OSError."""
-    opening = next(read_frames(path))
-    if not isinstance(opening, Opening):
+    return _opening(path, read_frames(path))
+
+
+def _opening(path: Path, frames: Iterator[Frame]) -> Opening:
+    opening = next(frames)
+    if not isinstance(opening, Opening) or not 0 < opening.text_dimensions <= DIMENSIONS_MAX:
         raise BadSnapshot(f"{path} does not begin as a snapshot does")
     return opening
 
@@ -241,7 +249,10 @@ def _store(
     for frame in frames:
         match frame:
             case Points():
-                points = store_protocol.points_of(frame.points, dimensions)
+                with _readable(key):
+                    points = store_protocol.points_of(frame.points, dimensions)
+                if any(each.payload.dataset != key or each.payload.kind not in KINDS for each in points):
+                    raise BadSnapshot(f"a point among those of {key.dataset} is of something else")
                 kept |= alive.intersection(point.id for point in points)
                 store.upsert(
                     msgspec.structs.replace(
@@ -253,14 +264,20 @@ def _store(
                     for point in points
                 )
             case Words():
-                store.put_lexicon(key, generation, _lexicon(frame))
+                with _readable(key):
+                    lexicon = _lexicon(frame)
+                store.put_lexicon(key, generation, lexicon)
             case GraphPiece(text=text):
                 pieces.append(text)
+                if len(pieces) > GRAPH_PIECES_MAX:
+                    raise BadSnapshot(f"the graph of {key.dataset} is larger than any that was written")
             case DatasetAbandoned():
                 return None
             case DatasetClosing():
                 if pieces:
-                    store.put_graph(key, generation, from_pieces(pieces))
+                    with _readable(key):
+                        graph = from_pieces(pieces)
+                    store.put_graph(key, generation, graph)
                 store.retire(key, alive - kept, generation)
                 store.flush()
                 found = tuple(store.count(key, generation, kind) for kind in KINDS)
@@ -270,6 +287,21 @@ def _store(
             case _:
                 raise BadSnapshot("the snapshot is not in order")
     raise BadSnapshot("the snapshot ends within a dataset")
+
+
+@contextmanager
+def _readable(key: DatasetKey) -> Iterator[None]:
+    """A file that is whole may still say what nobody wrote."""
+    try:
+        yield
+    except (
+        store_protocol.Unreadable,
+        GraphPiecesMissing,
+        msgspec.DecodeError,
+        ValueError,
+        IndexError,
+    ) as error:
+        raise BadSnapshot(f"what the snapshot has of {key.dataset} cannot be used: {error}") from error
 
 
 def _lexicon(words: Words) -> Lexicon:

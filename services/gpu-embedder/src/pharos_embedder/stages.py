@@ -20,7 +20,7 @@ import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from pharos_contracts.jobs.v1 import IndexResult, Notice, Stage
+from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.costs import Tariff, cost_of, tokens_of
@@ -147,6 +147,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     deleted: int = 0
     full: bool = False
     files: int = 0
+    repository: str = ""
+    scope: Scope = Scope.PROJECT
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
@@ -254,7 +256,7 @@ def parse_stage(
 
 
 def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found)), check)
+    return link_files(spool, RepositoryConfigs.read(read_configs(root, found), check), check)
 
 
 def train_stage(

@@ -246,10 +246,13 @@ def to_pieces(graph: StoredGraph) -> list[str]:
 def from_pieces(pieces: Sequence[str]) -> StoredGraph:
     """The inverse of `to_pieces`. Raises GraphPiecesMissing."""
     data = b"".join(b64decode(piece) for piece in pieces)
+    stream = zlib.decompressobj()
     try:
-        unpacked = zlib.decompress(data)
+        unpacked = stream.decompress(data, GRAPH_BYTES_MAX)
     except zlib.error as error:
         raise GraphPiecesMissing from error
+    if not stream.eof:
+        raise GraphPiecesMissing  # or it is larger than any that was packed
     packed = msgspec.msgpack.decode(unpacked, type=_Packed)
     if packed.format != _FORMAT:
         raise ValueError(f"A graph of format {packed.format}, of which nothing is known here")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -16,11 +17,20 @@ _COMMENT_OR_STRING: Final = re.compile(r'("(?:[^"\\\n]|\\.)*")|//[^\n]*|/\*.*?(?
 _COMMA_OR_STRING: Final = re.compile(r'("(?:[^"\\\n]|\\.)*")|,(?=\s{0,200}[}\]])')
 _EXTENDS_MAX: Final = 8
 _REFERENCES_MAX: Final = 32
+_ROOTS_MAX: Final = 64
+_PATTERNS_MAX: Final = 2_000  # of one config
+_ALL_PATTERNS_MAX: Final = 200_000  # some 300 bytes each
+_PATTERN_TARGETS_MAX: Final = 16
 _GLOBS_MAX: Final = 200
 _GLOB_CHARS_MAX: Final = 200
+_GLOB_STARS_MAX: Final = 2  # in a name: each is looked for in every folder
 _YAML_CHARS_MAX: Final = 16 * 1024
+_CONFIG_FOLDER: Final = "${configDir}"
 _LINKS: Final = ("file:", "link:", "portal:")
 _DEPENDENCIES: Final = ("dependencies", "devDependencies", "peerDependencies", "optionalDependencies")
+
+
+Patterns = tuple[tuple[str, tuple[str, ...]], ...]
 
 
 class TsConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +42,7 @@ class TsConfig(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     base: str | None = None
-    paths: tuple[tuple[str, tuple[str, ...]], ...] = ()
+    paths: Patterns = ()
     root_dirs: tuple[str, ...] = ()
     outputs: tuple[str, ...] = ()
     root: str | None = None
@@ -155,7 +165,7 @@ def workspace(path: str, text: str) -> Workspace | None:
             patterns = patterns.get("packages")
     if not isinstance(patterns, list):
         return None
-    globs = [one for one in patterns if isinstance(one, str) and len(one) <= _GLOB_CHARS_MAX][:_GLOBS_MAX]
+    globs = [one for one in patterns if isinstance(one, str) and _is_glob(one)][:_GLOBS_MAX]
     return Workspace(
         folder=folder,
         members=tuple(Glob.of(one) for one in globs if not one.startswith("!")),
@@ -163,21 +173,107 @@ def workspace(path: str, text: str) -> Workspace | None:
     )
 
 
-def ts_configs(path: str, texts: Mapping[str, str], packages: Mapping[str, str]) -> tuple[TsConfig, ...]:
-    """What the tsconfig at *path* says, then those beside it that it refers to. *packages* is name →
-    folder.
+class TsConfigs:
+    """The tsconfigs of a repository. Each text is read once, and what it says of paths is one value however
+    many extend it: a thousand packages may extend one config that names them all.
     """
-    folder = posixpath.dirname(path)
-    own = _ts_config(path, texts, packages)
-    references = json_object(texts[path]).get("references")
-    made = [] if own is None else [own]
-    for one in (references if isinstance(references, list) else [])[:_REFERENCES_MAX]:
-        target = one.get("path") if isinstance(one, dict) else None
-        beside = joined(folder, target) if isinstance(target, str) else None
-        if beside is not None and beside in texts and beside != path and posixpath.dirname(beside) == folder:
-            config = _ts_config(beside, texts, packages)
-            made.extend([] if config is None else [config])
-    return tuple(made)
+
+    def __init__(self, texts: Mapping[str, str], packages: Mapping[str, str]) -> None:
+        """*texts* by path; *packages* is name → folder."""
+        self._texts = texts
+        self._packages = packages
+        self._objects: dict[str, dict[str, Any]] = {}
+        self._shared: dict[tuple[str, str], Patterns] = {}  # by path, and the folder that targets start from
+        self._patterns_left = _ALL_PATTERNS_MAX
+
+    def at(self, path: str) -> tuple[TsConfig, ...]:
+        """What the tsconfig at *path* says, then those beside it that it refers to."""
+        folder = posixpath.dirname(path)
+        references = self._object(path).get("references")
+        named = [path]
+        for one in (references if isinstance(references, list) else [])[:_REFERENCES_MAX]:
+            target = one.get("path") if isinstance(one, dict) else None
+            beside = joined(folder, target) if isinstance(target, str) else None
+            if beside is not None and beside in self._texts and posixpath.dirname(beside) == folder:
+                named.append(beside)
+        return tuple(self._config(one) for one in dict.fromkeys(named))
+
+    def _object(self, path: str) -> dict[str, Any]:
+        if path not in self._objects:
+            self._objects[path] = json_object(self._texts[path])
+        return self._objects[path]
+
+    def _config(self, path: str) -> TsConfig:
+        chain, whole = self._extended(path)
+        own_folder = posixpath.dirname(path)
+        made = TsConfig(whole=whole)
+        for one in chain:  # what is extended first, so that what extends it overrides
+            folder, options = posixpath.dirname(one), _section(self._object(one), "compilerOptions")
+            changed: dict[str, Any] = {}
+
+            def placed(value: Any, folder: str = folder) -> str | None:
+                if not isinstance(value, str):
+                    return None
+                if value.startswith(_CONFIG_FOLDER):
+                    return joined(own_folder, "." + value.removeprefix(_CONFIG_FOLDER))
+                return joined(folder, value)
+
+            base = placed(options.get("baseUrl"))
+            if base is not None:
+                changed["base"] = base
+            if isinstance(options.get("paths"), dict):
+                anchor = base if base is not None else made.base
+                changed["paths"] = self._patterns(one, folder if anchor is None else anchor, own_folder)
+            if isinstance(options.get("rootDirs"), list):
+                found = [placed(each) for each in options["rootDirs"][:_ROOTS_MAX]]
+                changed["root_dirs"] = tuple(each for each in found if each is not None)
+            outputs = [placed(options.get(name)) for name in ("outDir", "declarationDir")]
+            if any(outputs):
+                changed["outputs"] = tuple(each for each in outputs if each)
+            if (root := placed(options.get("rootDir"))) is not None:
+                changed["root"] = root
+            made = msgspec.structs.replace(made, **changed)
+        return made
+
+    def _extended(self, path: str) -> tuple[list[str], bool]:
+        """The config at *path* and what it extends, the most basic first; and whether all of it was found."""
+        chain: list[str] = []
+        whole = True
+        stack = [path]
+        seen: set[str] = set()
+        while stack and len(seen) < _EXTENDS_MAX:
+            one = stack.pop()
+            if one in seen:
+                continue
+            seen.add(one)
+            chain.append(one)
+            extended = self._object(one).get("extends")
+            for name in extended[:_EXTENDS_MAX] if isinstance(extended, list) else [extended]:
+                if not isinstance(name, str):
+                    continue
+                places = _candidates(posixpath.dirname(one), name, self._packages)
+                found = next((each for each in places if each in self._texts), None)
+                if found is None:
+                    whole = False
+                else:
+                    stack.append(found)
+        return chain[::-1], whole
+
+    def _patterns(self, path: str, anchor: str, own_folder: str) -> Patterns:
+        """The `paths` of the config at *path*, for one in *own_folder*; the most exact first."""
+        if (shared := self._shared.get((path, anchor))) is not None:
+            return shared
+        said = _section(_section(self._object(path), "compilerOptions"), "paths")
+        paths = {
+            pattern: [each for each in targets[:_PATTERN_TARGETS_MAX] if isinstance(each, str)]
+            for pattern, targets in islice(said.items(), min(_PATTERNS_MAX, self._patterns_left))
+            if isinstance(targets, list) and pattern.count("*") <= 1
+        }
+        self._patterns_left -= len(paths)
+        made = _placed(paths, anchor, own_folder)
+        if not any(each.startswith(_CONFIG_FOLDER) for targets in paths.values() for each in targets):
+            self._shared[path, anchor] = made
+        return made
 
 
 def _section(table: Mapping[str, Any], name: str) -> dict[str, Any]:
@@ -200,6 +296,13 @@ def _yaml_object(text: str) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
+def _is_glob(text: str) -> bool:
+    """Whether *text* is like what people write, and cheap to compare."""
+    return len(text) <= _GLOB_CHARS_MAX and all(
+        part.count("*") <= _GLOB_STARS_MAX for part in text.split("/")
+    )
+
+
 def _is_named(name: str, pattern: str) -> bool:
     first, *rest = pattern.split("*")
     if not rest:
@@ -216,72 +319,6 @@ def _is_named(name: str, pattern: str) -> bool:
     return True
 
 
-def _ts_config(path: str, texts: Mapping[str, str], packages: Mapping[str, str]) -> TsConfig | None:
-    chain, whole = _extended(path, texts, packages)
-    own_folder = posixpath.dirname(path)
-    made = TsConfig(whole=whole)
-    if not chain:
-        return None
-    for folder, options in chain:  # what is extended first, so that what extends it overrides
-        changed: dict[str, Any] = {}
-
-        def placed(value: Any, folder: str = folder) -> str | None:
-            if not isinstance(value, str):
-                return None
-            if value.startswith("${configDir}"):
-                return joined(own_folder, "." + value.removeprefix("${configDir}"))
-            return joined(folder, value)
-
-        base = placed(options.get("baseUrl"))
-        if base is not None:
-            changed["base"] = base
-        if isinstance(options.get("paths"), dict):
-            anchor = base if base is not None else made.base
-            changed["paths"] = tuple(
-                _patterns(options["paths"], folder if anchor is None else anchor, own_folder)
-            )
-        if isinstance(options.get("rootDirs"), list):
-            found = [placed(one) for one in options["rootDirs"]]
-            changed["root_dirs"] = tuple(one for one in found if one is not None)
-        outputs = [placed(options.get(name)) for name in ("outDir", "declarationDir")]
-        if any(outputs):
-            changed["outputs"] = tuple(one for one in outputs if one)
-        if (root := placed(options.get("rootDir"))) is not None:
-            changed["root"] = root
-        made = msgspec.structs.replace(made, **changed)
-    return made
-
-
-def _extended(
-    path: str, texts: Mapping[str, str], packages: Mapping[str, str]
-) -> tuple[list[tuple[str, dict[str, Any]]], bool]:
-    """(folder, compilerOptions) of the config at *path* and of what it extends, the most basic first; and
-    whether all of it was found.
-    """
-    chain: list[tuple[str, dict[str, Any]]] = []
-    whole = True
-    stack = [path]
-    seen: set[str] = set()
-    while stack and len(seen) < _EXTENDS_MAX:
-        one = stack.pop()
-        if one in seen:
-            continue
-        seen.add(one)
-        content = json_object(texts[one])
-        folder = posixpath.dirname(one)
-        chain.append((folder, _section(content, "compilerOptions")))
-        extended = content.get("extends")
-        for name in extended if isinstance(extended, list) else [extended]:
-            if not isinstance(name, str):
-                continue
-            found = next((each for each in _candidates(folder, name, packages) if each in texts), None)
-            if found is None:
-                whole = False
-            else:
-                stack.append(found)
-    return chain[::-1], whole
-
-
 def _candidates(folder: str, name: str, packages: Mapping[str, str]) -> Iterator[str]:
     """Where the config *name* that one in *folder* extends may lie."""
     target: str | None
@@ -296,18 +333,16 @@ def _candidates(folder: str, name: str, packages: Mapping[str, str]) -> Iterator
         yield from (target, f"{target}.json", f"{target}/tsconfig.json" if target else "tsconfig.json")
 
 
-def _patterns(paths: Mapping[str, Any], folder: str, own_folder: str) -> list[tuple[str, tuple[str, ...]]]:
+def _placed(paths: Mapping[str, Sequence[str]], folder: str, own_folder: str) -> Patterns:
     made: list[tuple[str, tuple[str, ...]]] = []
     for pattern, targets in paths.items():
-        if isinstance(targets, list) and pattern.count("*") <= 1:
-            inside = [
-                joined(own_folder, "." + target.removeprefix("${configDir}"))
-                if target.startswith("${configDir}")
-                else joined(folder, target)
-                for target in targets
-                if isinstance(target, str)
-            ]
-            made.append((pattern, tuple(target for target in inside if target is not None)))
+        inside = [
+            joined(own_folder, "." + target.removeprefix(_CONFIG_FOLDER))
+            if target.startswith(_CONFIG_FOLDER)
+            else joined(folder, target)
+            for target in targets
+        ]
+        made.append((pattern, tuple(target for target in inside if target is not None)))
     # TypeScript takes the pattern with the longest part before the star.
     made.sort(key=lambda item: ("*" in item[0], -len(item[0].partition("*")[0])))
-    return made
+    return tuple(made)

@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
-from pharos_embedder.manifests.ecmascript import NodePackage, TsConfig
+from pharos_embedder.manifests.ecmascript import NodePackage, TsConfig, Workspace
 from pharos_embedder.manifests.paths import above, joined
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.resolution.tree import Tree, below, shared_folders
@@ -47,6 +47,7 @@ class EcmaScriptResolver:
                 self._by_name.setdefault(package.name, []).append(package)
         self._linked = {name for package in configs.node_packages.values() for name in package.linked}
         self._seen: dict[tuple[str, str], NodePackage | None] = {}
+        self._held: dict[tuple[int, str], bool] = {}
 
     def neighbours(self, file: ParsedFile) -> Sequence[str]:
         """None: modules have no implicit names."""
@@ -192,8 +193,15 @@ class EcmaScriptResolver:
         named = self._by_name.get(name, [])
         around = [one for one in self._configs.workspaces if _is_below(folder, one.folder)]
         if around:
-            named = [package for package in named if any(one.holds(package.folder) for one in around)]
+            named = [package for package in named if any(self._holds(one, package.folder) for one in around)]
         return min(named, key=lambda one: (-shared_folders(folder, one.folder), one.folder), default=None)
+
+    def _holds(self, workspace: Workspace, folder: str) -> bool:
+        """As the workspace says, asked once: each folder that imports the package asks again."""
+        key = id(workspace), folder  # a folder may be the root of several
+        if key not in self._held:
+            self._held[key] = workspace.holds(folder)
+        return self._held[key]
 
     def _in_package(self, package: NodePackage, rest: str, asked: _Asked) -> str | None:
         """The file that a package gives under the path *rest*: by its `exports` alone where it has some."""
