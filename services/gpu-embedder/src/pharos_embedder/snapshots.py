@@ -35,7 +35,7 @@ from pharos_embedder.snapshot_file import (
     read_frames,
 )
 from pharos_embedder.stored_graph import from_pieces, to_pieces
-from pharos_embedder.vectors import ALIVE, STRUCTURE_DIMENSIONS, DatasetKey, Kind, VectorStore
+from pharos_embedder.vectors import ALIVE, STRUCTURE_DIMENSIONS, DatasetKey, Kind, Point, VectorStore
 from pharos_service.buckets import Entry
 
 KINDS: Final[tuple[Kind, ...]] = ("chunk", "file")
@@ -78,7 +78,7 @@ def take(
                 entry = records.get(key)
                 if entry is None or not isinstance(entry.value, Dataset):
                     raise CannotCopy(f"There is no dataset {key.dataset} (any more)")
-                if (closing := _take_one(writer, entry.value, store, records)) is not None:
+                if (closing := _take_one(writer, entry.value, store, records, dimensions)) is not None:
                     taken[key] = closing
                     break
                 writer.write(DatasetAbandoned())
@@ -88,7 +88,7 @@ def take(
 
 
 def _take_one(
-    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records
+    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records, dimensions: int
 ) -> DatasetClosing | None:
     """What there is of it; None where it was replaced, and is collected already."""
     key, generation = key_of(record), record.generation
@@ -101,7 +101,7 @@ def _take_one(
     writer.write(DatasetOpening(record=record))
     found = dict.fromkeys(KINDS, 0)
     for kind in KINDS:
-        for page in store.points(key, generation, kind):
+        for page in pages_of(key, generation, kind, store, dimensions):
             writer.write(Points(points=[store_protocol.to_wire(point) for point in page]))
             found[kind] += len(page)
     writer.write(
@@ -119,6 +119,21 @@ def _take_one(
     closing = DatasetClosing(chunks=found["chunk"], files=found["file"])
     writer.write(closing)
     return closing
+
+
+def pages_of(
+    key: DatasetKey, generation: int, kind: Kind, store: VectorStore, dimensions: int
+) -> Iterator[list[Point]]:
+    """What readers see, to be copied to where vectors have *dimensions*. Raises CannotCopy, StoreError."""
+    for page in store.points(key, generation, kind):
+        for point in page:
+            if point.text_vector is not None and len(point.text_vector) != dimensions:
+                raise CannotCopy(
+                    f"The dataset {key.dataset} ({key.tenant}, project {key.project}) has vectors of "
+                    f"{len(point.text_vector)} dimensions, and the encoder in use makes {dimensions}: "
+                    "index it again first, or name the others with --dataset"
+                )
+        yield page
 
 
 def restore(
