@@ -379,7 +379,8 @@ def points_of(points: Iterable[WirePoint], dimensions: int | None) -> list[Point
 
 
 def _text_of(data: bytes, dimensions: int | None) -> Floats:
-    return floats_of(data, 1, len(data) // 4 if dimensions is None else dimensions)[0]
+    vector: Floats = floats_of(data, 1, len(data) // 4 if dimensions is None else dimensions)[0]
+    return vector
 
 
 def to_bytes(vectors: Floats) -> bytes:
