@@ -36,6 +36,7 @@ from pharos_embedder.vectors import (
     of_dataset,
     point_id,
 )
+from pharos_embedder.volumes import Volumes
 
 DATASET = DatasetKey("acme", "default", "atlas")
 LIVE = Selection(datasets=(Searched(dataset=DATASET, generation=1, has_dense=True),))
@@ -218,10 +219,18 @@ def test_optimizing_swaps_the_shard_and_loses_nothing(tmp_path: Path, store: Gen
     assert store.count(DATASET, 1, "chunk") == 1_210
 
 
+def engine_of(store: GenerationStore) -> EdgeEngine:
+    """That of its only volume."""
+    volumes = store._engine
+    assert isinstance(volumes, Volumes)
+    engine = volumes._current
+    assert isinstance(engine, EdgeEngine)
+    return engine
+
+
 def optimizing(store: GenerationStore) -> Future[bool]:
     """An optimization in a thread, whose copy is made: what is written from now on is not in it."""
-    engine = store._engine
-    assert isinstance(engine, EdgeEngine)
+    engine = engine_of(store)
     pool = ThreadPoolExecutor(1)
     outcome = pool.submit(store.optimize)
     pool.shutdown(wait=False)
@@ -267,8 +276,7 @@ def test_more_is_written_than_can_be_repeated_and_the_store_stays_as_it_is(
 def test_a_writer_stops_the_copying_but_not_for_ever(
     tmp_path: Path, store: GenerationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = store._engine
-    assert isinstance(engine, EdgeEngine)
+    engine = engine_of(store)
     store.upsert(points(1, 1_500))
     monkeypatch.setattr(engine, "_writers_waiting", 1)
     assert [store.optimize() for _ in range(GIVEN_WAY_MAX)] == [False] * GIVEN_WAY_MAX
@@ -279,8 +287,7 @@ def test_a_writer_stops_the_copying_but_not_for_ever(
 def test_a_store_that_takes_long_to_copy_gives_way_again(
     store: GenerationStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    engine = store._engine
-    assert isinstance(engine, EdgeEngine)
+    engine = engine_of(store)
     monkeypatch.setattr("pharos_embedder.edge_store.COPY_SECONDS_MAX", 0)
     store.upsert(points(1, 1_500))
     monkeypatch.setattr(engine, "_writers_waiting", 1)

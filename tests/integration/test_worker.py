@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
@@ -128,6 +129,7 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[VectorStore]:
     store = local_mode_store(None, dimensions=4)
     store.open()
     nothing: Any = None
+    no_encoder: Any = SimpleNamespace(version="e")  # a commit is compared with what is live, nothing encoded
     presence = Presence(
         bus,
         WorkerView(
@@ -144,7 +146,7 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[VectorStore]:
     )
     control = Control(bus)
     indexing = Indexing(
-        Tools(store=store, encoder=nothing, cache=nothing, parse_cache=nothing, parse_pool=nothing),
+        Tools(store=store, encoder=no_encoder, cache=nothing, parse_cache=nothing, parse_pool=nothing),
         publisher_on(bus),
         IndexingConfig(
             workspaces=folder,

@@ -29,6 +29,7 @@ from pharos_embedder.vectors import (
     StoreLocked,
     StoreUnavailable,
 )
+from pharos_embedder.volumes import TooManyVolumes
 from pharos_service.objects import ObjectDamaged, ObjectGone
 from pharos_sources.git_errors import (
     FetchError,
@@ -94,6 +95,7 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (OSError(errno.EDQUOT, "full"), "disk_full", True),
     (DimensionMismatch("here", 3, 4), "store_mismatch", False),
     (StoreLocked("x"), "store_failed", False),
+    (TooManyVolumes("x"), "store_failed", False),
     (StoreClosed("x"), "store_failed", False),
     (StoreError("x"), "store_failed", False),
     (ParsePoolBroken("x"), "parsing_failed", True),
