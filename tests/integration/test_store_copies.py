@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.jobs.v1 import Scope
 from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
-from pharos_embedder.edge_store import edge_store
+from pharos_embedder.edge_store import edge_store, edge_volumes
 from pharos_embedder.migration import migrate
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.snapshot_file import (
@@ -279,7 +280,7 @@ def test_a_snapshot_that_could_not_be_restored_is_not_taken(tmp_path: Path) -> N
             fill(store, ATLAS, shelf, chunks=2)
         else:
             with pytest.raises(
-                CannotCopy, match="atlas has vectors of 4 dimensions, and this is a snapshot of"
+                CannotCopy, match="has vectors of 4 dimensions, and the encoder in use makes 8"
             ):
                 take(path, [ATLAS], store, shelf, dimensions=8)
         store.close()
@@ -398,15 +399,15 @@ def test_a_migrated_dataset_is_the_same_there_and_is_not_sent_twice(
     fill(store, ATLAS, shelf)
     target = local_mode_store(None, dimensions=4)
     target.open()
-    first = migrate(shelf.live(ATLAS), store, target)
+    first = migrate(shelf.live(ATLAS), store, target, dimensions=4)
     assert seen(target, ATLAS, 6) == seen(store, ATLAS, 6)
     assert target.size(ATLAS) == first.points == first.sent
-    assert migrate(shelf.live(ATLAS), store, target) == msgspec.structs.replace(first, sent=0)
+    assert migrate(shelf.live(ATLAS), store, target, dimensions=4) == msgspec.structs.replace(first, sent=0)
     # What was interrupted goes on, and what is no longer here goes.
     target.retire(ATLAS, [point(ATLAS, 1, 5).id], 6)
     target.collect(ATLAS, 6)
     target.upsert([point(ATLAS, 999, 5)])
-    assert migrate(shelf.live(ATLAS), store, target) == msgspec.structs.replace(first, sent=1)
+    assert migrate(shelf.live(ATLAS), store, target, dimensions=4) == msgspec.structs.replace(first, sent=1)
     assert target.size(ATLAS) == first.points
     target.close()
 
@@ -416,10 +417,10 @@ def test_a_point_that_is_another_there_is_noticed(empty: VectorStore) -> None:
     fill(empty, ATLAS, shelf, chunks=9)
     target = local_mode_store(None, dimensions=4)
     target.open()
-    migrate(shelf.live(ATLAS), empty, target)
+    migrate(shelf.live(ATLAS), empty, target, dimensions=4)
     target.add_text_vectors([point(ATLAS, 1, 5).id], np.array([[9, 0, 0, 0]], dtype=np.float32))
     with pytest.raises(CannotCopy, match="is not there what it is here"):
-        migrate(shelf.live(ATLAS), empty, target)
+        migrate(shelf.live(ATLAS), empty, target, dimensions=4)
     target.close()
 
 
@@ -427,3 +428,30 @@ def test_a_dataset_that_is_gone_is_said_by_name(tmp_path: Path, empty: VectorSto
     with pytest.raises(CannotCopy, match="There is no dataset atlas"):
         take(tmp_path / "snapshot", [ATLAS], empty, Shelf(), dimensions=4)
     assert list(tmp_path.glob("snapshot*")) == []
+
+
+@pytest.mark.parametrize("through", ["embedded", "asked"])
+def test_vectors_of_another_length_are_not_copied_and_the_dataset_is_told(
+    tmp_path: Path, through: str
+) -> None:
+    folder, shelf = tmp_path / "index", Shelf()
+    for before in opened(folder):
+        fill(before, ATLAS, shelf, chunks=2)
+    with ExitStack() as stack:
+        store: VectorStore
+        if through == "asked":
+            engine = edge_volumes(folder, dimensions=6)
+            stores = stack.enter_context(AskedStores(folder, dimensions=6, engine=engine))
+            store = stores.store()
+        else:
+            store = edge_store(folder, dimensions=6)
+            stack.callback(store.close)
+        store.open()
+        reason = "atlas .* has vectors of 4 dimensions, and the encoder in use makes 6: index it again first"
+        with pytest.raises(CannotCopy, match=reason):
+            take(tmp_path / "snapshot", [ATLAS], store, shelf, dimensions=6)
+        assert not list(tmp_path.glob("snapshot*"))
+        target = local_mode_store(None, dimensions=6)
+        target.open()
+        with pytest.raises(CannotCopy, match=reason):
+            migrate(shelf.live(ATLAS), store, target, dimensions=6)

@@ -37,6 +37,7 @@ RESULT: dict[str, Any] = {
     "chunks_reused": 31,
     "edges": 64,
     "left_out": {"binary": 3, "generated": 2},
+    "left_out_examples": {"binary": ["a.bin", "b.bin", "c.bin"], "generated": ["pb.go"]},
     "warnings": [{"message": "cannot be parsed", "path": "src/bad.py"}],
     "warnings_total": 1,
 }

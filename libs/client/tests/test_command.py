@@ -221,7 +221,7 @@ def test_watch_shows_stages_and_ends_with_a_summary(
         "27 files, 181 chunks, 64 edges in 12.5 s",
         "commit 1a2b3c4d5e6f of main",
         "150 chunks encoded, 31 reused",
-        "left out: 3 binary, 2 generated",
+        "left out: 3 binary, 2 generated\n    binary: a.bin, b.bin, c.bin\n    generated: pb.go and 1 more\n",
         "1 warning:",
         "src/bad.py: cannot be parsed",
         'search "where are errors handled?" --dataset "github.com/o/r@main"',
@@ -296,6 +296,15 @@ def test_a_submit_of_unknown_fate_is_asked_again_with_the_same_key(
     assert call(["ingest", URL]) == 1
     assert len(gateway.requests) == 1
     assert "Queue unavailable" in capsys.readouterr().err
+
+
+def test_search_ends_with_what_is_to_be_known_of_its_answer(
+    gateway: FakeGateway, capsys: pytest.CaptureFixture[str]
+) -> None:
+    note = "What another encoder has indexed is searched by words alone until it is indexed again"
+    gateway.routes["/api/v1/search"] = {**fake.ANSWER, "metadata": {"mode": "hybrid", "note": note}}
+    assert call(["search", "sign"]) == 0
+    assert capsys.readouterr().out.rstrip().endswith(f" ms. {note}.")
 
 
 def test_search_shows_place_reason_link_and_numbered_code(

@@ -77,7 +77,7 @@ class Notice(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
-    """What an indexing made."""
+    """What an indexing made. ``left_out`` counts files by reason; of each, examples name a few."""
 
     dataset: str | None = None
     commit: str | None = None
@@ -89,6 +89,7 @@ class IndexResult(msgspec.Struct, frozen=True, kw_only=True):
     chunks_reused: int = 0
     edges: int = 0
     left_out: dict[str, int] = msgspec.field(default_factory=dict)
+    left_out_examples: dict[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     languages: dict[str, int] = msgspec.field(default_factory=dict)
     stage_seconds: dict[str, float] = msgspec.field(default_factory=dict)
     warnings: tuple[Notice, ...] = ()

@@ -21,6 +21,7 @@ from pharos_client.models import DeadLetter, Job, Key, Schedule, SearchAnswer, S
 CODE_LINES_MAX: Final = 24
 WIDTH_WITHOUT_TERMINAL: Final = 240
 WARNINGS_SHOWN: Final = 5
+EXAMPLES_SHOWN: Final = 3
 STATE_STYLE: Final = {
     "completed": "green",
     "complete": "green",
@@ -71,12 +72,18 @@ def search_lines(answer: SearchAnswer) -> tuple[str, ...]:
         lines += [f"    {span.start + offset:>{width}} | {text}" for offset, text in enumerate(shown)]
         lines += [f"    ... {hidden} more lines"] if hidden else []
         lines.append("")
-    return (*lines, f"{len(answer.results)} results in {answer.latency_ms:.0f} ms")
+    return (*lines, _end(answer))
 
 
 def _nothing(answer: SearchAnswer) -> str:
     note = answer.metadata.get("note")
     return f"Nothing was found: {line(str(note))}." if note else "Nothing was found."
+
+
+def _end(answer: SearchAnswer) -> str:
+    note = answer.metadata.get("note")
+    end = f"{len(answer.results)} results in {answer.latency_ms:.0f} ms"
+    return f"{end}. {line(str(note))}." if note else end
 
 
 def search_picture(answer: SearchAnswer) -> RenderableType:
@@ -85,7 +92,7 @@ def search_picture(answer: SearchAnswer) -> RenderableType:
         return Text(_nothing(answer))
     return Group(
         *(_result(place, result) for place, result in enumerate(answer.results, 1)),
-        Text(f"{len(answer.results)} results in {answer.latency_ms:.0f} ms", style="dim"),
+        Text(_end(answer), style="dim"),
     )
 
 
@@ -276,6 +283,10 @@ def result_lines(job: Job) -> tuple[str, ...]:
     if result.left_out:
         counts = sorted(result.left_out.items(), key=lambda item: (-item[1], item[0]))
         lines.append("  left out: " + ", ".join(f"{count} {line(what)}" for what, count in counts))
+        for what, count in counts:
+            if named := result.left_out_examples.get(what, ())[:EXAMPLES_SHOWN]:
+                more = f" and {count - len(named)} more" if count > len(named) else ""
+                lines.append(f"    {line(what)}: " + ", ".join(map(line, named)) + more)
     total = max(result.warnings_total, len(result.warnings))
     if total:
         lines.append(f"  {total} warning{'s' if total > 1 else ''}:")

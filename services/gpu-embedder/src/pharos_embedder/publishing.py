@@ -127,8 +127,6 @@ class Publisher:
                 commit=record.commit,
                 encoder=record.encoder,
                 chunker=record.chunker,
-                scope=record.scope,
-                repository=record.repository,
             )
         return Target(dataset=DatasetKey(job.tenant, job.project, name), live=live)
 

@@ -89,8 +89,7 @@ def take(
                 entry = records.get(key)
                 if entry is None or not isinstance(entry.value, Dataset):
                     raise CannotCopy(f"There is no dataset {key.dataset} (any more)")
-                closing = _take_one(writer, entry.value, store, records, dimensions)
-                if closing is not None:
+                if (closing := _take_one(writer, entry.value, store, records, dimensions)) is not None:
                     taken[key] = closing
                     break
                 writer.write(DatasetAbandoned())
@@ -113,8 +112,7 @@ def _take_one(
     writer.write(DatasetOpening(record=record))
     found = dict.fromkeys(KINDS, 0)
     for kind in KINDS:
-        for page in store.points(key, generation, kind):
-            _check_vectors(key, page, dimensions)
+        for page in pages_of(key, generation, kind, store, dimensions):
             writer.write(Points(points=[store_protocol.to_wire(point) for point in page]))
             found[kind] += len(page)
     writer.write(
@@ -134,15 +132,19 @@ def _take_one(
     return closing
 
 
-def _check_vectors(key: DatasetKey, page: Sequence[Point], dimensions: int) -> None:
-    """Raises CannotCopy: a store may have volumes of several lengths, and a snapshot has one."""
-    for point in page:
-        if point.text_vector is not None and len(point.text_vector) != dimensions:
-            raise CannotCopy(
-                f"The dataset {key.dataset} has vectors of {len(point.text_vector)} dimensions, and this is "
-                f"a snapshot of {dimensions}: index it again with the encoder in use, or name the other "
-                "datasets with --dataset while the service runs"
-            )
+def pages_of(
+    key: DatasetKey, generation: int, kind: Kind, store: VectorStore, dimensions: int
+) -> Iterator[list[Point]]:
+    """What readers see, to be copied to where vectors have *dimensions*. Raises CannotCopy, StoreError."""
+    for page in store.points(key, generation, kind):
+        for point in page:
+            if point.text_vector is not None and len(point.text_vector) != dimensions:
+                raise CannotCopy(
+                    f"The dataset {key.dataset} ({key.tenant}, project {key.project}) has vectors of "
+                    f"{len(point.text_vector)} dimensions, and the encoder in use makes {dimensions}: "
+                    "index it again first, or name the others with --dataset"
+                )
+        yield page
 
 
 def restore(

@@ -187,7 +187,7 @@ def _migrate(
     lines = []
     with _opened(store), _opened(target):
         for record in wanted:
-            done = migrate(record, store, target)
+            done = migrate(record, store, target, dimensions=dimensions)
             lines.append(f"{record.dataset}: {done.points} points, {done.sent} of them sent now")
     lines.append(f"Set PHAROS_QDRANT_URL to {url} and start the service again; the records stay as they are.")
     return "\n".join(lines)

@@ -362,20 +362,25 @@ def set_texts(ids: Sequence[str], vectors: Floats) -> Iterator[bytes]:
         yield _ENCODER.encode(SetText(ids=tuple(ids[part]), vectors=to_bytes(vectors[part])))
 
 
-def points_of(points: Iterable[WirePoint], dimensions: int) -> list[Point]:
-    """The points. Raises Unreadable where a vector is not one that a store of *dimensions* holds."""
+def points_of(points: Iterable[WirePoint], dimensions: int | None) -> list[Point]:
+    """The points. Raises Unreadable where a vector is not of *dimensions*, or with None of any."""
     return [
         Point(
             id=point.id,
             payload=point.payload,
             code_bm25=None if point.code_bm25 is None else sparse_of(point.code_bm25),
-            text_vector=None if point.text is None else floats_of(point.text, 1, dimensions)[0],
+            text_vector=None if point.text is None else _text_of(point.text, dimensions),
             structure=None
             if point.structure is None
             else floats_of(point.structure, 1, STRUCTURE_DIMENSIONS)[0],
         )
         for point in points
     ]
+
+
+def _text_of(data: bytes, dimensions: int | None) -> Floats:
+    vector: Floats = floats_of(data, 1, len(data) // 4 if dimensions is None else dimensions)[0]
+    return vector
 
 
 def to_bytes(vectors: Floats) -> bytes:
