@@ -152,8 +152,6 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     commit: str = ""
     encoder: str = ""
     chunker: str = ""
-    scope: str = ""
-    repository: str = ""
 
     @property
     def follows(self) -> int:
