@@ -118,6 +118,12 @@ def row(corpus: Corpus, told: dict[str, Any], peers: dict[str, Any]) -> dict[str
     }
 
 
+def until_lexical_ready(told: dict[str, Any]) -> float:
+    """From the start until words can be searched: every stage up to the one that stores points."""
+    stages: dict[str, float] = told["result"]["stage_seconds"]
+    return sum(stages[name] for name in ("fetch", "discover", "parse", "link", "train", "store"))
+
+
 def large_row(stack: Stack, client: httpx.Client, git: GitServer) -> dict[str, Any]:
     """First index of the large repository, the same again, and with one file changed."""
     texts = texts_of(LARGE)
@@ -133,7 +139,7 @@ def large_row(stack: Stack, client: httpx.Client, git: GitServer) -> dict[str, A
         "bytes": sum(len(text.encode()) for text in texts.values()),
         "chunks": first["result"]["chunks"],
         "seconds": round(seconds_between(first, "started_at", "ended_at"), 2),
-        "lexical_ready_seconds": round(seconds_between(first, "started_at", "lexical_ready_at"), 2),
+        "lexical_ready_seconds": round(until_lexical_ready(first), 2),
         "stage_seconds": first["result"]["stage_seconds"],
         "one_changed_file_seconds": round(seconds_between(second, "started_at", "ended_at"), 2),
         "one_changed_file_stage_seconds": second["result"]["stage_seconds"],
@@ -186,14 +192,13 @@ def main() -> None:
     targets = met(rows, large)
     for name, target in targets.items():
         sys.stdout.write(f"{'met   ' if target['met'] else 'MISSED'} {name}: {target}\n")
-    if options.only or options.no_large:
-        return  # a part of it is no result
     RESULT.parent.mkdir(exist_ok=True)
     result = {
         "at": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": machine(),
         "load_before": round(load, 2),
         "targets": targets,
+        "left_out": sorted(each.name for each in CORPORA if each not in chosen),
         "repositories": rows,
         "large": large,
     }
