@@ -572,8 +572,8 @@ def test_a_graph_that_is_too_large_leaves_none_of_an_earlier_one(
     store: VectorStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store.put_graph(ATLAS, 1, file_graph("old.py"))
-    monkeypatch.setattr(stored_graph, "GRAPH_BYTES_MAX", 10)
-    with pytest.raises(GraphTooLarge):
+    with monkeypatch.context() as small, pytest.raises(GraphTooLarge):
+        small.setattr(stored_graph, "GRAPH_BYTES_MAX", 10)
         store.put_graph(ATLAS, 2, file_graph("new.py"))
     assert store.graph(ATLAS, 2) is None
     assert store.graph(ATLAS, 1) is not None
