@@ -310,4 +310,4 @@ def test_a_discovered_tree_goes_through_whole(pool: ParsePool) -> None:
     found = discover(root)
     outcomes = list(pool.parse_files(root, found.files))
     assert [one.path for one in outcomes] == [one.path for one in found.files]
-    assert all(isinstance(one, PackedFile) and one.chunk_count for one in outcomes)
+    assert all(isinstance(one, PackedFile) and one.heads for one in outcomes)

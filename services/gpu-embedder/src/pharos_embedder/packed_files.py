@@ -20,9 +20,6 @@ import msgspec
 from pharos_embedder.bm25 import document_terms
 from pharos_embedder.syntax import DECLARATION, Chunk, Definition, ParsedFile
 
-PACKING_VERSION: Final = "2"
-"""Of this layout: raise it when the same parsed file becomes other bytes."""
-
 TERM_COUNT_MAX: Final = 65_535  # in two bytes; BM25 has long stopped rising there
 NAME_LENGTH_MAX: Final = 255
 
@@ -68,10 +65,6 @@ class PackedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     def bytes_total(self) -> int:
         """What it takes, about."""
         return len(self.facts) + len(self.records) + 3 * len(self.term_counts)
-
-    @property
-    def chunk_count(self) -> int:
-        return len(self.heads) // HEAD.size
 
     def parsed(self) -> ParsedFile:
         """The file without its chunks and references: see ``facts_of``."""
