@@ -127,10 +127,10 @@ class CResolver:
             folder, name = posixpath.split(path)
             stem, extension = posixpath.splitext(name)
             wanted = _SOURCES if extension.lower() in _HEADERS else _HEADERS
-            same = self._stems.get(stem, ())
+            same = self._stems.get(stem, [])
             if len(same) > _LOOKED_AT_MAX:
-                beside = self._tree.by_folder.get(folder, ())
-                same = [other for other in beside if posixpath.splitext(posixpath.basename(other))[0] == stem]
+                here = self._tree.by_folder.get(folder, [])
+                same = [other for other in here if posixpath.splitext(posixpath.basename(other))[0] == stem]
             others = [other for other in same if posixpath.splitext(other)[1].lower() in wanted]
             beside = tuple(other for other in others if posixpath.dirname(other) == folder)
             nearest = None if beside else _nearest(folder, others)
