@@ -29,7 +29,7 @@ from typing import Any, Final
 import msgspec
 import psutil
 
-from bench.bench_index import indexed, seconds_between
+from bench.bench_index import indexed, seconds_between, until_lexical_ready
 from bench.corpora import folder
 from bench.machine import Beside, machine
 from pharos_embedder.model import model_folder
@@ -316,7 +316,7 @@ def of_small_files(root: Path) -> dict[str, Any]:
         "bytes": sum(len(text.encode()) for text in texts.values()),
         "chunks": result["chunks"],
         "tokens_of_a_chunk_at_most": TOKENS,
-        "lexical_ready_seconds": round(seconds_between(told, "started_at", "lexical_ready_at"), 2),
+        "lexical_ready_seconds": round(until_lexical_ready(told), 2),
         "seconds": round(seconds_between(told, "started_at", "ended_at"), 2),
         "stage_seconds": result["stage_seconds"],
         "embedder_peak_resident_mb": memory.peak_mb,
