@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pharos_contracts import streams
@@ -19,7 +20,7 @@ from pharos_embedder.edge_store import EdgeEngine
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.settings import Settings
 from pharos_embedder.snapshots import CannotCopy
-from pharos_embedder.store_admin import _act, _parser
+from pharos_embedder.store_admin import Disagreement, _act, _parser
 from pharos_embedder.store_owner import StoreOwner
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError, point_id
 from pharos_service.buckets import Bucket
@@ -101,6 +102,29 @@ async def test_a_snapshot_of_what_runs_or_rests_is_restored_to_another_home(
     told = await command(bus, other, "stats")
     assert told.splitlines()[1].split()[1:] == ["3", "0", "5", "0", "1"]
     assert "5 points in all, " in told and "optimized: never, and 5 points written since" in told
+
+
+async def test_a_store_that_has_not_what_the_records_say_is_told_by_dataset(bus: Bus, tmp_path: Path) -> None:
+    fill(tmp_path)
+    await bucket(bus).put(NAME, msgspec.structs.replace(RECORD, stage=IndexStage.LEXICAL))
+    assert (
+        await command(bus, tmp_path, "check") == "1 datasets, 3 chunks: the store has what the records say."
+    )
+    await bucket(bus).put(NAME, msgspec.structs.replace(RECORD, chunks=4))
+    await bucket(bus).put(
+        dataset_key("acme", "default", "lost"), msgspec.structs.replace(RECORD, dataset="lost")
+    )
+    with pytest.raises(Disagreement) as told:
+        await command(bus, tmp_path, "check")
+    assert str(told.value).splitlines() == [
+        "acme/default/atlas: it has 3 chunks, not 4",
+        "acme/default/atlas: 3 chunks have no vector",
+        "acme/default/lost: it has 0 chunks, not 3",
+    ]
+    entry = await bucket(bus).get(NAME)
+    assert entry is not None and await bucket(bus).delete(NAME, entry.revision)
+    with pytest.raises(Disagreement, match="atlas: 6 points, and no record"):
+        await command(bus, tmp_path, "check")
 
 
 async def test_where_there_is_no_index_it_is_said(bus: Bus, tmp_path: Path) -> None:

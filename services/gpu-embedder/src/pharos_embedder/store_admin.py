@@ -1,4 +1,4 @@
-"""What an operator does with the store: ``pharos-store stats | snapshot | restore | migrate``.
+"""What an operator does with the store: ``pharos-store stats | check | snapshot | restore | migrate``.
 
 It asks the process that owns the embedded store, while the service runs; where there is none it opens the
 index itself. The records that say what is live are on the bus, which has to run.
@@ -24,6 +24,7 @@ import anyio.to_thread
 from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord
 from pharos_contracts.identity import dataset_key
+from pharos_contracts.invariants import differences
 from pharos_embedder import snapshots
 from pharos_embedder.asked_store import asked_store
 from pharos_embedder.edge_store import edge_store, stored_dimensions
@@ -48,6 +49,10 @@ from pharos_service.settings import InvalidSettings, load
 
 CONNECT_SECONDS: Final = 15.0
 LIST_SECONDS: Final = 30.0
+
+
+class Disagreement(Exception):
+    """The store has not what the records say; the text says where."""
 
 
 class BusRecords:
@@ -137,12 +142,35 @@ def _stats(live: Sequence[Dataset], store: VectorStore) -> str:
             if record is not None:
                 shown = {kind: store.count(key, record.generation, kind) for kind in shown}  # type: ignore[arg-type]
             lines.append(
-                f"{f'{key.tenant}/{key.project}/{key.dataset}':<48} {shown['chunk']:>9} {shown['file']:>8} "
+                f"{_shown(key):<48} {shown['chunk']:>9} {shown['file']:>8} "
                 f"{size:>9} {size - sum(shown.values()):>9} {len(store.generations(key)):>11}"
                 + ("" if record is not None else "  (no record)")
             )
         lines += ["", _facts(store.facts())]
     return "\n".join(lines)
+
+
+def _check(live: Sequence[Dataset], store: VectorStore) -> str:
+    """Whether the store has what the records say, for a store whose service may rest. Raises Disagreement.
+
+    ``pharos-bus check`` says the same while the service runs, and more: it knows the jobs.
+    """
+    lines, chunks = [], 0
+    with _opened(store):
+        for record in live:
+            key = snapshots.key_of(record)
+            found = store.inspect(key, record.generation)
+            chunks += found.chunks
+            lines += [f"{_shown(key)}: {each}" for each in differences(record, found)]
+        for key in sorted(store.datasets() - {snapshots.key_of(each) for each in live}):
+            lines.append(f"{_shown(key)}: {store.size(key)} points, and no record (a job may be at work)")
+    if lines:
+        raise Disagreement("\n".join(lines))
+    return f"{len(live)} datasets, {chunks} chunks: the store has what the records say."
+
+
+def _shown(key: DatasetKey) -> str:
+    return f"{key.tenant}/{key.project}/{key.dataset}"
 
 
 def _facts(facts: StoreFacts) -> str:
@@ -205,6 +233,8 @@ async def _act(bus: Bus, arguments: argparse.Namespace, settings: Settings) -> s
     match arguments.command:
         case "stats":
             act = partial(_stats, live, store)
+        case "check":
+            act = partial(_check, live, store)
         case "snapshot":
             wanted = _wanted(arguments.dataset, live)
             act = partial(_snapshot, arguments.file, wanted, store, records, dimensions)
@@ -230,6 +260,8 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         print(await _act(bus, arguments, settings))
         return 0
+    except Disagreement as found:
+        print(found)
     except (CannotCopy, BadSnapshot, StoreError, OSError) as error:
         print(error, file=sys.stderr)
     except BusError as error:
@@ -243,6 +275,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="pharos-store", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("stats", help="say what is stored of each dataset, and how much of it is not live")
+    commands.add_parser("check", help="say where the store has not what the records say (exit 1 if anywhere)")
     taking = commands.add_parser("snapshot", help="write datasets to a file, while the service runs")
     taking.add_argument("file", type=Path)
     restoring = commands.add_parser("restore", help="read datasets from such a file and publish them")
