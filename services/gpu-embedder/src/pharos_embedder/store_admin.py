@@ -27,8 +27,11 @@ from pharos_contracts.identity import dataset_key
 from pharos_contracts.invariants import differences
 from pharos_embedder import snapshots
 from pharos_embedder.asked_store import asked_store
+from pharos_embedder.dataset_locks import DatasetLocks, LockLost
 from pharos_embedder.edge_store import edge_store, stored_dimensions
 from pharos_embedder.migration import migrate
+from pharos_embedder.ports import Check
+from pharos_embedder.qdrant_address import InvalidQdrantAddress, check_address, key_in_the_clear
 from pharos_embedder.qdrant_store import collection_dimensions, qdrant_store
 from pharos_embedder.settings import Settings
 from pharos_embedder.snapshot_file import BadSnapshot
@@ -196,14 +199,34 @@ def _snapshot(
     return f"{path}: {len(taken)} datasets, {chunks} chunks, {path.stat().st_size} bytes"
 
 
-def _restore(path: Path, store: VectorStore, records: BusRecords, dimensions: int, replace: bool) -> str:
+def _restore(
+    path: Path, store: VectorStore, records: BusRecords, hold: snapshots.Hold, dimensions: int, replace: bool
+) -> str:
     with _opened(store):
         restored = snapshots.restore(
-            path, store, records, dimensions=dimensions, now=lambda: datetime.now(UTC), replace=replace
+            path,
+            store,
+            records,
+            dimensions=dimensions,
+            hold=hold,
+            now=lambda: datetime.now(UTC),
+            replace=replace,
         )
     return "\n".join(
         f"{key.dataset}: {each.chunks} chunks, {each.files} files" for key, each in restored.items()
     )
+
+
+def _check_target(url: str, settings: Settings) -> None:
+    """Raises CannotCopy; warns of a key that anybody on the way can read."""
+    if settings.uses_server:
+        raise CannotCopy("PHAROS_QDRANT_URL is set already: unset it to migrate from the embedded index")
+    try:
+        check_address(url)
+    except InvalidQdrantAddress as invalid:
+        raise CannotCopy(f"The address of the Qdrant server is not valid: {invalid}") from None
+    if key_in_the_clear(url, settings.qdrant_api_key.reveal()):
+        print("PHAROS_QDRANT_API_KEY is sent unencrypted: use https.", file=sys.stderr)
 
 
 def _migrate(
@@ -226,8 +249,8 @@ async def _act(bus: Bus, arguments: argparse.Namespace, settings: Settings) -> s
     made_for = None
     if arguments.command == "restore":
         made_for = (await anyio.to_thread.run_sync(opening_of, arguments.file)).text_dimensions
-    if arguments.command == "migrate" and settings.uses_server:
-        raise CannotCopy("PHAROS_QDRANT_URL is set already: unset it to migrate from the embedded index")
+    if arguments.command == "migrate":
+        _check_target(arguments.to, settings)
     store, dimensions = await _store(bus, settings, made_for)
     live = await records.live()
     match arguments.command:
@@ -239,11 +262,30 @@ async def _act(bus: Bus, arguments: argparse.Namespace, settings: Settings) -> s
             wanted = _wanted(arguments.dataset, live)
             act = partial(_snapshot, arguments.file, wanted, store, records, dimensions)
         case "restore":
-            act = partial(_restore, arguments.file, store, records, dimensions, arguments.replace)
+            hold = partial(_holding, DatasetLocks(bus, "pharos-store"))
+            act = partial(_restore, arguments.file, store, records, hold, dimensions, arguments.replace)
         case _:
             wanted = _wanted(arguments.dataset, live)
             act = partial(_migrate, arguments.to, wanted, store, dimensions, settings)
     return await anyio.to_thread.run_sync(act)
+
+
+@contextmanager
+def _holding(locks: DatasetLocks, key: DatasetKey) -> Iterator[Check]:
+    """``snapshots.Hold``, in a thread of the event loop. Raises CannotCopy."""
+    holding = locks.hold(key)
+    try:
+        check = anyio.from_thread.run(holding.__aenter__)
+    except TimeoutError:
+        raise CannotCopy(f"Others write to the dataset {key.dataset}; try again when they are done") from None
+    try:
+        yield check
+    except LockLost:
+        raise CannotCopy(
+            f"The bus was away for too long while {key.dataset} was restored; restore it again"
+        ) from None
+    finally:
+        anyio.from_thread.run(holding.__aexit__, None, None, None)
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -262,8 +304,10 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
         return 0
     except Disagreement as found:
         print(found)
-    except (CannotCopy, BadSnapshot, StoreError, OSError) as error:
+    except (CannotCopy, BadSnapshot, StoreError) as error:
         print(error, file=sys.stderr)
+    except OSError as error:
+        print(_told(error), file=sys.stderr)
     except BusError as error:
         print(f"The bus does not answer: {error}", file=sys.stderr)
     finally:
@@ -271,8 +315,15 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 1
 
 
+def _told(error: OSError) -> str:
+    """What went wrong with which file, without the number that the system has for it."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pharos-store", description=__doc__)
+    parser = argparse.ArgumentParser(prog="pharos-store", description=(__doc__ or "").partition("\n\n")[2])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("stats", help="say what is stored of each dataset, and how much of it is not live")
     commands.add_parser("check", help="say where the store has not what the records say (exit 1 if anywhere)")

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from pharos_contracts import streams, subjects
-from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, WriteLock
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import AnyJobEvent
 from pharos_contracts.lifecycle import TERMINAL
@@ -90,6 +90,7 @@ class Sweeping:
     def __init__(self, bus: Bus, store: VectorStore, *, alone: bool, forget: Forget | None) -> None:
         self._bus = bus
         self._records = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
+        self._locks = Bucket(bus, streams.KV_LOCKS, WriteLock)
         self._store = store
         self._alone = alone
         self._forget = forget or (lambda chunks: None)
@@ -126,7 +127,10 @@ class Sweeping:
         return removed
 
     async def _is_written(self, key: DatasetKey, generation: int) -> bool:
-        """Whether an open job has a part in *generation*."""
+        """Whether an open job has a part in *generation*, or somebody holds the dataset, as for a restore."""
+        name = dataset_key(key.tenant, key.project, key.dataset)
+        if await self._locks.get(name) is not None:
+            return True
         for job in await anyio.to_thread.run_sync(self._store.writers, key, generation):
             if await self._is_open(key.tenant, job):
                 return True
