@@ -146,6 +146,21 @@ async def test_what_somebody_restores_stays_however_long_that_takes(bus: Bus, st
     assert await sweep(bus, store) == 1
 
 
+async def test_on_a_server_a_dataset_without_a_record_goes_if_jobs_of_this_bus_wrote_it(
+    bus: Bus, store: GenerationStore
+) -> None:
+    ours, theirs = new_job("https://h.example/o/r"), new_job("https://h.example/o/other")
+    fill(store, "ours", NUMBER, job=ours.job_id)
+    fill(store, "theirs", NUMBER, job=theirs.job_id)
+    fill(store, "both", NUMBER, job=ours.job_id)
+    fill(store, "both", NUMBER, job=theirs.job_id)
+    await say(bus, ours, JobStarted, JobState.RUNNING)
+    assert await sweep(bus, store, alone=False) == 0
+    await say(bus, ours, JobCancelled, JobState.CANCELLED)
+    assert await sweep(bus, store, alone=False) == 1
+    assert store.datasets() == {key_of("theirs"), key_of("both")}
+
+
 async def test_a_store_is_swept_and_optimized_again_and_again(bus: Bus, store: GenerationStore) -> None:
     await publish(bus, "atlas", NUMBER)
     fill(store, "atlas", NUMBER)

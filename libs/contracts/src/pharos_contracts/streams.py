@@ -443,7 +443,7 @@ def declare(limits: BusLimits) -> Bus:
         ),
         _bucket(
             KV_LOCKS,
-            "Who writes to a dataset that several write to, or restores it; gone soon after it was last renewed.",
+            "Who writes to a dataset that several write to; gone soon after it was last renewed.",
             writers="workers, pharos-store",
             readers="workers, pharos-store, pharos-bus check",
             max_bytes=16 * MiB,
