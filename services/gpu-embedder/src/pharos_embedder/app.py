@@ -57,6 +57,7 @@ from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.provider.encoder import Provider
 from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.qdrant_address import key_in_the_clear
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
@@ -389,11 +390,10 @@ def _store(settings: Settings, dimensions: int) -> tuple[VectorStore, StoreOwner
             )
         from pharos_embedder.qdrant_store import qdrant_store
 
-        server = qdrant_store(
-            settings.qdrant_url,
-            dimensions=dimensions,
-            api_key=settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None,
-        )
+        api_key = settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None
+        if key_in_the_clear(settings.qdrant_url, api_key):
+            log.warning("qdrant_key_in_the_clear", advice="use https in PHAROS_QDRANT_URL")
+        server = qdrant_store(settings.qdrant_url, dimensions=dimensions, api_key=api_key)
         return server, None
     from pharos_embedder.edge_store import edge_volumes
 
