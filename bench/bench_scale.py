@@ -136,7 +136,14 @@ def measure(root: Path) -> dict[str, Any]:
     ):
         found = discover(root, limits.discovery)
         lap("discover")
-        tools = Tools(store=nothing, encoder=nothing, cache=nothing, parse_cache=cache, parse_pool=pool)
+        tools = Tools(
+            store=nothing,
+            encoder=nothing,
+            cache=nothing,
+            parse_cache=cache,
+            parse_pool=pool,
+            checkouts=nothing,
+        )
         account = parse_stage(root, found, spool, tools, limits, "t", "j", silent, unchecked)
         lap("parse")
         graph = link_stage(root, found, spool, unchecked)
