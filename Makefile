@@ -80,7 +80,7 @@ bench-scale: dev ## Measure the Linux source and 10,000 files: time and memory
 check: setup ## With `make run` in another terminal: does all that Pharos keeps agree?
 	exec $(PYTHON) -m pharos_local.bus_command check $(ARGS)
 
-store: setup ## With `make run` in another terminal: ARGS="stats", "snapshot FILE", "restore FILE", "migrate --to URL"
+store: setup ## With `make run` in another terminal: ARGS="stats", "check", "snapshot FILE", "restore FILE", "migrate --to URL"
 	exec $(PYTHON) -m pharos_local.bus_command --store $(ARGS)
 
 fmt: dev ## Format the code

@@ -11,7 +11,13 @@ import anyio.to_thread
 import msgspec
 import structlog
 
-from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
+from pharos_contracts.control.v1 import (
+    DescribeStore,
+    InspectDatasets,
+    InspectedDatasets,
+    StoreContents,
+    StoredGeneration,
+)
 from pharos_contracts.datasets.v1 import Dataset, DeleteDataset, FindDatasets, IndexStage
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
@@ -54,7 +60,7 @@ STARTING: Final = Refused(
 )
 
 
-StoreQuestion = DescribeStore | FindDatasets | DeleteDataset
+StoreQuestion = DescribeStore | InspectDatasets | FindDatasets | DeleteDataset
 """What ``rpc.store`` is asked."""
 
 
@@ -63,6 +69,8 @@ async def answer_store(store: VectorStore, deleting: Deleting, question: StoreQu
     match question:
         case DescribeStore():
             return await describe(store)
+        case InspectDatasets():
+            return await inspect(store, question)
         case FindDatasets():
             return await deleting.find(question)
         case DeleteDataset():
@@ -85,10 +93,23 @@ async def describe(store: VectorStore) -> Message:
                 dataset=each.dataset.dataset,
                 generation=each.number,
                 points=each.points,
+                others=each.others,
             )
             for each in held
         )
     )
+
+
+async def inspect(store: VectorStore, question: InspectDatasets) -> Message:
+    """What readers see of the datasets that *question* names."""
+    found = []
+    try:
+        for each in question.datasets:
+            key = DatasetKey(each.tenant, each.project, each.dataset)
+            found.append(await anyio.to_thread.run_sync(store.inspect, key, each.generation))
+    except StoreError as error:
+        return Refused(code="store_unavailable", detail=str(error), status=503)
+    return InspectedDatasets(datasets=tuple(found))
 
 
 class _Prepared(msgspec.Struct, frozen=True, kw_only=True):

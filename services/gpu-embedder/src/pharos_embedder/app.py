@@ -57,6 +57,7 @@ from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.provider.encoder import Provider
 from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.qdrant_address import key_in_the_clear
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
@@ -67,6 +68,7 @@ from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.upkeep import keep_optimized, keep_swept
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
+from pharos_embedder.walk_graph import warm as warm_training
 from pharos_embedder.worker import Worker
 from pharos_embedder.workspaces import WorkspacesInUse, own_workspaces
 from pharos_service.bus import Bus
@@ -175,6 +177,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
                 tasks.start_soon(keep_swept, sweeping, utc_now)
             if cache is not None and parse_cache is not None and checkouts is not None:
+                tasks.start_soon(partial(anyio.to_thread.run_sync, warm_training, abandon_on_cancel=True))
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -416,11 +419,10 @@ def _store(settings: Settings, dimensions: int) -> tuple[VectorStore, StoreOwner
             )
         from pharos_embedder.qdrant_store import qdrant_store
 
-        server = qdrant_store(
-            settings.qdrant_url,
-            dimensions=dimensions,
-            api_key=settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None,
-        )
+        api_key = settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None
+        if key_in_the_clear(settings.qdrant_url, api_key):
+            log.warning("qdrant_key_in_the_clear", advice="use https in PHAROS_QDRANT_URL")
+        server = qdrant_store(settings.qdrant_url, dimensions=dimensions, api_key=api_key)
         return server, None
     from pharos_embedder.edge_store import edge_volumes
 

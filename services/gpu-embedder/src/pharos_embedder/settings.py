@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from pharos_embedder.costs import Tariff
 from pharos_embedder.provider.endpoint import DIMENSIONS_MAX, Endpoint, InvalidEndpoint
+from pharos_embedder.qdrant_address import InvalidQdrantAddress, check_address
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 from pharos_sources.roots import root_mistakes, root_of
 from pharos_sources.sealing import keys_in, mistakes_in
@@ -285,6 +286,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             _ = self.endpoint.allowed
         except InvalidEndpoint as invalid:
             mistakes.append(f"OPENAI_BASE_URL is not valid: {invalid}.")
+        if self.qdrant_url:
+            try:
+                check_address(self.qdrant_url)
+            except InvalidQdrantAddress as invalid_address:
+                mistakes.append(f"PHAROS_QDRANT_URL is not valid: {invalid_address}.")
         key = self.openai_api_key.reveal()
         if not (key.isascii() and key.isprintable()) or " " in key:
             mistakes.append(
