@@ -196,7 +196,7 @@ def measure(root: Path, every: int) -> None:
         with stage("parse"):
             account = parse_stage(root, found, spool, tools, limits, "t", "j", silent, unchecked)
         with stage("link"):
-            graph = link_stage(root, found, spool, unchecked)
+            graph = link_stage(root, found, spool, account, unchecked)
         tell(
             {
                 "files": len(spool.paths),

@@ -125,7 +125,9 @@ async def index(
             )
         with within(Stage.LINK):
             report(Stage.LINK, 0, len(spool.paths))
-            graph = await in_thread(partial(stages.link_stage, checkout.root, found, spool), held.check)
+            graph = await in_thread(
+                partial(stages.link_stage, checkout.root, found, spool, account), held.check
+            )
         with within(Stage.TRAIN):
             training = await in_thread(
                 partial(stages.train_stage, graph, target.dataset, job.job_id, tools.parse_cache, report),
