@@ -2,11 +2,16 @@
 
 import subprocess
 import sys
+from collections import Counter
 from math import log
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pharos_embedder.bm25 import (
+    _KNOWN_WORDS,
+    _WORDS_KEPT_MAX,
     EMPTY_LEXICON,
     LENGTH_TYPICAL,
     STOP_WORDS,
@@ -110,6 +115,20 @@ def test_a_document_counts_the_words_of_its_path_and_symbol() -> None:
     assert terms[term_hash("retry")] == 4
     assert terms[term_hash("policy")] == 1
     assert terms[term_hash("cor")] == 1
+
+
+@given(st.text(st.sampled_from("abzABZs019__--. \n\x1cé搜索ﬁK")), st.text(), st.text("aB_- é"))
+def test_the_terms_of_a_document_are_its_hashed_tokens(text: str, path: str, symbol: str) -> None:
+    expected = Counter(term_hash(term) for part in (text, path, symbol) for term in tokens(part))
+    assert document_terms(text, path=path, symbol=symbol) == expected
+
+
+def test_words_that_were_met_are_forgotten_before_they_fill_the_memory() -> None:
+    for number in range(_WORDS_KEPT_MAX + 10):
+        assert document_terms(f"w{number}") == Counter(map(term_hash, tokens(f"w{number}")))
+    document_terms("x" * 100_000)
+    assert len(_KNOWN_WORDS) < _WORDS_KEPT_MAX
+    assert max(map(len, _KNOWN_WORDS)) < 1_000
 
 
 def test_a_document_vector_has_distinct_ascending_indices_and_saturates() -> None:

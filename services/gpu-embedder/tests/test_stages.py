@@ -28,7 +28,7 @@ from pharos_embedder.model import Pending
 from pharos_embedder.packed_files import pack
 from pharos_embedder.path_vectors import placed
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
-from pharos_embedder.points import Origin, chunk_id, chunk_points
+from pharos_embedder.points import Origin, chunk_points
 from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.spool import Spool
@@ -48,6 +48,7 @@ from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
+from tests.support.chunk_ids import chunk_id
 
 DIMENSIONS = 4
 ORIGIN = Origin(

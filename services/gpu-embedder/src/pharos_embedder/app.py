@@ -68,6 +68,7 @@ from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.upkeep import keep_optimized, keep_swept
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
+from pharos_embedder.walk_graph import warm as warm_training
 from pharos_embedder.worker import Worker
 from pharos_embedder.workspaces import WorkspacesInUse, own_workspaces
 from pharos_service.bus import Bus
@@ -172,6 +173,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
                 tasks.start_soon(keep_swept, sweeping, utc_now)
             if cache is not None and parse_cache is not None:
+                tasks.start_soon(partial(anyio.to_thread.run_sync, warm_training, abandon_on_cancel=True))
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,

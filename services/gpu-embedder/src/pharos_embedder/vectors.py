@@ -7,8 +7,9 @@ which generation is live unless it is told.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha1
 from typing import Final, Literal, Protocol, Self, runtime_checkable
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 import numpy as np
@@ -451,7 +452,15 @@ def point_id(
         dataset.joined(), kind, path, str(start_line), str(end_line),
         content_hash, chunker_version, encoder_version,
     )  # fmt: skip
-    return str(uuid5(_NAMESPACE, "\x00".join(facts)))
+    return str(UUID(bytes=packed_point_id("\x00".join(facts))))
+
+
+def packed_point_id(facts: str) -> bytes:
+    """The 16 bytes of `point_id`, of its arguments joined by NUL: ``uuid5``, without an object for each."""
+    digest = bytearray(sha1(_NAMESPACE.bytes + facts.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    return bytes(digest)
 
 
 def directories(path: str) -> list[str]:
