@@ -32,7 +32,7 @@ setup: ## Install everything that Pharos needs to run into .venv
 run: setup ## Run Pharos on this machine until Ctrl-C
 	exec $(PYTHON) -m pharos_local
 
-demo: setup ## With `make run` in another terminal: index Pharos itself and search it
+demo: setup ## With `make run` in another terminal: index code of Pharos and search it
 	exec $(PYTHON) -m examples.demo
 
 dev: setup
