@@ -168,7 +168,12 @@ def encode(
 ) -> tuple[int, int]:
     nothing: Any = None
     tools = Tools(
-        store=store, encoder=EncoderService(encoder), cache=cache, parse_cache=nothing, parse_pool=nothing
+        store=store,
+        encoder=EncoderService(encoder),
+        cache=cache,
+        parse_cache=nothing,
+        parse_pool=nothing,
+        checkouts=nothing,
     )
 
     def silent(*_: Any, **__: Any) -> None:
@@ -239,7 +244,14 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
         service: Any = EncoderService(encoder)
         service.tariff = tariff
         nothing: Any = None
-        tools = Tools(store=store, encoder=service, cache=cache, parse_cache=nothing, parse_pool=nothing)
+        tools = Tools(
+            store=store,
+            encoder=service,
+            cache=cache,
+            parse_cache=nothing,
+            parse_pool=nothing,
+            checkouts=nothing,
+        )
         chunks = EncodablesInMemory(stored(store, texts))
         return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked, by_path=by_path)
 

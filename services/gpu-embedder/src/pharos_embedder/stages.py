@@ -43,6 +43,7 @@ from pharos_embedder.training import Training, train, training_digest
 from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
+from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
@@ -112,6 +113,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     cache: VectorCache
     parse_cache: ParseCache
     parse_pool: ParsePool
+    checkouts: KeptCheckouts
 
 
 class EncodingTools(Protocol):
