@@ -42,14 +42,22 @@ def store_stage(
     store: VectorStore,
     report: Report,
     check: Check,
+    *,
+    has_chunks: bool = False,
 ) -> SpooledChunks:
-    """Write everything but the dense vectors, beside generation *live*; the chunks of the new one."""
+    """Write everything but the dense vectors, beside generation *live*; the chunks of the new one.
+
+    *has_chunks*: nothing is live, and the chunks are stored already.
+    """
     store = store.guarded(check)
-    store.discard_unpublished(origin.dataset, live)
     chunks = SpooledChunks(spool, _ids(spool, origin, check))
     lexicon = lexicon_of(spool, chunks, check)
-    alive, gone = _compared(chunks, live, origin, store)
-    _store_chunks(spool, chunks, ~alive, origin, store, report)
+    if has_chunks:
+        gone = packed_ids(())
+    else:
+        store.discard_unpublished(origin.dataset, live)
+        alive, gone = _compared(chunks, live, origin, store)
+        _store_chunks(spool, chunks, ~alive, origin, store, report)
     gone_files = _store_files(spool, graph, structure, live, origin, store)
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
