@@ -187,6 +187,14 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
         assert again.generation == second.generation
         assert machine.store.count(KEY, second.generation, "chunk") == first.chunks
 
+        git.add_commits("o/r", [{"added.py": "SECRET = 'of one commit'\n"}])
+        await indexed(bus, git)
+        for number in range(2):  # what is gone is kept for a generation more
+            git.add_commits("o/r", [{"added.py": None, "more.py": f"{number=}\n"}])
+            await indexed(bus, git)
+        assert not (await step(bus)).left
+        assert (machine.cache.count(), machine.parse_cache.count()) == (0, 0), "of no commit"
+
 
 async def test_a_worker_that_began_before_the_deletion_publishes_nothing(
     bus: Bus, bus_settings: ServiceSettings, machine: Machine
