@@ -205,7 +205,7 @@ def _unpacked(ids: Ids) -> Iterator[str]:
 def _store_graph(
     spool: Spool, graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore
 ) -> tuple[Notice, ...]:
-    """Store the graph for whoever asks of the structure; what is left of it out is told to the job's owner."""
+    """Store the graph for whoever asks of the structure; what is left out of it is told."""
     kept = StoredGraph.of(
         graph,
         structure,
@@ -220,12 +220,12 @@ def _store_graph(
         )
     if kept.symbols_dropped:
         told.append(
-            f"The graph leaves out {kept.symbols_dropped:,} symbols of the files that define the most: what is "
-            "related to one of them is found by the path of its file"
+            f"The graph leaves out {kept.symbols_dropped:,} symbols of the files that define the most: what "
+            "is related to one of them is found by the path of its file"
         )
     try:
         store.put_graph(origin.dataset, origin.generation, kept, job=origin.job, attempt=origin.attempt)
     except GraphTooLarge as error:
-        told = [f"{error}: there is no graph, map or related files of this index; searches are as ever"]
+        told = [f"{error}: this index has no graph, map or related files; searches are as ever"]
         log.warning("graph_not_stored", dataset=origin.dataset.dataset, reason=str(error))
     return tuple(Notice(message=each) for each in told)
