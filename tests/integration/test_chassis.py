@@ -8,6 +8,7 @@ from contextlib import aclosing
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from pharos_contracts.message import Message
 from pharos_contracts.streams import BusLimits, declare
@@ -18,6 +19,7 @@ from pharos_service.ending import end
 from pharos_service.journal import Journal, Superseded
 from pharos_service.lease import Held, Lease, LeaseLost, lead, term_of
 from pharos_service.pull import CaughtUp, durable, tail
+from pharos_service.rpc import make_broker
 from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
 
@@ -45,6 +47,25 @@ async def test_a_stream_that_was_made_by_an_earlier_version_keeps_how_it_is_writ
     await apply(connection, declare(BusLimits(queue_max=20)), 1)
     assert "persist_mode" not in (await connection.api("STREAM.INFO.LEDGER"))["config"]
     await connection.client.close()
+
+
+async def test_a_lost_connection_is_told_and_one_that_is_closed_is_not(
+    nats_server: NatsServer, bus_settings: ServiceSettings
+) -> None:
+    with capture_logs() as told:
+        connection, broker = await connect(bus_settings, "test"), make_broker(bus_settings, "test")
+        await broker.start()
+        await connection.client.close()
+        await broker.stop()
+        await asyncio.sleep(0)
+        assert told == []
+        connection = await connect(bus_settings, "test")
+        await asyncio.to_thread(nats_server.kill)
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.02)
+        assert [each["event"] for each in told] == ["bus_disconnected"]
+        await connection.client.close()
 
 
 async def test_a_changed_cap_is_a_difference_and_is_applied(bus: Bus) -> None:

@@ -151,7 +151,7 @@ async def index(
             )
 
         with within(Stage.STORE):
-            chunks = await in_thread(
+            chunks, notices = await in_thread(
                 partial(
                     store_stage,
                     spool,
@@ -167,7 +167,7 @@ async def index(
                 held.check,
             )
         result = stages.result_of(
-            name, origin, target.live, checkout, found, spool, account, graph, training, len(chunks)
+            name, origin, target.live, checkout, found, spool, account, graph, training, len(chunks), notices
         )
         if not target.live.full and chunks:
             await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(within.seconds)))

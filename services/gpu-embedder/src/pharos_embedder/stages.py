@@ -510,6 +510,7 @@ def result_of(
     graph: FileGraph,
     training: Training,
     chunks: int,
+    told: Sequence[Notice],
 ) -> IndexResult:
     left_out = dict(found.left_out)
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
@@ -522,7 +523,7 @@ def result_of(
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
-    notices = [Notice(message=training.note)] if training.note else []
+    notices = [*([Notice(message=training.note)] if training.note else []), *told]
     notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
