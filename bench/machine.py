@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import os
 import platform
+import resource
+import time
 from importlib.metadata import version
 from pathlib import Path
+
+import psutil
 
 from pharos_embedder.devices import choose_device
 
@@ -30,3 +34,33 @@ def machine() -> dict[str, str | int | None]:
         "torch": version("torch"),
         "python": platform.python_version(),
     }
+
+
+class Beside:
+    """What else the machine did, from when this is made until it is `told`.
+
+    What was measured must be a child of this process that has ended by then, or this process itself.
+    """
+
+    def __init__(self) -> None:
+        self._load = os.getloadavg()[0]
+        self._began = time.perf_counter()
+        self._busy, self._own = _busy_seconds(), _own_seconds()
+
+    def told(self) -> dict[str, object]:
+        """The load before and after, and how many cores were busy with something else, on average."""
+        others = _busy_seconds() - self._busy - (_own_seconds() - self._own)
+        return {
+            "load": [round(self._load, 2), round(os.getloadavg()[0], 2)],
+            "cores_busy_with_others": round(max(0.0, others) / (time.perf_counter() - self._began), 2),
+        }
+
+
+def _busy_seconds() -> float:
+    times = psutil.cpu_times()
+    return float(times.user + times.nice + times.system)
+
+
+def _own_seconds() -> float:
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)

@@ -11,8 +11,9 @@ import msgspec
 import numpy as np
 import pytest
 
+from pharos_contracts.control.v1 import GraphState, LiveGeneration
 from pharos_embedder import stored_graph
-from pharos_embedder.bm25 import Lexicon, SparseVector
+from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
 from pharos_embedder.edge_store import edge_store
 from pharos_embedder.generations import PAGE, WRITE_BATCH, GenerationStore
 from pharos_embedder.qdrant_store import local_mode_store, qdrant_store
@@ -748,17 +749,56 @@ def test_undoing_a_job_keeps_what_is_live_of_it(store: VectorStore) -> None:
     assert store.left_by("job-1", 2) == {ATLAS: {5}}
 
 
-def test_the_contents_are_what_no_run_retired_by_dataset_and_generation(store: VectorStore) -> None:
+def test_the_contents_are_what_there_is_by_dataset_and_generation(store: VectorStore) -> None:
     gone = chunk("gone.py")
     store.upsert([gone, chunk("kept.py"), chunk("kept.py", kind="file")])
     run_of("job-1", 1, store, generation=5)
     run_of("job-2", 1, store, generation=5, dataset=FOREIGN)
     store.retire(ATLAS, [gone.id], 5)
     assert store.contents() == [
-        Generation(ATLAS, 1, 2),
-        Generation(ATLAS, 5, 2),
-        Generation(FOREIGN, 5, 2),
+        Generation(ATLAS, 1, 2, others=1),
+        Generation(ATLAS, 5, 2, others=2),
+        Generation(FOREIGN, 5, 2, others=2),
     ]
+
+
+def test_a_dataset_is_inspected_as_readers_of_a_generation_see_it(
+    store: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def told(generation: int = 2) -> dict[str, Any]:
+        found = msgspec.structs.asdict(store.inspect(ATLAS, generation))
+        assert found.pop("live") == LiveGeneration("acme", "default", ATLAS.dataset, generation)
+        return found
+
+    monkeypatch.setattr(stored_graph, "PIECE_BYTES", 100)
+    gone = chunk("gone.py", vector=axis(0))
+    store.upsert([gone, chunk("a.py", vector=axis(0)), chunk("b.py"), chunk("a.py", kind="file")])
+    store.put_lexicon(ATLAS, 1, Lexicon.of([{1: 1}] * 3))
+    store.put_graph(ATLAS, 1, file_graph(*(f"{number:03d}.py" for number in range(200))))
+    store.change_lexicon(ATLAS, 2, LexiconChange.of(removed=[{1: 1}]), on=1)
+    store.retire(ATLAS, [gone.id], 2)
+    store.upsert([chunk("later.py", generation=3)])
+    whole = {
+        "chunks": 2, "files": 1, "without_vector": 1, "documents": 2, "lexicon_unused": 0,
+        "graph": GraphState.WHOLE, "graph_files": 200, "retired": told()["retired"], "later": 1,
+    }  # fmt: skip
+    assert told() == whole and whole["retired"] >= 1
+    # A part of an earlier generation that no head names, and what is left of a graph.
+    orphan = [point for page in store.points(ATLAS, 1, "lexicon") for point in page][:1]
+    renamed = msgspec.structs.replace(orphan[0].payload, path="9999", until=ALIVE)
+    store.upsert([msgspec.structs.replace(orphan[0], id=str(uuid4()), payload=renamed)])
+    store.retire(ATLAS, store.live_ids(ATLAS, 2, "graph", path="0001"), 2)
+    assert told() == whole | {
+        "lexicon_unused": 1, "graph": GraphState.BROKEN, "graph_files": 0, "retired": whole["retired"] + 1,
+    }  # fmt: skip
+    with pytest.raises(GraphTooLarge):
+        monkeypatch.setattr(stored_graph, "GRAPH_BYTES_MAX", 10)
+        store.put_graph(ATLAS, 2, file_graph("a.py"))
+    store.retire(ATLAS, store.live_ids(ATLAS, 2, "lexicon", path="0000"), 2)
+    found = told()
+    assert (found["graph"], found["documents"]) == (GraphState.LEFT_OUT, None)
+    nothing = store.inspect(BORA, 1)
+    assert (nothing.graph, nothing.documents, nothing.chunks) == (GraphState.NONE, 0, 0)
 
 
 def test_what_came_with_which_generation_and_who_wrote_it(store: VectorStore) -> None:

@@ -18,8 +18,20 @@ import pytest
 from msgspec.structs import replace
 
 from pharos_contracts import streams
-from pharos_contracts.control.v1 import Action, ControlJob, DescribeStore, StoreContents, StoredGeneration
-from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.control.v1 import (
+    INSPECTED_MAX,
+    Action,
+    ControlJob,
+    DescribeStore,
+    GraphState,
+    InspectDatasets,
+    InspectedDataset,
+    InspectedDatasets,
+    LiveGeneration,
+    StoreContents,
+    StoredGeneration,
+)
+from pharos_contracts.datasets.v1 import Dataset, IndexStage, WriteLock
 from pharos_contracts.history.v1 import JobPage, ListJobs
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.invariants import Snapshot, violations
@@ -34,7 +46,7 @@ from pharos_contracts.jobs.v1 import (
     command_of,
 )
 from pharos_contracts.lifecycle import JobState
-from pharos_contracts.message import decode, encode
+from pharos_contracts.message import Message, decode, encode
 from pharos_contracts.rpc import HISTORY, STORE
 from pharos_contracts.schedules.v1 import Schedule
 from pharos_contracts.subjects import (
@@ -63,6 +75,10 @@ from tests.support.nats_server import NatsServer
 pytestmark = pytest.mark.anyio
 
 DEADLINE_SECONDS = 25.0
+NOTHING: dict[str, Any] = {
+    "chunks": 0, "files": 0, "without_vector": 0, "documents": 0, "lexicon_unused": 0,
+    "graph": GraphState.WHOLE, "graph_files": 0, "retired": 0, "later": 0,
+}  # fmt: skip
 LEFT = StoredGeneration(tenant="acme", project="default", dataset="host/o/gone@main", generation=3, points=8)
 
 
@@ -107,12 +123,20 @@ async def read_by_history(bus: Bus) -> None:
 
 
 @asynccontextmanager
-async def index_of(bus: Bus, *generations: StoredGeneration) -> AsyncIterator[None]:
-    """Somebody who says that this is all there is in the index."""
+async def index_of(bus: Bus, *generations: StoredGeneration, **more: Any) -> AsyncIterator[None]:
+    """Somebody who says that this is all there is in the index, and *more* of what is live."""
+
+    def inspected(live: LiveGeneration) -> InspectedDataset:
+        seen = sum(each.points for each in generations if each.generation <= live.generation)
+        values = {"chunks": 7, "files": 3, "documents": 7, "graph_files": 3} if seen else {}
+        return InspectedDataset(**(dict(NOTHING, live=live) | values | more))
 
     async def respond(message: Any) -> None:
-        assert decode(message.data, DescribeStore) == DescribeStore()
-        await message.respond(encode(StoreContents(generations=generations)))
+        question: DescribeStore | InspectDatasets = decode(message.data, DescribeStore | InspectDatasets)
+        answer: Message = StoreContents(generations=generations)
+        if isinstance(question, InspectDatasets):
+            answer = InspectedDatasets(datasets=tuple(map(inspected, question.datasets)))
+        await message.respond(encode(answer))
 
     subscription = await bus.client.subscribe(STORE, cb=respond)
     yield
@@ -386,6 +410,29 @@ async def test_a_dataset_that_shows_what_a_cancelled_job_made_is_found(bus: Bus)
             "shown_by_ended_job",
             "record_without_points",
         ]
+
+
+async def test_what_the_index_has_of_a_dataset_is_compared_with_its_record(bus: Bus) -> None:
+    live = StoredGeneration(tenant="acme", project="default", dataset="d", generation=1, points=9)
+    for number in range(INSPECTED_MAX + 1):
+        name = f"d{number}" if number else "d"
+        await Bucket(bus, streams.KV_DATASETS, Dataset).put(
+            dataset_key("acme", "default", name), record(name)
+        )
+    async with index_of(bus, live, chunks=6):
+        found = names(await take_snapshot(bus, history=False))
+        assert found == ["dataset_differs"] * (INSPECTED_MAX + 1)
+
+
+async def test_who_writes_to_a_dataset_is_not_disturbed(bus: Bus) -> None:
+    locks = Bucket(bus, streams.KV_LOCKS, WriteLock)
+    key = dataset_key(LEFT.tenant, LEFT.project, LEFT.dataset)
+    revision = await locks.create(key, WriteLock(holder="restore"))
+    assert revision is not None
+    async with index_of(bus, LEFT):
+        assert names(await take_snapshot(bus, history=False)) == []
+        await locks.delete(key, revision)
+        assert names(await take_snapshot(bus, history=False)) == ["points_left"]
 
 
 async def test_a_history_that_was_changed_by_hand_is_found(bus: Bus, history: History) -> None:

@@ -43,6 +43,7 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.hosts import AllowedHosts
+from tests.support.agreeing import disagreements
 from tests.support.web_server import WebServer, answer
 from tests.support.workers import (
     Machine,
@@ -330,6 +331,7 @@ async def test_one_document_is_deleted_and_the_others_stay(
         again = (await completed(bus, await note(bus, FIRST, "one"))).result
         assert (again.chunks_encoded, again.dataset_files) == (1, 2)
         assert [each.path for each in found(machine, "lighthouse", again.generation)] == ["one"]
+        assert disagreements(machine.store, await record(bus)) == []
 
 
 async def test_the_last_document_may_go_and_one_that_is_not_there_is_nothing_to_do(

@@ -13,6 +13,9 @@ import numpy as np
 import pytest
 import torch
 
+from pharos_contracts import streams
+from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import IndexResult, Job, Scope
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchMode
 from pharos_embedder.answering import Answers
@@ -26,8 +29,10 @@ from pharos_embedder.ports import Check, Failed, unchecked
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreError
+from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_sources.hosts import AllowedHosts
+from tests.support.agreeing import disagreements
 from tests.support.git_server import GitServer
 from tests.support.histories import History, own_trees, package_files, replayed
 from tests.support.polyglot import FILES as POLYGLOT
@@ -89,6 +94,8 @@ async def check_equals_rebuild(
     source = {"allowed_hosts": server.allowed_hosts, "branch": branch}
     result = await bench.index(bus, server.url(name), dataset=DATASET.dataset, force=True, **source)
     assert result is not None
+    entry = await Bucket(bus, streams.KV_DATASETS, Dataset).get(dataset_key("default", "default", "d"))
+    assert entry is not None and disagreements(bench.store, entry.value) == []
     wanted = await anew.index_anew(server.url(name), DATASET, **source)
     found = differences(read_index(bench, DATASET, result), read_index(anew, DATASET, wanted))
     anew.forget(DATASET)

@@ -8,22 +8,25 @@ from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from pharos_contracts import streams
-from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, IndexStage
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, IndexStage, WriteLock
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Scope
+from pharos_embedder import dataset_locks
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.edge_store import EdgeEngine
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.settings import Settings
-from pharos_embedder.snapshots import CannotCopy
-from pharos_embedder.store_admin import _act, _parser
+from pharos_embedder.snapshots import CannotCopy, opening_of
+from pharos_embedder.store_admin import Disagreement, _act, _check_target, _parser, _told
 from pharos_embedder.store_owner import StoreOwner
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError, point_id
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.settings import InvalidSettings, Secret
 
 pytestmark = pytest.mark.anyio
 
@@ -103,10 +106,88 @@ async def test_a_snapshot_of_what_runs_or_rests_is_restored_to_another_home(
     assert "5 points in all, " in told and "optimized: never, and 5 points written since" in told
 
 
+async def test_a_store_that_has_not_what_the_records_say_is_told_by_dataset(bus: Bus, tmp_path: Path) -> None:
+    fill(tmp_path)
+    await bucket(bus).put(NAME, msgspec.structs.replace(RECORD, stage=IndexStage.LEXICAL))
+    assert (
+        await command(bus, tmp_path, "check") == "1 datasets, 3 chunks: the store has what the records say."
+    )
+    await bucket(bus).put(NAME, msgspec.structs.replace(RECORD, chunks=4))
+    await bucket(bus).put(
+        dataset_key("acme", "default", "lost"), msgspec.structs.replace(RECORD, dataset="lost")
+    )
+    with pytest.raises(Disagreement) as told:
+        await command(bus, tmp_path, "check")
+    assert str(told.value).splitlines() == [
+        "acme/default/atlas: it has 3 chunks, not 4",
+        "acme/default/atlas: 3 chunks have no vector",
+        "acme/default/lost: it has 0 chunks, not 3",
+    ]
+    entry = await bucket(bus).get(NAME)
+    assert entry is not None and await bucket(bus).delete(NAME, entry.revision)
+    with pytest.raises(Disagreement, match="atlas: 6 points, and no record"):
+        await command(bus, tmp_path, "check")
+
+
 async def test_where_there_is_no_index_it_is_said(bus: Bus, tmp_path: Path) -> None:
     with pytest.raises(StoreError, match=r"There is no index at .* and no process that owns one answers"):
         await command(bus, tmp_path / "home", "stats")
     assert not (tmp_path / "home").exists()
+
+
+async def test_while_it_is_restored_a_dataset_is_held(
+    bus: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(tmp_path / "file")
+    fill(tmp_path / "home")
+    await bucket(bus).put(NAME, RECORD)
+    await command(bus, tmp_path / "home", "snapshot", path)
+    locks = Bucket(bus, streams.KV_LOCKS, WriteLock)
+    revision = await locks.create(NAME, WriteLock(holder="somebody"))
+    assert revision is not None
+    with monkeypatch.context() as patch, pytest.raises(CannotCopy, match="Others write to the dataset atlas"):
+        patch.setattr(dataset_locks, "WAIT_SECONDS_MAX", 0.2)
+        await command(bus, tmp_path / "home", "restore", path, "--replace")
+    await locks.delete(NAME, revision)
+    await command(bus, tmp_path / "home", "restore", path, "--replace")
+    assert await locks.get(NAME) is None
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("https://ada:s3cret@qdrant.example.org", "credentials do not belong into it"),
+        ("https://qdrant.example.org?api_key=s3cret", "credentials do not belong into it"),
+        ("qdrant.example.org:6333", "it must begin with https:// or http://"),
+    ],
+)
+async def test_an_address_with_credentials_is_refused_and_not_repeated(
+    bus: Bus, tmp_path: Path, address: str, reason: str
+) -> None:
+    with pytest.raises(CannotCopy, match=reason) as told:
+        await command(bus, tmp_path, "migrate", "--to", address)
+    assert "s3cret" not in str(told.value)
+    with pytest.raises(InvalidSettings, match="PHAROS_QDRANT_URL is not valid") as refused:
+        Settings(qdrant_url=address)
+    assert "s3cret" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("host", "told"), [("qdrant.example.org", True), ("127.0.0.1:1", False)])
+def test_of_a_key_that_would_go_unencrypted_to_anywhere_it_is_said(
+    host: str, told: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _check_target(f"http://{host}", Settings(qdrant_api_key=Secret("s3cret")))
+    assert ("sent unencrypted: use https" in capsys.readouterr().err) is told
+
+
+def test_a_file_that_is_not_there_is_said_in_words(tmp_path: Path) -> None:
+    with pytest.raises(OSError) as raised:
+        opening_of(tmp_path / "nothing")
+    assert _told(raised.value) == f"{tmp_path / 'nothing'}: No such file or directory"
+
+
+def test_the_help_is_plain_text() -> None:
+    assert "`" not in _parser().format_help()
 
 
 async def test_a_dataset_that_is_not_there_is_said_by_name(bus: Bus, tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ import pytest
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.jobs.v1 import Scope
 from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
+from pharos_embedder.dataset_locks import LockLost
 from pharos_embedder.edge_store import edge_store, edge_volumes
 from pharos_embedder.migration import migrate
+from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.snapshot_file import (
     BadSnapshot,
@@ -179,8 +181,13 @@ def opened(folder: Path) -> Iterator[VectorStore]:
     made.close()
 
 
+def alone(_key: DatasetKey) -> AbstractContextManager[Check]:
+    """Nobody else is there."""
+    return nullcontext(unchecked)
+
+
 def restored(path: Path, store: VectorStore, shelf: Shelf, **options: Any) -> None:
-    restore(path, store, shelf, **{"dimensions": 4, "now": lambda: LATER, **options})
+    restore(path, store, shelf, **{"dimensions": 4, "hold": alone, "now": lambda: LATER, **options})
 
 
 def test_a_snapshot_is_restored_as_it_was_taken(
@@ -259,7 +266,7 @@ def test_a_file_that_was_changed_is_refused(tmp_path: Path, empty: VectorStore) 
             restored(path, empty, there, replace=True)
         assert not there.entries
     path.write_bytes(b"something else")
-    with pytest.raises(BadSnapshot):
+    with pytest.raises(BadSnapshot, match="is no snapshot of Pharos"):
         restored(path, empty, Shelf())
 
 
@@ -390,6 +397,31 @@ def test_a_restore_over_which_somebody_published_leaves_nothing(
     with pytest.raises(CannotCopy, match="was changed meanwhile; restore it again"):
         restored(path, empty, there)
     assert empty.size(ATLAS) == 0
+
+
+def test_a_restore_that_loses_its_hold_on_the_dataset_publishes_nothing(
+    tmp_path: Path, empty: VectorStore
+) -> None:
+    here, there, path = Shelf(), Shelf(), tmp_path / "snapshot"
+    fill(empty, ATLAS, here, chunks=2)
+    take(path, [ATLAS], empty, here, dimensions=4)
+    empty.drop(ATLAS, 6, most=10**6, forget=lambda chunks: None)
+    uses = 0
+
+    def check() -> None:
+        nonlocal uses
+        uses += 1
+        if uses > 5:
+            raise LockLost
+
+    @contextmanager
+    def hold(key: DatasetKey) -> Iterator[Check]:
+        assert key == ATLAS
+        yield check
+
+    with pytest.raises(LockLost):
+        restored(path, empty, there, hold=hold)
+    assert not there.entries
 
 
 def test_a_migrated_dataset_is_the_same_there_and_is_not_sent_twice(

@@ -20,6 +20,7 @@ from pharos_contracts.jobs.v1 import Job, JobCancelled, JobCompleted, JobEvent, 
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import encode
 from pharos_contracts.subjects import job_event_subject
+from pharos_embedder.dataset_locks import DatasetLocks
 from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, edge_store
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.sweeping import Sweeping
@@ -135,6 +136,29 @@ async def test_a_dataset_without_a_record_goes_where_the_store_is_of_this_bus_al
     assert await sweep(bus, store, alone=False) == 0
     assert await sweep(bus, store) == 1
     assert store.datasets() == {key_of("atlas")}
+
+
+async def test_what_somebody_restores_stays_however_long_that_takes(bus: Bus, store: GenerationStore) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER + 9)  # of no job
+    async with DatasetLocks(bus, "restore").hold(key_of("atlas")):
+        assert await sweep(bus, store) == 0
+    assert await sweep(bus, store) == 1
+
+
+async def test_on_a_server_a_dataset_without_a_record_goes_if_jobs_of_this_bus_wrote_it(
+    bus: Bus, store: GenerationStore
+) -> None:
+    ours, theirs = new_job("https://h.example/o/r"), new_job("https://h.example/o/other")
+    fill(store, "ours", NUMBER, job=ours.job_id)
+    fill(store, "theirs", NUMBER, job=theirs.job_id)
+    fill(store, "both", NUMBER, job=ours.job_id)
+    fill(store, "both", NUMBER, job=theirs.job_id)
+    await say(bus, ours, JobStarted, JobState.RUNNING)
+    assert await sweep(bus, store, alone=False) == 0
+    await say(bus, ours, JobCancelled, JobState.CANCELLED)
+    assert await sweep(bus, store, alone=False) == 1
+    assert store.datasets() == {key_of("theirs"), key_of("both")}
 
 
 async def test_a_store_is_swept_and_optimized_again_and_again(bus: Bus, store: GenerationStore) -> None:

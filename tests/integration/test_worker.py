@@ -56,6 +56,7 @@ from pharos_service.bus import Bus
 from pharos_service.journal import Superseded
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
+from pharos_sources.kept_checkouts import KeptCheckouts
 from tests.support.nats_server import NatsServer
 
 pytestmark = pytest.mark.anyio
@@ -146,7 +147,14 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[VectorStore]:
     )
     control = Control(bus)
     indexing = Indexing(
-        Tools(store=store, encoder=no_encoder, cache=nothing, parse_cache=nothing, parse_pool=nothing),
+        Tools(
+            store=store,
+            encoder=no_encoder,
+            cache=nothing,
+            parse_cache=nothing,
+            parse_pool=nothing,
+            checkouts=KeptCheckouts(folder / "checkouts", bytes_max=0, warn=str),
+        ),
         publisher_on(bus),
         IndexingConfig(
             workspaces=folder,

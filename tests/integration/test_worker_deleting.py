@@ -80,6 +80,7 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
         catalogue,
         machine.cache,
         machine.parse_cache,
+        machine.checkouts,
         encoder=machine.encoder.version,
         now=now,
     )
@@ -164,11 +165,13 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
         first = await indexed(bus, git)
         encoded = len(machine.encoder.given)
         assert machine.parse_cache.count() == first.files_processed + 1, "the files and their graph"
+        assert machine.checkouts.path_of("default", IDENTITY).exists()
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY.upper()) == (NAME,)
         deleted = await step(bus)
         assert (deleted.vectors, deleted.left) == (first.chunks, False)
         assert (machine.store.size(KEY), machine.cache.count()) == (0, 0)
         assert machine.parse_cache.count() == 0
+        assert not machine.checkouts.path_of("default", IDENTITY).exists()
         assert catalogue.all() == []  # at once: a search that follows the answer finds nothing
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY) == ()
         left = await record(bus)

@@ -10,7 +10,7 @@ from typing import Final
 
 import msgspec
 
-from pharos_contracts.control.v1 import StoredGeneration
+from pharos_contracts.control.v1 import GraphState, InspectedDataset, LiveGeneration, StoredGeneration
 
 DatasetName = tuple[str, str, str]  # tenant, project, dataset
 
@@ -96,6 +96,24 @@ class Shelf:
         return tuple(
             StoredGeneration(tenant=tenant, project=project, dataset=dataset, generation=generation, points=n)
             for (tenant, project, dataset, generation), n in counts.items()
+        )
+
+    def inspect(self, live: LiveGeneration) -> InspectedDataset:
+        """As the store describes a dataset. What an earlier generation left is seen: nothing retires it."""
+        name = (live.tenant, live.project, live.dataset)
+        numbers = [row.generation for row in self.rows() if row.dataset == name]
+        seen = sum(number <= live.generation for number in numbers)
+        return InspectedDataset(
+            live=live,
+            chunks=seen,
+            files=1,
+            without_vector=0,
+            documents=seen,
+            lexicon_unused=0,
+            graph=GraphState.WHOLE,
+            graph_files=1,
+            retired=0,
+            later=len(numbers) - seen,
         )
 
     def _keep(self, stays: Callable[[Row], bool]) -> None:

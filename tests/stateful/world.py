@@ -16,13 +16,16 @@ from pharos_contracts import rpc, streams
 from pharos_contracts.control.v1 import (
     Action,
     ControlJob,
+    DescribeStore,
+    InspectDatasets,
+    InspectedDatasets,
     PurgeDeadLetter,
     ReplayDeadLetter,
     StoreContents,
 )
 from pharos_contracts.invariants import Snapshot
 from pharos_contracts.lifecycle import JobState
-from pharos_contracts.message import encode
+from pharos_contracts.message import decode, encode
 from pharos_scheduler.app import LEASE_KEY
 from pharos_service.buckets import Bucket
 from pharos_service.bus import TROUBLE, connect
@@ -135,7 +138,11 @@ class World:
         self.items.append((message.subject, message.data))
 
     async def _describe_store(self, message: Msg) -> None:
-        await self.bus.client.publish(message.reply, encode(StoreContents(generations=self.shelf.contents())))
+        question: DescribeStore | InspectDatasets = decode(message.data, DescribeStore | InspectDatasets)
+        answer: StoreContents | InspectedDatasets = StoreContents(generations=self.shelf.contents())
+        if isinstance(question, InspectDatasets):
+            answer = InspectedDatasets(datasets=tuple(map(self.shelf.inspect, question.datasets)))
+        await self.bus.client.publish(message.reply, encode(answer))
 
     # What is done to it
 

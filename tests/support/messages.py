@@ -24,6 +24,11 @@ from pharos_contracts.control.v1 import (
     DeadLetterKind,
     DeleteSchedule,
     DescribeStore,
+    GraphState,
+    InspectDatasets,
+    InspectedDataset,
+    InspectedDatasets,
+    LiveGeneration,
     Place,
     Purged,
     PurgeDeadLetter,
@@ -201,6 +206,8 @@ RESULT = IndexResult(
     warnings_total=1,
     summary="342 files in 2210 chunks; left out: 4 binary.",
 )
+
+LIVE = LiveGeneration("default", "default", RESULT.dataset, RESULT.generation)
 
 
 def job(state: JobState = JobState.QUEUED) -> Job:
@@ -486,6 +493,23 @@ def examples() -> list[Message]:
                     dataset=RESULT.dataset,
                     generation=RESULT.generation,
                     points=2552,
+                ),
+            )
+        ),
+        InspectDatasets(datasets=(LIVE,)),
+        InspectedDatasets(
+            datasets=(
+                InspectedDataset(
+                    live=LIVE,
+                    chunks=2301,
+                    files=251,
+                    without_vector=0,
+                    documents=2301,
+                    lexicon_unused=0,
+                    graph=GraphState.WHOLE,
+                    graph_files=251,
+                    retired=12,
+                    later=0,
                 ),
             )
         ),

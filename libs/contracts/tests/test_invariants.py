@@ -14,9 +14,11 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from pharos_contracts import violations as named
-from pharos_contracts.control.v1 import StoredGeneration
+from pharos_contracts.control.v1 import GraphState, InspectedDataset, StoredGeneration
 from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.identity import dataset_key
 from pharos_contracts.invariants import (
+    SWEPT_AFTER,
     Asked,
     Claim,
     HandedOut,
@@ -26,6 +28,7 @@ from pharos_contracts.invariants import (
     Told,
     Waiting,
     lasting,
+    live_of,
     violations,
 )
 from pharos_contracts.jobs.v1 import (
@@ -267,6 +270,25 @@ def points(name: str, generation: int = 10, count: int = 7) -> StoredGeneration:
     )
 
 
+def inspected(of: Record, indexed: Iterable[StoredGeneration], **more: Any) -> InspectedDataset:
+    """What readers of *of* see: what it says, if there is anything."""
+    live = of.dataset
+    there = any(each.dataset == live.dataset and each.generation <= live.generation for each in indexed)
+    values: dict[str, Any] = {
+        "live": live_of(of),
+        "chunks": live.chunks if there else 0,
+        "files": live.files if there else 0,
+        "without_vector": 0,
+        "documents": live.chunks if there else 0,
+        "lexicon_unused": 0,
+        "graph": GraphState.WHOLE,
+        "graph_files": live.files if there else 0,
+        "retired": 0,
+        "later": 0,
+    }
+    return InspectedDataset(**(values | more))
+
+
 def snapshot_of(folded: Fold, **more: Any) -> Snapshot:
     """What there is beside the events, as it follows from them."""
     jobs = folded.jobs
@@ -330,7 +352,7 @@ CLEAN = snapshot_of(
     records=(
         record("completed"),
         record("running", stage=IndexStage.LEXICAL, generation=12),
-        record("empty", files=0, job_id="of another time"),
+        record("empty", files=0, chunks=0, job_id="of another time"),
     ),
     index=(
         points("completed"),
@@ -340,6 +362,8 @@ CLEAN = snapshot_of(
         points("paused", generation=14),
     ),
 )
+assert CLEAN.index is not None
+CLEAN = replace(CLEAN, inspected=tuple(inspected(each, CLEAN.index) for each in CLEAN.records))
 
 
 def names(found: Iterable[Violation]) -> list[str]:
@@ -423,9 +447,29 @@ def shows(name: str, *indexed: StoredGeneration, **changed: Any) -> Change:
         assert snapshot.index is not None
         others = tuple(each for each in snapshot.records if each.dataset.dataset != shown.dataset.dataset)
         kept = tuple(each for each in snapshot.index if each.dataset != shown.dataset.dataset)
-        return replace(snapshot, records=(*others, shown), index=(*kept, *indexed))
+        seen = tuple(each for each in snapshot.inspected if each.live.dataset != shown.dataset.dataset)
+        return replace(
+            snapshot,
+            records=(*others, shown),
+            index=(*kept, *indexed),
+            inspected=(*seen, inspected(shown, indexed)),
+        )
 
     return change
+
+
+def holds(name: str, **changed: Any) -> Change:
+    """The snapshot whose index has something else of a dataset than its record says."""
+    return lambda snapshot: replace(
+        snapshot,
+        inspected=tuple(
+            replace(each, **changed) if each.live.dataset == f"host/o/{name}@main" else each
+            for each in snapshot.inspected
+        ),
+    )
+
+
+LONG_AGO = NOW - SWEPT_AFTER
 
 
 def _read_by_history(sequence: int) -> Change:
@@ -526,6 +570,26 @@ WRONG: dict[str, tuple[Change, list[str]]] = {
         shows("completed", points("completed", 11)),
         ["record_without_points", "points_left"],
     ),
+    "more chunks than the record says": (holds("completed", chunks=6, documents=6), ["dataset_differs"]),
+    "a file that is missing": (holds("completed", files=1), ["dataset_differs"]),
+    "a chunk without its vector": (holds("completed", without_vector=1), ["dataset_differs"]),
+    "a lexicon of which a part is missing": (holds("completed", documents=None), ["dataset_differs"]),
+    "a lexicon of other chunks": (holds("completed", documents=4), ["dataset_differs"]),
+    "a piece that belongs to no lexicon": (holds("completed", lexicon_unused=1), ["dataset_differs"]),
+    "a graph of which a part is missing": (holds("completed", graph=GraphState.BROKEN), ["dataset_differs"]),
+    "a repository without its graph": (holds("completed", graph=GraphState.NONE), ["dataset_differs"]),
+    "a graph of other files": (holds("completed", graph_files=3), ["dataset_differs"]),
+    "points that were retired long ago": (
+        both(
+            shows("completed", points("completed"), published_at=LONG_AGO),
+            holds("completed", retired=3),
+        ),
+        ["points_not_swept"],
+    ),
+    "a piece of a lexicon of a job that failed": (
+        more("index", replace(points("completed", 11), points=0, others=1)),
+        ["points_left"],
+    ),
     "a dataset that went back": (
         shows("completed", points("completed", 9), generation=9),
         ["generation_went_back"],
@@ -586,6 +650,17 @@ RIGHT: dict[str, Change] = {
         "running", state=COMPLETED, sequence=CLEAN.last_sequence + 3
     ),
     "points older than all that is known": more("index", points("completed", 3)),
+    "points of somebody who writes, and is no job": both(
+        more("index", points("unknown")),
+        has(locked=frozenset({dataset_key("acme", "default", "host/o/unknown@main")})),
+    ),
+    "points that were retired just now": holds("completed", retired=3),
+    "words whose vectors are not in yet": holds("running", without_vector=3),
+    "documents, which are no files": both(
+        shows("completed", points("completed"), repository=""),
+        holds("completed", files=0, graph=GraphState.NONE, graph_files=0),
+    ),
+    "a graph that is too large to be kept": holds("completed", graph=GraphState.LEFT_OUT, graph_files=0),
     "no history": has(history=None),
     "no index": has(index=None),
 }
@@ -596,25 +671,12 @@ def test_what_only_looks_wrong_is_not_found(what: str) -> None:
     assert violations(RIGHT[what](CLEAN)) == []
 
 
-def test_a_generation_that_was_passed_over_is_found_between_those_that_were_published() -> None:
-    again = [*LIVES, *done("twice", 10), *done("another", 30)]
-    named_alike = [
-        replace(event, job=replace(event.job, source=job("twice").source))
-        if hasattr(event, "job") and event.job.job_id == "another"
-        else event
-        for event in again
+def test_of_a_dataset_it_is_said_in_what_it_differs() -> None:
+    changed = holds("completed", chunks=6, without_vector=2, documents=None)(CLEAN)
+    assert [each.sentence() for each in violations(changed)] == [
+        "Dataset host/o/completed@main (acme, project default) is not in the index what its record says of "
+        "generation 10: it has 6 chunks, not 5; 2 chunks have no vector; a part of its lexicon is missing."
     ]
-    jobs = fold(named_alike).jobs
-    jobs["another"] = replace(jobs["another"], published=("host/o/twice@main", 30))
-    assert CLEAN.index is not None
-    shown = replace(
-        snapshot_of(fold(named_alike)),
-        jobs=jobs,
-        records=(record("twice", 30, job_id="another"),),
-        index=(points("twice", 10), points("twice", 20), points("twice", 30)),
-    )
-    found = [each for each in violations(shown) if isinstance(each, named.PointsLeft)]
-    assert [(each.generation, each.job_id) for each in found] == [(20, "another")]
 
 
 def test_a_job_that_only_the_ledger_knows_is_judged_by_it() -> None:

@@ -7,7 +7,10 @@ from itertools import count
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
+from pharos_embedder import git_patterns
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, discover, read_configs
 from pharos_embedder.file_rules import folder_reason, head_reason, name_reason
 from pharos_embedder.git_patterns import AttributeRules, IgnoreRules
@@ -205,6 +208,34 @@ def test_folders_are_left_out_only_where_plainly_not_written_here(
 )
 def test_names_that_tell(name: str, reason: str | None) -> None:
     assert name_reason(name) == reason
+
+
+@given(
+    lines=st.lists(
+        st.sampled_from([0, 1, 300, 4_999, 5_000, 5_001, 12_000, 50_000, 50_001]), min_size=1, max_size=8
+    ),
+    language=st.sampled_from(["c", "markdown"]),
+)
+def test_a_head_is_minified_for_its_longest_line_or_for_all_of_them(lines: list[int], language: str) -> None:
+    head = "\n".join("x" * length for length in lines)
+    longest = max(lines)
+    if language == "markdown":
+        minified = longest > 50_000
+    else:
+        dense = len(head) > 2_000 and len(head) / len(lines) > 250
+        minified = dense or (longest > 5_000 and 2 * longest > len(head))
+    expected = "minified" if minified else None if head.strip() else "empty"
+    assert head_reason(head, language, whole=True) == expected
+
+
+@given(
+    lines=st.lists(st.text(alphabet="ab.*/!?[]# ", min_size=1, max_size=8), max_size=6),
+    path=st.text(alphabet="ab./", min_size=1, max_size=8),
+)
+def test_one_search_for_all_patterns_finds_whatever_one_of_them_does(lines: list[str], path: str) -> None:
+    patterns = list(git_patterns._patterns([*lines, "b*/"]))
+    found = git_patterns._any_of(patterns).search(path) is not None
+    assert found == any(pattern.match_file(path) is not None for pattern in patterns)
 
 
 def test_prose_may_have_long_lines_and_code_may_mention_generation() -> None:

@@ -104,10 +104,10 @@ def peaks(root: Path, found: Discovery, work: Path, pool: ParsePool) -> dict[str
         tools = Tools(cache, pool)
         tracemalloc.start()
         try:
-            _, taken["parse"] = peak(
+            account, taken["parse"] = peak(
                 lambda: parse_stage(root, found, spool, tools, LIMITS, "acme", "j", silent, unchecked)
             )
-            graph, taken["link"] = peak(lambda: link_stage(root, found, spool, unchecked))
+            graph, taken["link"] = peak(lambda: link_stage(root, found, spool, account, unchecked))
             structure = np.ones((len(spool.paths), 64), dtype=np.float32)
             chunks, taken["store"] = peak(
                 lambda: store_stage(

@@ -8,14 +8,17 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
 import pytest
 
+from pharos_embedder import parse_pool
 from pharos_embedder.discovery import SourceFile, discover
 from pharos_embedder.packed_files import PackedFile, pack
+from pharos_embedder.parse_budget import HARD_SECONDS, ParseBudget
 from pharos_embedder.parse_pool import ParseCancelled, ParsePool, ParsePoolBroken, workers_for
 from pharos_embedder.parsing import parse
 from pharos_embedder.syntax import ParseFailure, ParseOptions
@@ -78,8 +81,9 @@ def unruly(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., P
     script.write_text(UNRULY)
     made: list[ParsePool] = []
 
-    def make(workers: int = 1, timeout_seconds: float = 0.7) -> ParsePool:
-        made.append(ParsePool(workers, timeout_seconds, command=(sys.executable, str(script))))
+    def make(workers: int = 1, timeout_seconds: float = 0.7, hard_seconds_max: float = 600.0) -> ParsePool:
+        command = (sys.executable, str(script))
+        made.append(ParsePool(workers, timeout_seconds, hard_seconds_max=hard_seconds_max, command=command))
         return made[-1]
 
     yield make
@@ -162,6 +166,52 @@ def test_a_file_that_hangs_or_crashes_its_worker_is_split_by_lines(
     by_lines = {one.path: one for one in found if isinstance(one, PackedFile)}
     assert by_lines["hang.py"].chunks()[0].text == "hang\n"
     assert by_lines["ok1.py"].parsed().definitions
+
+
+def test_when_hard_files_have_taken_enough_those_like_them_are_split_by_lines_at_once(
+    unruly: Callable[..., ParsePool], tmp_path: Path
+) -> None:
+    contents = {f"hang{number}.py": "hang\n" + 50 * "# words\n" for number in range(30)}
+    files = tree(tmp_path, contents | {"z.py": "def f(): pass\n"})
+    found = list(unruly(hard_seconds_max=3.0).parse_files(tmp_path, files))
+    said = Counter(one.warning for one in found if isinstance(one, PackedFile))
+    assert said == {
+        "Split by lines: parsing took longer than 0.7 s.": 2,
+        "Split by lines: files like it took too long to parse.": 28,
+        None: 1,
+    }
+    assert isinstance(found[-1], PackedFile) and found[-1].parsed().definitions
+
+
+def test_what_was_spent_refuses_files_of_the_language_that_are_not_much_smaller() -> None:
+    def file(size: int, language: str = "scala") -> SourceFile:
+        return SourceFile(path="p", size=size, language=language)
+
+    budget = ParseBudget(10.0)
+    for _ in range(100):
+        budget.took(file(100), HARD_SECONDS - 0.1)  # quick ones cost nothing
+    budget.took(file(8_000), 9.0)
+    assert not budget.refuses(file(9_000))
+    budget.took(file(4_000), 2.0)
+    assert [budget.refuses(file(size)) for size in (9_000, 1_000, 999)] == [True, True, False]
+    assert not budget.refuses(file(9_000, "python"))
+    budget.took(file(996), 10.0)
+    assert [budget.refuses(file(size)) for size in (249, 248)] == [True, False]
+
+
+def test_the_files_of_workers_that_died_do_not_fill_the_window(
+    unruly: Callable[..., ParsePool], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    contents = {f"{number:02}.py": "crash\n" if number % 8 == 0 else "x = 1\n" for number in range(40)}
+    files = tree(tmp_path, contents | {"40.py": "longer = 1\n"})
+    monkeypatch.setattr(parse_pool, "_WINDOW_BYTES_MAX", 60)
+    ends_at = time.monotonic() + 20
+
+    def check() -> None:
+        assert time.monotonic() < ends_at, "the files that are left are never handed out"
+
+    found = unruly().parse_files(tmp_path, files, check=check)
+    assert [one.path for one in found] == [file.path for file in files]
 
 
 def test_a_worker_inherits_no_secret(

@@ -13,12 +13,13 @@ from pharos_embedder.encodables import EncodablesInMemory, SpooledChunks, packed
 from pharos_embedder.linking import ParsedFiles
 from pharos_embedder.packed_files import facts_of, pack
 from pharos_embedder.parsing import parse
-from pharos_embedder.points import Origin, chunk_id
+from pharos_embedder.points import Origin
 from pharos_embedder.ports import unchecked
 from pharos_embedder.spool import Spool
 from pharos_embedder.storing import _ids, lexicon_of
 from pharos_embedder.syntax import ParsedFile, ParseOptions
 from pharos_embedder.vectors import DatasetKey
+from tests.support.chunk_ids import chunk_id
 
 SOURCES = Path(__file__).parent.parent / "src" / "pharos_embedder"
 ORIGIN = Origin(

@@ -14,8 +14,9 @@ from typing import Final
 
 import msgspec
 
-from pharos_contracts.control.v1 import StoredGeneration
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.control.v1 import GraphState, InspectedDataset, LiveGeneration, StoredGeneration
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Job
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.schedules.v1 import Schedule
@@ -27,6 +28,7 @@ from pharos_contracts.violations import (
     ClaimWithoutJob,
     ClearedWhileRunning,
     CommandIgnored,
+    DatasetDiffers,
     EntryWithoutLedger,
     FactWithoutJob,
     GenerationWentBack,
@@ -42,6 +44,7 @@ from pharos_contracts.violations import (
     OpenWithoutClaim,
     Ownerless,
     PointsLeft,
+    PointsNotSwept,
     QueueOverCap,
     RecordWithoutPoints,
     ShownByEndedJob,
@@ -55,6 +58,8 @@ from pharos_contracts.workers.v1 import Worker, WorkerState, slots_of
 GRACE_SECONDS: Final = 45.0
 # History forgets ended jobs after some days, at least one: until then it must know them.
 REMEMBERED: Final = timedelta(days=1)
+# Twice what the store is swept after: half an hour, once the generation has been live for ten minutes.
+SWEPT_AFTER: Final = timedelta(minutes=80)
 
 _WORKING: Final = frozenset({JobState.RUNNING, JobState.COMMITTING})
 _UNDONE: Final = frozenset({JobState.CANCELLED, JobState.FAILED, JobState.SKIPPED})
@@ -126,7 +131,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     ``jobs`` and ``items`` are as their last events on JOBS tell them, and as the ledger does where JOBS has
     forgotten them; ``found`` is what must not be in the order of the events. ``ledger`` maps a subject to the
     digest of its last event. ``later`` is what SCHED will send or has sent to nobody yet. ``history`` and
-    ``index`` are None where they were not asked.
+    ``index`` are None where they were not asked. ``inspected`` is what the index has of each of ``records``,
+    and ``locked`` are the keys of the datasets that somebody is writing to.
     """
 
     taken_at: datetime
@@ -148,6 +154,14 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     schedules: tuple[Schedule, ...] = ()
     history: History | None = None
     index: tuple[StoredGeneration, ...] | None = None
+    inspected: tuple[InspectedDataset, ...] = ()
+    locked: frozenset[str] = frozenset()
+
+
+def live_of(record: Record) -> LiveGeneration:
+    """What *record* says is live."""
+    shown = record.dataset
+    return LiveGeneration(shown.tenant, shown.project, shown.dataset, shown.generation)
 
 
 def told(job: Job, sequence: int, changed_at: datetime) -> Told:
@@ -430,12 +444,17 @@ def _index(view: _View) -> Iterator[Violation]:
         yield from _went_back(view, record, published)
     if snapshot.index is None:
         return
+    inspected = {each.live: each for each in snapshot.inspected}
     for record in snapshot.records:
-        yield from _without_points(view, record, snapshot.index)
-    records = {_name(record.dataset): record for record in snapshot.records}
+        found = inspected.get(live_of(record))
+        if not view.is_old(record.at) or found is None:
+            continue
+        yield from _differs(record.dataset, found)
+        yield from _not_swept(view, record.dataset, found)
+    live = {_name(record.dataset): record.dataset.generation for record in snapshot.records}
     for stored in snapshot.index:
-        name = _name(stored)
-        if not _was_published(stored, records.get(name), published.get(name, set())):
+        # What is not above the live generation is seen, or retired: it was counted above.
+        if stored.generation > live.get(_name(stored), 0) and stored.points + stored.others > 0:
             yield from _points_left(view, stored)
 
 
@@ -459,19 +478,57 @@ def _shown_by_ended_job(view: _View, record: Record) -> Iterator[Violation]:
         )
 
 
-def _without_points(view: _View, record: Record, index: Sequence[StoredGeneration]) -> Iterator[Violation]:
-    live = record.dataset
-    if live.files == 0 or not view.is_old(record.at):
-        return
-    if any(_name(each) == _name(live) and each.generation <= live.generation for each in index):
-        return
-    yield RecordWithoutPoints(
-        tenant=live.tenant,
-        project=live.project,
-        dataset=live.dataset,
-        generation=live.generation,
-        files=live.files,
-    )
+def _differs(live: Dataset, found: InspectedDataset) -> Iterator[Violation]:
+    if live.files > 0 and found.chunks + found.files == 0:
+        yield RecordWithoutPoints(
+            tenant=live.tenant,
+            project=live.project,
+            dataset=live.dataset,
+            generation=live.generation,
+            files=live.files,
+        )
+    elif differing := tuple(differences(live, found)):
+        yield DatasetDiffers(
+            tenant=live.tenant,
+            project=live.project,
+            dataset=live.dataset,
+            generation=live.generation,
+            differences=differing,
+        )
+
+
+def differences(live: Dataset, found: InspectedDataset) -> Iterator[str]:
+    """In what a dataset is not what its record says. Documents are no files, and have no graph."""
+    if found.chunks != live.chunks:
+        yield f"it has {found.chunks} chunks, not {live.chunks}"
+    if found.without_vector and live.stage is IndexStage.FULL:
+        yield f"{found.without_vector} chunks have no vector"
+    if found.documents is None:
+        yield "a part of its lexicon is missing"
+    elif found.documents != found.chunks:
+        yield f"its lexicon is of {found.documents} chunks"
+    if found.lexicon_unused:
+        yield f"{found.lexicon_unused} pieces belong to no lexicon"
+    if found.graph is GraphState.BROKEN:
+        yield "a part of its graph is missing"
+    if live.repository:
+        if found.files != live.files:
+            yield f"it has {found.files} files, not {live.files}"
+        if found.graph is GraphState.NONE:
+            yield "it has no graph"
+        elif found.graph is GraphState.WHOLE and found.graph_files != found.files:
+            yield f"its graph is of {found.graph_files} files"
+
+
+def _not_swept(view: _View, live: Dataset, found: InspectedDataset) -> Iterator[Violation]:
+    if found.retired and live.published_at <= view.snapshot.taken_at - SWEPT_AFTER:
+        yield PointsNotSwept(
+            tenant=live.tenant,
+            project=live.project,
+            dataset=live.dataset,
+            generation=live.generation,
+            points=found.retired,
+        )
 
 
 def _went_back(view: _View, record: Record, published: Mapping[DatasetName, set[int]]) -> Iterator[Violation]:
@@ -497,20 +554,9 @@ def _published(snapshot: Snapshot) -> dict[DatasetName, set[int]]:
     return found
 
 
-def _was_published(stored: StoredGeneration, record: Record | None, published: set[int]) -> bool:
-    """Whether readers were meant to see these points.
-
-    One generation below the live one that no job has published was left by a run that ended otherwise; jobs
-    are known back to some time only, so those that are older than all that is known are believed.
-    """
-    if record is None or stored.generation > record.dataset.generation:
-        return False
-    if stored.generation == record.dataset.generation or stored.generation in published:
-        return True
-    return not published or stored.generation < min(published)
-
-
 def _points_left(view: _View, stored: StoredGeneration) -> Iterator[Violation]:
+    if dataset_key(*_name(stored)) in view.snapshot.locked:
+        return  # somebody writes to it, as a restore does, which is no job
     last: JobTrace | None = None
     for job in view.snapshot.jobs.values():
         if not _writes(job, stored):
@@ -524,7 +570,7 @@ def _points_left(view: _View, stored: StoredGeneration) -> Iterator[Violation]:
         project=stored.project,
         dataset=stored.dataset,
         generation=stored.generation,
-        points=stored.points,
+        points=stored.points + stored.others,
         job_id=None if last is None else last.job_id,
         state=None if last is None else last.state,
     )

@@ -443,9 +443,9 @@ def declare(limits: BusLimits) -> Bus:
         ),
         _bucket(
             KV_LOCKS,
-            "Which worker writes to a dataset that several write to; gone soon after it was last renewed.",
-            writers="workers",
-            readers="workers",
+            "Who writes to a dataset that several write to; gone soon after it was last renewed.",
+            writers="workers, pharos-store",
+            readers="workers, pharos-store, pharos-bus check",
             max_bytes=16 * MiB,
             ttl_seconds=LOCK_TTL_SECONDS,
             message_ttl=True,

@@ -484,7 +484,9 @@ class PointsLeft(Violation, frozen=True, kw_only=True):
     ``job_id`` is the job of that dataset which ended last, where one is known.
     """
 
-    remedy: ClassVar[str] = "Index the repository again: what is left of an earlier run is removed first."
+    remedy: ClassVar[str] = (
+        "It is swept an hour after it was begun; indexing the repository again removes it at once."
+    )
 
     tenant: str
     project: str
@@ -540,6 +542,53 @@ class RecordWithoutPoints(Violation, frozen=True, kw_only=True):
             f"Dataset {self.dataset} ({self.tenant}, project {self.project}) has {self.files} files in "
             f"generation {self.generation}, and the index has no point of it."
         )
+
+
+class DatasetDiffers(Violation, frozen=True, kw_only=True):
+    """A dataset whose live generation is not what its record says; ``differences`` are short sentences."""
+
+    remedy: ClassVar[str] = (
+        "Index the repository again with `force`; a dataset of documents is deleted, and they are sent again."
+    )
+
+    tenant: str
+    project: str
+    dataset: str
+    generation: int
+    differences: tuple[str, ...]
+
+    def sentence(self) -> str:
+        return (
+            f"Dataset {self.dataset} ({self.tenant}, project {self.project}) is not in the index what its "
+            f"record says of generation {self.generation}: {'; '.join(self.differences)}."
+        )
+
+    def identity(self) -> tuple[object, ...]:
+        return type(self), self.tenant, self.project, self.dataset, self.generation
+
+
+class PointsNotSwept(Violation, frozen=True, kw_only=True):
+    """Points of a dataset that no reader has seen for longer than the sweeping of the store takes."""
+
+    remedy: ClassVar[str] = (
+        "See that a process which owns the store runs (`--role all` or `search`), and what its log says of "
+        "`store_not_swept`."
+    )
+
+    tenant: str
+    project: str
+    dataset: str
+    generation: int
+    points: int
+
+    def sentence(self) -> str:
+        return (
+            f"Dataset {self.dataset} ({self.tenant}, project {self.project}) still has {self.points} points "
+            f"that generation {self.generation} retired long ago."
+        )
+
+    def identity(self) -> tuple[object, ...]:
+        return type(self), self.tenant, self.project, self.dataset, self.generation
 
 
 class GenerationWentBack(Violation, frozen=True, kw_only=True):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import aclosing, suppress
 from datetime import datetime
 from hashlib import blake2b
@@ -19,8 +19,16 @@ import msgspec
 import nats.errors
 
 from pharos_contracts import invariants, streams
-from pharos_contracts.control.v1 import DescribeStore, StoreContents, StoredGeneration
-from pharos_contracts.datasets.v1 import Dataset, DatasetRecord
+from pharos_contracts.control.v1 import (
+    INSPECTED_MAX,
+    DescribeStore,
+    InspectDatasets,
+    InspectedDataset,
+    InspectedDatasets,
+    StoreContents,
+    StoredGeneration,
+)
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, WriteLock
 from pharos_contracts.history.v1 import JobPage, ListJobs
 from pharos_contracts.invariants import Asked, Claim, HandedOut, History, Record, Snapshot, Told, Waiting
 from pharos_contracts.jobs.v1 import ActiveJob, AnyEvent, AnyJobEvent
@@ -38,6 +46,7 @@ BATCH: Final = 1000
 BATCH_BYTES: Final = 16 * streams.MiB
 PAGE: Final = 1000
 PATIENCE_SECONDS: Final = 10.0
+INSPECTING_SECONDS: Final = 60.0  # whoever has the index reads lexicon and graph of each dataset
 SETTLE_SECONDS: Final = 5.0
 
 M = TypeVar("M", bound=Message)
@@ -111,6 +120,8 @@ async def take_snapshot(bus: Bus, *, history: bool = True, index: bool = True) -
     unreadable: list[Unreadable] = []
     await _fold_events(bus, fold, last_sequence, unreadable)
     ledger, older = await _ledger(bus, fold, unreadable)
+    stored = await _index(bus) if index else None
+    records = tuple([Record(dataset, at) async for dataset, at in _datasets(bus, unreadable)])
     return Snapshot(
         taken_at=datetime.fromisoformat(jobs_info["ts"]),
         jobs_created_at=datetime.fromisoformat(jobs_info["created"]),
@@ -140,8 +151,10 @@ async def take_snapshot(bus: Bus, *, history: bool = True, index: bool = True) -
         schedules=tuple(
             [each async for _, each, _ in _entries(bus, streams.KV_SCHEDULES, Schedule, unreadable)]
         ),
-        index=await _index(bus) if index else None,
-        records=tuple([Record(dataset, at) async for dataset, at in _datasets(bus, unreadable)]),
+        index=stored,
+        records=records,
+        inspected=await _inspected(bus, records) if index else (),
+        locked=frozenset([key async for key, _, _ in _entries(bus, streams.KV_LOCKS, WriteLock, unreadable)]),
         history=await _history(bus) if history else None,
         found=(*fold.found, *unreadable),
     )
@@ -230,9 +243,32 @@ async def _index(bus: Bus) -> tuple[StoredGeneration, ...]:
     return (await _ask(bus, "the index", STORE, DescribeStore(), StoreContents)).generations
 
 
-async def _ask(bus: Bus, part: str, subject: str, question: Message, expected: type[M]) -> M:
+async def _inspected(bus: Bus, records: Sequence[Record]) -> tuple[InspectedDataset, ...]:
+    """What the index has of each dataset that is live."""
+    found: list[InspectedDataset] = []
+    for start in range(0, len(records), INSPECTED_MAX):
+        asked = tuple(invariants.live_of(each) for each in records[start : start + INSPECTED_MAX])
+        question = InspectDatasets(datasets=asked)
+        told = await _ask(
+            bus, "the index", STORE, question, InspectedDatasets, patience_seconds=INSPECTING_SECONDS
+        )
+        if tuple(each.live for each in told.datasets) != asked:
+            raise Unanswered("the index", "the answer is of other datasets than were asked for")
+        found += told.datasets
+    return tuple(found)
+
+
+async def _ask(
+    bus: Bus,
+    part: str,
+    subject: str,
+    question: Message,
+    expected: type[M],
+    *,
+    patience_seconds: float = PATIENCE_SECONDS,
+) -> M:
     try:
-        return await ask(bus, subject, question, expected, timeout=PATIENCE_SECONDS)
+        return await ask(bus, subject, question, expected, timeout=patience_seconds)
     except (QuestionRefused, NobodyAnswers, BusError) as error:
         raise Unanswered(part, error) from error
 

@@ -57,6 +57,7 @@ from pharos_embedder.presence import Memory, Presence
 from pharos_embedder.provider.encoder import Provider
 from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.publishing import Publisher
+from pharos_embedder.qdrant_address import key_in_the_clear
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.settings import Settings
 from pharos_embedder.stages import Limits, Tools
@@ -67,6 +68,7 @@ from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.upkeep import keep_optimized, keep_swept
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import StoreError, StoreUnavailable, VectorStore
+from pharos_embedder.walk_graph import warm as warm_training
 from pharos_embedder.worker import Worker
 from pharos_embedder.workspaces import WorkspacesInUse, own_workspaces
 from pharos_service.bus import Bus
@@ -79,6 +81,7 @@ from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.fetching import DocumentLimits as FetchingLimits
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+from pharos_sources.kept_checkouts import KeptCheckouts
 from pharos_sources.sealing import Sealer
 from pharos_sources.secret import Secret
 
@@ -138,8 +141,11 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     takes_items = role in ("all", "worker") and settings.worker_slots > 0
     cache = _cache(settings, opened) if takes_items else None
     parse_cache = _parse_cache(settings, opened) if takes_items else None
+    checkouts = _checkouts(settings) if takes_items else None
     if owner is not None or settings.uses_server:
-        deleting = Deleting(bus, store, catalogue, cache, parse_cache, encoder=encoder.version, now=utc_now)
+        deleting = Deleting(
+            bus, store, catalogue, cache, parse_cache, checkouts, encoder=encoder.version, now=utc_now
+        )
         answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
         engine = SearchEngine(store, encoder.encode_queries, encoder=encoder.version)
@@ -170,7 +176,8 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 forget_chunks = None if cache is None else partial(forget, cache, encoder.version)
                 sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
                 tasks.start_soon(keep_swept, sweeping, utc_now)
-            if cache is not None and parse_cache is not None:
+            if cache is not None and parse_cache is not None and checkouts is not None:
+                tasks.start_soon(partial(anyio.to_thread.run_sync, warm_training, abandon_on_cancel=True))
                 publisher = Publisher(
                     bus,
                     encoder=encoder.version,
@@ -182,7 +189,16 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(encoding.device)))
                 workspaces = _workspaces(settings, role, view.name, opened)
                 works = _works(
-                    settings, workspaces, allowed_hosts, publisher, store, encoder, cache, parse_cache, opened
+                    settings,
+                    workspaces,
+                    allowed_hosts,
+                    publisher,
+                    store,
+                    encoder,
+                    cache,
+                    parse_cache,
+                    checkouts,
+                    opened,
                 )
                 documents = _document_config(settings, workspaces)
                 document_publisher = Publisher(
@@ -290,6 +306,14 @@ def _parse_cache(settings: Settings, opened: ExitStack) -> ParseCache:
     return cache
 
 
+def _checkouts(settings: Settings) -> KeptCheckouts:
+    return KeptCheckouts(
+        settings.home_path / "checkouts",
+        bytes_max=settings.checkouts_max_mb * MiB,
+        warn=lambda text: log.warning("kept_checkouts", detail=text),
+    )
+
+
 def _workspaces(settings: Settings, role: str, name: str, opened: ExitStack) -> Path:
     try:
         return opened.enter_context(own_workspaces(settings.home_path, name if role == "worker" else None))
@@ -306,6 +330,7 @@ def _works(
     encoder: TextEncoder,
     cache: VectorCache,
     parse_cache: ParseCache,
+    checkouts: KeptCheckouts,
     opened: ExitStack,
 ) -> list[Indexing]:
     """The work of each slot."""
@@ -320,7 +345,14 @@ def _works(
     for _ in range(settings.worker_slots):
         pool = ParsePool(parse_workers, settings.parse_timeout_seconds)
         opened.callback(pool.close)
-        tools = Tools(store=store, encoder=encoder, cache=cache, parse_cache=parse_cache, parse_pool=pool)
+        tools = Tools(
+            store=store,
+            encoder=encoder,
+            cache=cache,
+            parse_cache=parse_cache,
+            parse_pool=pool,
+            checkouts=checkouts,
+        )
         found.append(Indexing(tools, publisher, config))
     return found
 
@@ -387,11 +419,10 @@ def _store(settings: Settings, dimensions: int) -> tuple[VectorStore, StoreOwner
             )
         from pharos_embedder.qdrant_store import qdrant_store
 
-        server = qdrant_store(
-            settings.qdrant_url,
-            dimensions=dimensions,
-            api_key=settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None,
-        )
+        api_key = settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None
+        if key_in_the_clear(settings.qdrant_url, api_key):
+            log.warning("qdrant_key_in_the_clear", advice="use https in PHAROS_QDRANT_URL")
+        server = qdrant_store(settings.qdrant_url, dimensions=dimensions, api_key=api_key)
         return server, None
     from pharos_embedder.edge_store import edge_volumes
 

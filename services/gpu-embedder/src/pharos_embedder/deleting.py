@@ -39,6 +39,7 @@ from pharos_embedder.vector_cache import VectorCache, vector_key
 from pharos_embedder.vectors import DatasetKey, Dropped, Payload, StoreError, VectorStore
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
+from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ DELETED_KEPT_SECONDS: Final = 2 * 86_400
 
 
 class Deleting:
-    """Answers to whoever deletes datasets; the caches are None where this process encodes nothing."""
+    """Answers to whoever deletes datasets; the caches are None where this process takes no jobs."""
 
     def __init__(
         self,
@@ -60,6 +61,7 @@ class Deleting:
         catalogue: Catalogue,
         cache: VectorCache | None,
         parse_cache: ParseCache | None,
+        checkouts: KeptCheckouts | None,
         *,
         encoder: str,
         now: Callable[[], datetime],
@@ -69,6 +71,7 @@ class Deleting:
         self._catalogue = catalogue
         self._cache = cache
         self._parse_cache = parse_cache
+        self._checkouts = checkouts
         self._encoder = encoder
         self._now = now
 
@@ -161,6 +164,9 @@ class Deleting:
             forget(self._cache, self._encoder, [each for each in points if each.kind == "chunk"])
         if self._parse_cache is not None:
             forget_parsed(self._parse_cache, [each for each in points if each.kind == "file"])
+        if self._checkouts is not None:
+            for tenant, repository in {(each.dataset.tenant, each.repository) for each in points}:
+                self._checkouts.forget(tenant, repository)
 
 
 def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:

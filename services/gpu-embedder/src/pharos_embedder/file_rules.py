@@ -120,13 +120,23 @@ def head_reason(head: str, language: str, *, whole: bool) -> str | None:
     """Why a file is left out for its first characters, or None; *whole* says that they are all of it."""
     if not head.strip():
         return "empty" if whole else None
-    if _GENERATED_MARK.search(head[:_GENERATED_HEAD_CHARS]):
+    top = head[:_GENERATED_HEAD_CHARS]
+    if "generated" in top.lower() and _GENERATED_MARK.search(top):  # few files say so: the search is dear
         return "generated"
-    lines = head.split("\n")
-    longest = max(map(len, lines))
     if language in _PROSE:
-        return "minified" if longest > _PROSE_LINE_CHARS_MAX else None
-    dense = len(head) > _HEAD_CHARS_MIN and len(head) / len(lines) > _LINE_CHARS_MEAN_MAX
-    if dense or (longest > _LINE_CHARS_MAX and 2 * longest > len(head)):
+        return "minified" if _has_line_over(head, _PROSE_LINE_CHARS_MAX) else None
+    dense = len(head) > _HEAD_CHARS_MIN and len(head) / (head.count("\n") + 1) > _LINE_CHARS_MEAN_MAX
+    if dense or _has_line_over(head, max(_LINE_CHARS_MAX, len(head) // 2)):
         return "minified"
     return None
+
+
+def _has_line_over(text: str, chars: int) -> bool:
+    """Whether a line of *text* has more than *chars*: looks for an end of a line once in each so many."""
+    start = 0
+    while len(text) - start > chars:
+        end = text.rfind("\n", start, start + chars + 1)
+        if end < 0:
+            return True
+        start = end + 1
+    return False

@@ -3,10 +3,11 @@
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 import numpy as np
 
+from pharos_contracts.control.v1 import GraphState, InspectedDataset, LiveGeneration
 from pharos_embedder import stored_lexicon
 from pharos_embedder.bm25 import EMPTY_LEXICON, Lexicon, LexiconChange, SparseVector, Totals
 from pharos_embedder.ports import Check
@@ -53,6 +54,7 @@ WRITE_BATCH: Final = (
 )
 PAGE: Final = 1_000  # ids a scroll or delete
 GRAPH_PIECES_MAX: Final = 256  # above what GRAPH_BYTES_MAX can come to
+LEFT_OUT: Final = "left out"  # what the one point is called that stands for a graph which is too large
 
 T = TypeVar("T")
 
@@ -247,7 +249,7 @@ class GenerationStore:
         try:
             pieces = to_pieces(graph)
         except GraphTooLarge:
-            self._replace(dataset, generation, "graph", (), job, attempt)
+            self._replace(dataset, generation, "graph", [(LEFT_OUT, "")], job, attempt)
             raise
         self._replace(dataset, generation, "graph", _numbered(pieces), job, attempt)
 
@@ -353,11 +355,49 @@ class GenerationStore:
     def contents(self) -> list[Generation]:
         told = (Match("kind", ("chunk", "file")), Range(field="until", above=ALIVE - 1))
         found = []
-        for key in self._engine.counts("key", AllOf(told)):
-            dataset = DatasetKey.of(str(key))
-            numbers = self._engine.counts("from", AllOf((of_dataset(dataset), *told)))
-            found += [Generation(dataset, int(number), points) for number, points in numbers.items()]
+        for dataset in self.datasets():
+            alive = self._engine.counts("from", AllOf((of_dataset(dataset), *told)))
+            for number, points in self.generations(dataset).items():
+                found.append(Generation(dataset, number, alive.get(number, 0), points - alive.get(number, 0)))
         return sorted(found)
+
+    def inspect(self, dataset: DatasetKey, generation: int) -> InspectedDataset:
+        whole, here = of_dataset(dataset), visible(dataset, generation).conditions
+        kinds = self._engine.counts("kind", AllOf(here))
+        documents, in_use = self._inspect_lexicon(dataset, generation)
+        graph, files = self._inspect_graph(dataset, generation)
+        return InspectedDataset(
+            live=LiveGeneration(dataset.tenant, dataset.project, dataset.dataset, generation),
+            chunks=kinds.get("chunk", 0),
+            files=kinds.get("file", 0),
+            without_vector=self._engine.count(AllOf((*here, Match("kind", ("chunk",)), Lacks("text")))),
+            documents=documents,
+            lexicon_unused=0 if documents is None else max(0, kinds.get("lexicon", 0) - in_use),
+            graph=graph,
+            graph_files=files,
+            retired=self._engine.count(AllOf((whole, Range(field="until", at_most=generation)))),
+            later=self._engine.count(AllOf((whole, Range(field="from", above=generation)))),
+        )
+
+    def _inspect_lexicon(self, dataset: DatasetKey, generation: int) -> tuple[int | None, int]:
+        """Of how many chunks it was made, None where a part is missing; and of how many points it is."""
+        pieces = self._lexicon_pieces(dataset, generation)
+        try:
+            head, _ = stored_lexicon.read(pieces)
+        except LexiconPiecesMissing:
+            return None, 0
+        has_head = any(each.name == HEAD for each in pieces)  # an earlier release stored none
+        return head.totals.documents, stored_lexicon.shards_of(head) + has_head
+
+    def _inspect_graph(self, dataset: DatasetKey, generation: int) -> tuple[GraphState, int]:
+        """How it is stored, and of how many files it is."""
+        try:
+            found = self._graph(dataset, generation)
+        except GraphPiecesMissing:
+            return GraphState.BROKEN, 0
+        if isinstance(found, StoredGraph):
+            return GraphState.WHOLE, len(found.paths)
+        return found, 0
 
     def lexicon(self, dataset: DatasetKey, generation: int) -> Lexicon:
         try:
@@ -366,11 +406,20 @@ class GenerationStore:
             return EMPTY_LEXICON
 
     def graph(self, dataset: DatasetKey, generation: int) -> StoredGraph | None:
+        with _whole("graph", generation):
+            found = self._graph(dataset, generation)
+        return found if isinstance(found, StoredGraph) else None
+
+    def _graph(
+        self, dataset: DatasetKey, generation: int
+    ) -> StoredGraph | Literal[GraphState.NONE, GraphState.LEFT_OUT]:
+        """The graph, or why there is none. Raises GraphPiecesMissing."""
         found = self._engine.payloads(_of_kind(dataset, generation, "graph"), limit=GRAPH_PIECES_MAX)
         if not found:
-            return None
-        with _whole("graph", generation):
-            return from_pieces([each.text for each in sorted(found, key=lambda each: each.path)])
+            return GraphState.NONE
+        if [each.path for each in found] == [LEFT_OUT]:
+            return GraphState.LEFT_OUT
+        return from_pieces([each.text for each in sorted(found, key=lambda each: each.path)])
 
     def dense(self, vector: Floats, selection: Selection, limit: int) -> list[Hit]:
         self._check_vector("text", vector, self._dimensions)

@@ -8,7 +8,7 @@ patterns is bounded.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from pathspec import GitIgnoreSpec
@@ -20,6 +20,7 @@ _PATTERNS_MAX: Final = 2_000
 _PATTERN_CHARS_MAX: Final = 500
 _WILDCARDS_MAX: Final = 6
 _WILDCARDS_SEGMENT_MAX: Final = 3
+_GROUP_NAME: Final = re.compile(r"\(\?P<\w+>")
 _STARS: Final = re.compile(r"\*+")
 _QUOTED: Final = re.compile(r'"((?:[^"\\]|\\.)*)"\s+(.*)')
 
@@ -28,13 +29,13 @@ class IgnoreRules:
     """The `.gitignore` files met so far: each is added before anything in its folder is asked about."""
 
     def __init__(self) -> None:
-        self._specs: dict[str, GitIgnoreSpec] = {}
+        self._specs: dict[str, tuple[re.Pattern[str], GitIgnoreSpec]] = {}
 
     def add(self, folder: str, text: str) -> None:
         """The `.gitignore` *text* of *folder* ("" is the root)."""
         patterns = list(_patterns(text.splitlines()))
         if patterns:
-            self._specs[folder] = GitIgnoreSpec(patterns)
+            self._specs[folder] = _any_of(patterns), GitIgnoreSpec(patterns)
 
     def ignores(self, path: str, *, is_folder: bool) -> bool:
         """Whether *path* itself is ignored; the deepest file that says anything decides.
@@ -44,11 +45,14 @@ class IgnoreRules:
         asked = f"{path}/" if is_folder else path
         folder = path.rpartition("/")[0]
         while True:
-            spec = self._specs.get(folder)
-            if spec is not None:
-                verdict = spec.check_file(asked[len(folder) + 1 :] if folder else asked).include
-                if verdict is not None:
-                    return verdict
+            known = self._specs.get(folder)
+            if known is not None:
+                inner = asked[len(folder) + 1 :] if folder else asked
+                any_of, spec = known
+                if any_of.search(inner) is not None:  # nearly every path is of no pattern: one search for all
+                    verdict = spec.check_file(inner).include
+                    if verdict is not None:
+                        return verdict
             if not folder:
                 return False
             folder = folder.rpartition("/")[0]
@@ -89,6 +93,12 @@ class AttributeRules:
                 if found is not None and (below or found.match.groupdict().get("ps_d") is None):
                     made.update(values)
         return made
+
+
+def _any_of(patterns: Sequence[GitIgnoreSpecPattern]) -> re.Pattern[str]:
+    """What finds something in a path where any of *patterns* does."""
+    expressions = (pattern.regex.pattern for pattern in patterns if pattern.regex is not None)
+    return re.compile("|".join(f"(?:{_GROUP_NAME.sub('(?:', each)})" for each in expressions))
 
 
 def _patterns(lines: list[str]) -> Iterator[GitIgnoreSpecPattern]:

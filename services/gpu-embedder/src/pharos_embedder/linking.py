@@ -313,6 +313,7 @@ def _references(
             continue
         around = near_of(number)
         most = int(np.minimum(names.files_of(uses.name[first:end]), max(1, len(around))).sum())
+        most = max(most, len(around))  # which is held as well
         if pending and pairs + most > _PAIRS_MAX:
             found.append(_meant(names, uses, rows, pending, near, total, check))
             pending, near, pairs = [], [], 0

@@ -6,8 +6,8 @@ is then split by lines, once; if that fails too it is a ParseFailure. The other 
 back to the front.
 
 The pool is one loop over pipes in the thread of whoever iterates. Everything it holds is bounded: files in
-flight and finished out of order (by number and by bytes), starts of workers that never get ready, and the
-time that a worker may be silent.
+flight and finished out of order (by number and by bytes), starts of workers that never get ready, the time
+that a worker may be silent, and what all files of a tree that are hard to parse may take (`parse_budget`).
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pharos_embedder.confined import TIMER_STATUSES, ConfinedProcess, confined_e
 from pharos_embedder.discovery import SourceFile
 from pharos_embedder.frames import FrameTooLarge
 from pharos_embedder.packed_files import PackedFile
+from pharos_embedder.parse_budget import HARD_SECONDS, ParseBudget
 from pharos_embedder.parse_protocol import Batch, Parsed, Ready, Task, frame, take_answers
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.syntax import ParseFailure, ParseOptions
@@ -42,6 +43,7 @@ _READ_BYTES: Final = 256 * 1024
 _TICK_SECONDS: Final = 0.5
 _START_SECONDS_MAX: Final = 60.0
 _STARTS_FAILED_MAX: Final = 3
+_TOO_HARD: Final = "files like it took too long to parse"
 
 Outcome = PackedFile | ParseFailure
 
@@ -70,8 +72,9 @@ class _Worker(ConfinedProcess):
 class ParsePool:
     """A few worker processes, warm from one tree to the next. A context manager.
 
-    *timeout_seconds* is for one file, in processor time (and thrice that on the clock). *command* starts a
-    worker; two arguments, the timeout and *memory_bytes_max*, are appended to it.
+    *timeout_seconds* is for one file, in processor time (and thrice that on the clock), *hard_seconds_max*
+    for all files of a tree that are hard to parse. *command* starts a worker; two arguments, the timeout and
+    *memory_bytes_max*, are appended to it.
     """
 
     def __init__(
@@ -79,6 +82,7 @@ class ParsePool:
         workers: int = 2,
         timeout_seconds: float = 10.0,
         *,
+        hard_seconds_max: float = 600.0,
         memory_bytes_max: int = 2 * 1024**3,
         command: Sequence[str] = (sys.executable, "-P", "-m", "pharos_embedder.parse_worker"),
     ) -> None:
@@ -88,6 +92,7 @@ class ParsePool:
             raise ValueError(f"timeout_seconds must be above 0, not {timeout_seconds}")
         self._workers_max = workers
         self._timeout_seconds = timeout_seconds
+        self._hard_seconds_max = hard_seconds_max
         self._command = (*command, repr(timeout_seconds), str(memory_bytes_max))
         self._environment = confined_environment(os.environ)
         self._workers: list[_Worker] = []
@@ -182,6 +187,7 @@ class _Run:
         self._done: dict[int, Outcome] = {}
         self._causes: dict[int, str] = {}  # why a file is being split by lines
         self._bytes_held = 0
+        self._budget = ParseBudget(pool._hard_seconds_max)
         self._selector = selectors.DefaultSelector()
 
     def outcomes(self) -> Iterator[Outcome]:
@@ -239,7 +245,10 @@ class _Run:
                 break
             self._waiting.popleft()
             self._bytes_held += 0 if again else file.size
-            tasks.append(Task(index=index, path=file.path, language=file.language, plain=again))
+            if not again and self._budget.refuses(file):
+                self._causes[index] = _TOO_HARD
+            plain = index in self._causes
+            tasks.append(Task(index=index, path=file.path, language=file.language, plain=plain))
         return tasks
 
     # ---- from the workers
@@ -287,7 +296,9 @@ class _Run:
         outcome: Outcome | None = answer.file or answer.failure
         assert outcome is not None, "an answer has a file or a failure"
         cause = self._causes.get(answer.index)
-        if cause is not None and isinstance(outcome, PackedFile):
+        if cause is None:
+            self._budget.took(self._files[answer.index], answer.seconds)
+        elif isinstance(outcome, PackedFile):
             warning = f"Split by lines: {cause}."
             outcome = msgspec.structs.replace(outcome, warning=warning, is_settled=False)
         self._finish(answer.index, outcome)
@@ -321,12 +332,17 @@ class _Run:
                 )
         elif worker.held:
             index = worker.held.popleft()
-            cause = cause or (self._too_slow() if ended in TIMER_STATUSES else f"the parser died ({ended})")
+            seconds = HARD_SECONDS  # of a death: a new worker takes its time, too
+            if cause or ended in TIMER_STATUSES:
+                cause, seconds = self._too_slow(), max(seconds, self._pool._timeout_seconds)
+            cause = cause or f"the parser died ({ended})"
             if index in self._causes:
                 path = self._files[index].path
                 self._finish(index, ParseFailure(path=path, reason=f"The file was given up: {cause}."))
             else:
+                self._budget.took(self._files[index], seconds)
                 self._causes[index] = cause
                 self._waiting.appendleft(index)
         again = [index for index in worker.held if index not in self._waiting]
+        self._bytes_held -= sum(self._files[index].size for index in again if index not in self._causes)
         self._waiting = deque(sorted({*self._waiting, *again}))

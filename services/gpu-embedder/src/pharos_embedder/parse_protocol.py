@@ -33,9 +33,10 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True, tag="ready"):
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
-    """The answer to one task."""
+    """The answer to one task, and the seconds of the processor that it took."""
 
     index: int
+    seconds: float = 0.0
     file: PackedFile | None = None
     failure: ParseFailure | None = None
 

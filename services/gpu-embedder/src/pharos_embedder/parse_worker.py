@@ -7,6 +7,7 @@ process. It imports no torch and opens no socket.
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -41,11 +42,13 @@ def serve(
 
 
 def _answer(task: Task, root: Path, options: ParseOptions, parse_file: Parse) -> bytes:
+    began = time.process_time()
     result = _result(task, root, options, parse_file)
+    seconds = time.process_time() - began
     parsed = (
-        Parsed(index=task.index, file=result)
+        Parsed(index=task.index, seconds=seconds, file=result)
         if isinstance(result, PackedFile)
-        else Parsed(index=task.index, failure=result)
+        else Parsed(index=task.index, seconds=seconds, failure=result)
     )
     try:
         return frame(parsed)

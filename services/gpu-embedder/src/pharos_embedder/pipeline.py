@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 import anyio
+import anyio.to_thread
 import msgspec
 
 from pharos_contracts.jobs.v1 import IndexResult, Job, Stage
@@ -34,7 +35,8 @@ from pharos_sources.secret import Secret
 
 OUT_OF_MEMORY: Final = "out_of_memory"
 BATCH_TOKENS_MIN: Final = 64
-SPOOL: Final = "parsed"  # in the workspace, beside what was fetched
+CHECKOUT: Final = "checkout"  # in the workspace
+SPOOL: Final = "parsed"
 
 
 class Target(msgspec.Struct, frozen=True, kw_only=True):
@@ -71,7 +73,8 @@ async def index(
     lookup: Lookup,
     on_lexical_ready: OnLexicalReady,
 ) -> IndexResult:
-    """Everything but the publishing. *workspace* does not exist yet, and is the caller's to remove.
+    """Everything but the publishing. *workspace* does not exist yet, and is the caller's to remove. What was
+    fetched is kept for the next job of the repository, where this one comes to its end.
 
     Raises Unchanged, StageTimedOut, Stopped, and the errors of ``pharos_sources.git_errors``, of the store
     and of the encoder. Cancelled, it returns when its threads and processes have ended.
@@ -86,13 +89,14 @@ async def index(
         report(Stage.FETCH, 0, 0)
         checkout = await fetch(
             address,
-            workspace,
+            workspace / CHECKOUT,
             ref=job.source.branch,
             sha=job.source.sha,
             limits=limits.fetch,
             token=token,
             on_progress=lambda phase, done, total: report(Stage.FETCH, done, total, detail=phase),
             on_located=current.refuse,
+            earlier=tools.checkouts.path_of(job.tenant, job.source.identity),
         )
     # Again, since who pushed in between had another commit fetched than the one that was located.
     await current.refuse(checkout.commit, checkout.branch)
@@ -121,7 +125,9 @@ async def index(
             )
         with within(Stage.LINK):
             report(Stage.LINK, 0, len(spool.paths))
-            graph = await in_thread(partial(stages.link_stage, checkout.root, found, spool), held.check)
+            graph = await in_thread(
+                partial(stages.link_stage, checkout.root, found, spool, account), held.check
+            )
         with within(Stage.TRAIN):
             training = await in_thread(
                 partial(stages.train_stage, graph, target.dataset, job.job_id, tools.parse_cache, report),
@@ -175,6 +181,8 @@ async def index(
             await in_thread(
                 partial(stages.seal_stage, len(chunks), len(spool.paths), origin, tools.store), held.check
             )
+    keep = partial(tools.checkouts.keep, job.tenant, job.source.identity)
+    await anyio.to_thread.run_sync(keep, workspace / CHECKOUT, checkout)
     return msgspec.structs.replace(
         result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=dict(within.seconds)
     )

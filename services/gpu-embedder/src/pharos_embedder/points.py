@@ -14,7 +14,7 @@ from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.linking import FileGraph
 from pharos_embedder.syntax import Chunk
 from pharos_embedder.vector_cache import vector_key, vector_name
-from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, point_id
+from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, packed_point_id, point_id
 
 LINKS_MAX: Final = 64
 DOCSTRING_CHARACTERS_MAX: Final = 500
@@ -33,24 +33,16 @@ class Origin(msgspec.Struct, frozen=True, kw_only=True):
     attempt: int = 0
 
 
-def chunk_id(chunk: Chunk, origin: Origin) -> str:
-    return chunk_id_of(chunk.path, chunk.ordinal, chunk.start_line, chunk.end_line, chunk.identity, origin)
-
-
-def chunk_id_of(
-    path: str, ordinal: int, start_line: int, end_line: int, identity: str, origin: Origin
-) -> str:
-    """The id of a chunk by its place and ``Chunk.identity``."""
-    return point_id(
-        origin.dataset,
-        kind="chunk",
-        path=f"{path}\0{ordinal}" if start_line == end_line else path,
-        start_line=start_line,
-        end_line=end_line,
-        content_hash="\0".join((identity, *_told_of(origin))),
-        chunker_version=origin.chunker,
-        encoder_version=origin.encoder,
-    )
+def chunk_ids(places: Iterable[tuple[str, int, int, int, str]], origin: Origin) -> Iterator[bytes]:
+    """The ids (16 bytes, see ``point_id``) of chunks by their places and ``Chunk.identity``: each is (path,
+    ordinal, first line, last line, identity).
+    """
+    before = f"{origin.dataset.joined()}\0chunk\0"
+    after = "\0".join(("", *_told_of(origin), origin.chunker, origin.encoder))
+    for path, ordinal, start, end, identity in places:
+        # Of several chunks of one line, such as of a minified file, the ordinal tells which it is.
+        where = f"{path}\0{ordinal}" if start == end else path
+        yield packed_point_id(f"{before}{where}\0{start}\0{end}\0{identity}{after}")
 
 
 def key_of(content_hash: str, origin: Origin) -> bytes:

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import warnings
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -58,15 +59,14 @@ def qdrant_store(
 ) -> GenerationStore:
     """A store on the server at *url* for text vectors of *dimensions*; `open` it before use."""
 
-    def connect() -> QdrantClient:
-        return QdrantClient(url=url, api_key=api_key, timeout=REQUEST_SECONDS_MAX, check_compatibility=False)
-
-    return _store(Connection(connect, place=url, is_server=True), collection, dimensions)
+    return _store(
+        Connection(partial(_client, url, api_key), place=url, is_server=True), collection, dimensions
+    )
 
 
 def collection_dimensions(url: str, api_key: str | None, *, collection: str = COLLECTION) -> int | None:
     """The length of the text vectors on the server at *url*; None where it has no index. StoreUnavailable."""
-    client = QdrantClient(url=url, api_key=api_key, timeout=REQUEST_SECONDS_MAX, check_compatibility=False)
+    client = _client(url, api_key)
     try:
         if not client.collection_exists(collection):
             return None
@@ -76,6 +76,13 @@ def collection_dimensions(url: str, api_key: str | None, *, collection: str = CO
         raise StoreUnavailable(f"Qdrant at {url} cannot be reached: {error}") from error
     finally:
         client.close()
+
+
+def _client(url: str, api_key: str | None) -> QdrantClient:
+    with warnings.catch_warnings():
+        # A key over plain http is told in our own words, once, where it may leave the private network.
+        warnings.filterwarnings("ignore", "Api key is used with an insecure connection", UserWarning)
+        return QdrantClient(url=url, api_key=api_key, timeout=REQUEST_SECONDS_MAX, check_compatibility=False)
 
 
 def local_mode_store(folder: Path | None, *, dimensions: int) -> GenerationStore:

@@ -9,6 +9,7 @@ from msgspec import Meta
 
 from pharos_embedder.costs import Tariff
 from pharos_embedder.provider.endpoint import DIMENSIONS_MAX, Endpoint, InvalidEndpoint
+from pharos_embedder.qdrant_address import InvalidQdrantAddress, check_address
 from pharos_service.settings import InvalidSettings, Secret, ServiceSettings
 from pharos_sources.roots import root_mistakes, root_of
 from pharos_sources.sealing import keys_in, mistakes_in
@@ -259,6 +260,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     parse_cache_max_mb: Annotated[
         int, Meta(description="Disk that the cache of parsed files may take, in MiB.", ge=8)
     ] = 1024
+    checkouts_max_mb: Annotated[
+        int,
+        Meta(
+            description="Disk that repositories may take which are kept between jobs, in MiB, so that a new "
+            "commit is fetched as what it changed; 0 keeps none.",
+            ge=0,
+        ),
+    ] = 4096
     parse_timeout_seconds: Annotated[
         float, Meta(description="A file whose parsing takes longer is cut by lines instead.", gt=0, le=300)
     ] = 10.0
@@ -277,6 +286,11 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
             _ = self.endpoint.allowed
         except InvalidEndpoint as invalid:
             mistakes.append(f"OPENAI_BASE_URL is not valid: {invalid}.")
+        if self.qdrant_url:
+            try:
+                check_address(self.qdrant_url)
+            except InvalidQdrantAddress as invalid_address:
+                mistakes.append(f"PHAROS_QDRANT_URL is not valid: {invalid_address}.")
         key = self.openai_api_key.reveal()
         if not (key.isascii() and key.isprintable()) or " " in key:
             mistakes.append(

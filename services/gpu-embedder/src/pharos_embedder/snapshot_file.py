@@ -137,6 +137,9 @@ def read_frames(path: Path) -> Iterator[Frame]:
         try:
             if stream.read(len(_BEGINNING)) != _BEGINNING:
                 raise BadSnapshot(f"{path} is no snapshot of Pharos")
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise BadSnapshot(f"{path} is no snapshot of Pharos") from error
+        try:
             yield from _frames(path, stream)
         except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise BadSnapshot(f"{path} is damaged or cut off: {error}") from error

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Final, Protocol
@@ -22,6 +22,7 @@ from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
 from pharos_embedder import store_protocol
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.generations import GRAPH_PIECES_MAX
+from pharos_embedder.ports import Check
 from pharos_embedder.snapshot_file import (
     FORMAT,
     BadSnapshot,
@@ -64,6 +65,10 @@ class Records(Protocol):
 
     def set(self, key: DatasetKey, record: DatasetRecord, after: Entry[DatasetRecord] | None) -> bool:
         """Whether *record* was written, since nobody had written after *after*."""
+
+
+Hold = Callable[[DatasetKey], AbstractContextManager[Check]]
+"""Keeps others from writing to a dataset, and its points from being swept, while the check says nothing."""
 
 
 def key_of(record: Dataset) -> DatasetKey:
@@ -153,6 +158,7 @@ def restore(
     records: Records,
     *,
     dimensions: int,
+    hold: Hold,
     now: Callable[[], datetime],
     replace: bool = False,
 ) -> dict[DatasetKey, DatasetClosing]:
@@ -170,7 +176,10 @@ def restore(
         if isinstance(frame, DatasetOpening):
             if key_of(frame.record) not in told:
                 raise BadSnapshot(f"{path} holds the dataset {frame.record.dataset}, and does not say so")
-            closing = _restore_one(frame.record, frames, store, records, dimensions, now)
+            with hold(key_of(frame.record)) as check:
+                closing = _restore_one(
+                    frame.record, frames, store.guarded(check), records, dimensions, check, now
+                )
             if closing is not None:
                 restored[key_of(frame.record)] = closing
     return restored
@@ -211,6 +220,7 @@ def _restore_one(
     store: VectorStore,
     records: Records,
     dimensions: int,
+    check: Check,
     now: Callable[[], datetime],
 ) -> DatasetClosing | None:
     """None where the snapshot has it once more, further on."""
@@ -229,6 +239,7 @@ def _restore_one(
             store.discard(key, generation)
             return None
         published = msgspec.structs.replace(record, generation=generation, job_id="", published_at=now())
+        check()
         if not records.set(key, published, entry):
             raise CannotCopy(f"The dataset {key.dataset} was changed meanwhile; restore it again")
     except BaseException:

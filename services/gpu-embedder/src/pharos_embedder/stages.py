@@ -24,7 +24,7 @@ from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.costs import Tariff, cost_of, tokens_of
-from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
+from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs, unread
 from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
@@ -43,6 +43,7 @@ from pharos_embedder.training import Training, train, training_digest
 from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
+from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
@@ -112,6 +113,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     cache: VectorCache
     parse_cache: ParseCache
     parse_pool: ParsePool
+    checkouts: KeptCheckouts
 
 
 class EncodingTools(Protocol):
@@ -188,9 +190,12 @@ class ParseAccount(msgspec.Struct):
         self.files += 1
         told = outcome.warning if isinstance(outcome, PackedFile) else outcome.reason
         if told is not None:
-            self.notices_total += 1
-            if len(self.notices) < NOTICES_MAX:
-                self.notices.append(Notice(message=told, path=outcome.path))
+            self.warn(told, outcome.path)
+
+    def warn(self, sentence: str, path: str) -> None:
+        self.notices_total += 1
+        if len(self.notices) < NOTICES_MAX:
+            self.notices.append(Notice(message=sentence, path=path))
 
 
 def parse_stage(
@@ -253,8 +258,12 @@ def parse_stage(
     return account
 
 
-def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found), check), check)
+def link_stage(root: Path, found: Discovery, spool: Spool, account: ParseAccount, check: Check) -> FileGraph:
+    """The graph of what is in *spool*; manifests that were left out are told to *account*."""
+    configs = read_configs(root, found)
+    for path, sentence in unread(found, configs).items():
+        account.warn(sentence, path)
+    return link_files(spool, RepositoryConfigs.read(configs, check), check)
 
 
 def train_stage(
@@ -500,6 +509,8 @@ def result_of(
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
     examples = dict(found.examples)
+    if checkout.symlinks:
+        examples["symlink"] = checkout.symlink_examples
     if account.left_out:
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]

@@ -1,4 +1,4 @@
-"""What an operator does with the store: ``pharos-store stats | snapshot | restore | migrate``.
+"""What an operator does with the store: ``pharos-store stats | check | snapshot | restore | migrate``.
 
 It asks the process that owns the embedded store, while the service runs; where there is none it opens the
 index itself. The records that say what is live are on the bus, which has to run.
@@ -24,10 +24,14 @@ import anyio.to_thread
 from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord
 from pharos_contracts.identity import dataset_key
+from pharos_contracts.invariants import differences
 from pharos_embedder import snapshots
 from pharos_embedder.asked_store import asked_store
+from pharos_embedder.dataset_locks import DatasetLocks, LockLost
 from pharos_embedder.edge_store import edge_store, stored_dimensions
 from pharos_embedder.migration import migrate
+from pharos_embedder.ports import Check
+from pharos_embedder.qdrant_address import InvalidQdrantAddress, check_address, key_in_the_clear
 from pharos_embedder.qdrant_store import collection_dimensions, qdrant_store
 from pharos_embedder.settings import Settings
 from pharos_embedder.snapshot_file import BadSnapshot
@@ -48,6 +52,10 @@ from pharos_service.settings import InvalidSettings, load
 
 CONNECT_SECONDS: Final = 15.0
 LIST_SECONDS: Final = 30.0
+
+
+class Disagreement(Exception):
+    """The store has not what the records say; the text says where."""
 
 
 class BusRecords:
@@ -137,12 +145,35 @@ def _stats(live: Sequence[Dataset], store: VectorStore) -> str:
             if record is not None:
                 shown = {kind: store.count(key, record.generation, kind) for kind in shown}  # type: ignore[arg-type]
             lines.append(
-                f"{f'{key.tenant}/{key.project}/{key.dataset}':<48} {shown['chunk']:>9} {shown['file']:>8} "
+                f"{_shown(key):<48} {shown['chunk']:>9} {shown['file']:>8} "
                 f"{size:>9} {size - sum(shown.values()):>9} {len(store.generations(key)):>11}"
                 + ("" if record is not None else "  (no record)")
             )
         lines += ["", _facts(store.facts())]
     return "\n".join(lines)
+
+
+def _check(live: Sequence[Dataset], store: VectorStore) -> str:
+    """Whether the store has what the records say, for a store whose service may rest. Raises Disagreement.
+
+    ``pharos-bus check`` says the same while the service runs, and more: it knows the jobs.
+    """
+    lines, chunks = [], 0
+    with _opened(store):
+        for record in live:
+            key = snapshots.key_of(record)
+            found = store.inspect(key, record.generation)
+            chunks += found.chunks
+            lines += [f"{_shown(key)}: {each}" for each in differences(record, found)]
+        for key in sorted(store.datasets() - {snapshots.key_of(each) for each in live}):
+            lines.append(f"{_shown(key)}: {store.size(key)} points, and no record (a job may be at work)")
+    if lines:
+        raise Disagreement("\n".join(lines))
+    return f"{len(live)} datasets, {chunks} chunks: the store has what the records say."
+
+
+def _shown(key: DatasetKey) -> str:
+    return f"{key.tenant}/{key.project}/{key.dataset}"
 
 
 def _facts(facts: StoreFacts) -> str:
@@ -168,14 +199,34 @@ def _snapshot(
     return f"{path}: {len(taken)} datasets, {chunks} chunks, {path.stat().st_size} bytes"
 
 
-def _restore(path: Path, store: VectorStore, records: BusRecords, dimensions: int, replace: bool) -> str:
+def _restore(
+    path: Path, store: VectorStore, records: BusRecords, hold: snapshots.Hold, dimensions: int, replace: bool
+) -> str:
     with _opened(store):
         restored = snapshots.restore(
-            path, store, records, dimensions=dimensions, now=lambda: datetime.now(UTC), replace=replace
+            path,
+            store,
+            records,
+            dimensions=dimensions,
+            hold=hold,
+            now=lambda: datetime.now(UTC),
+            replace=replace,
         )
     return "\n".join(
         f"{key.dataset}: {each.chunks} chunks, {each.files} files" for key, each in restored.items()
     )
+
+
+def _check_target(url: str, settings: Settings) -> None:
+    """Raises CannotCopy; warns of a key that anybody on the way can read."""
+    if settings.uses_server:
+        raise CannotCopy("PHAROS_QDRANT_URL is set already: unset it to migrate from the embedded index")
+    try:
+        check_address(url)
+    except InvalidQdrantAddress as invalid:
+        raise CannotCopy(f"The address of the Qdrant server is not valid: {invalid}") from None
+    if key_in_the_clear(url, settings.qdrant_api_key.reveal()):
+        print("PHAROS_QDRANT_API_KEY is sent unencrypted: use https.", file=sys.stderr)
 
 
 def _migrate(
@@ -198,22 +249,43 @@ async def _act(bus: Bus, arguments: argparse.Namespace, settings: Settings) -> s
     made_for = None
     if arguments.command == "restore":
         made_for = (await anyio.to_thread.run_sync(opening_of, arguments.file)).text_dimensions
-    if arguments.command == "migrate" and settings.uses_server:
-        raise CannotCopy("PHAROS_QDRANT_URL is set already: unset it to migrate from the embedded index")
+    if arguments.command == "migrate":
+        _check_target(arguments.to, settings)
     store, dimensions = await _store(bus, settings, made_for)
     live = await records.live()
     match arguments.command:
         case "stats":
             act = partial(_stats, live, store)
+        case "check":
+            act = partial(_check, live, store)
         case "snapshot":
             wanted = _wanted(arguments.dataset, live)
             act = partial(_snapshot, arguments.file, wanted, store, records, dimensions)
         case "restore":
-            act = partial(_restore, arguments.file, store, records, dimensions, arguments.replace)
+            hold = partial(_holding, DatasetLocks(bus, "pharos-store"))
+            act = partial(_restore, arguments.file, store, records, hold, dimensions, arguments.replace)
         case _:
             wanted = _wanted(arguments.dataset, live)
             act = partial(_migrate, arguments.to, wanted, store, dimensions, settings)
     return await anyio.to_thread.run_sync(act)
+
+
+@contextmanager
+def _holding(locks: DatasetLocks, key: DatasetKey) -> Iterator[Check]:
+    """``snapshots.Hold``, in a thread of the event loop. Raises CannotCopy."""
+    holding = locks.hold(key)
+    try:
+        check = anyio.from_thread.run(holding.__aenter__)
+    except TimeoutError:
+        raise CannotCopy(f"Others write to the dataset {key.dataset}; try again when they are done") from None
+    try:
+        yield check
+    except LockLost:
+        raise CannotCopy(
+            f"The bus was away for too long while {key.dataset} was restored; restore it again"
+        ) from None
+    finally:
+        anyio.from_thread.run(holding.__aexit__, None, None, None)
 
 
 async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
@@ -230,8 +302,12 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     try:
         print(await _act(bus, arguments, settings))
         return 0
-    except (CannotCopy, BadSnapshot, StoreError, OSError) as error:
+    except Disagreement as found:
+        print(found)
+    except (CannotCopy, BadSnapshot, StoreError) as error:
         print(error, file=sys.stderr)
+    except OSError as error:
+        print(_told(error), file=sys.stderr)
     except BusError as error:
         print(f"The bus does not answer: {error}", file=sys.stderr)
     finally:
@@ -239,10 +315,18 @@ async def _run(arguments: argparse.Namespace, settings: Settings) -> int:
     return 1
 
 
+def _told(error: OSError) -> str:
+    """What went wrong with which file, without the number that the system has for it."""
+    if error.filename is None or error.strerror is None:
+        return str(error)
+    return f"{error.filename}: {error.strerror}"
+
+
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="pharos-store", description=__doc__)
+    parser = argparse.ArgumentParser(prog="pharos-store", description=(__doc__ or "").partition("\n\n")[2])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("stats", help="say what is stored of each dataset, and how much of it is not live")
+    commands.add_parser("check", help="say where the store has not what the records say (exit 1 if anywhere)")
     taking = commands.add_parser("snapshot", help="write datasets to a file, while the service runs")
     taking.add_argument("file", type=Path)
     restoring = commands.add_parser("restore", help="read datasets from such a file and publish them")

@@ -126,6 +126,15 @@ class Piece(msgspec.Struct, frozen=True, kw_only=True):
     text: str
 
 
+def shards_of(head: Head) -> int:
+    """In how many points the parts of a lexicon are stored."""
+    return sum(_shards(each) for each in head.parts)
+
+
+def _shards(part: PartFacts) -> int:
+    return max(1, -(-part.terms // SHARD_TERMS))
+
+
 def lexicon_of(pieces: Iterable[Piece]) -> Lexicon:
     """The lexicon of a generation, of all the *pieces* that it sees. Raises LexiconPiecesMissing."""
     head, parts = read(pieces)
@@ -162,7 +171,7 @@ def parts_of(facts: Sequence[PartFacts], pieces: Iterable[Piece]) -> list[Part]:
         texts.setdefault(piece.generation, {})[piece.name] = piece.text
     found = []
     for fact in facts:
-        names = (f"{number:04d}" for number in range(max(1, -(-fact.terms // SHARD_TERMS))))
+        names = (f"{number:04d}" for number in range(_shards(fact)))
         try:
             found.append(_part([_shard(texts[fact.generation][name]) for name in names]))
         except KeyError as error:

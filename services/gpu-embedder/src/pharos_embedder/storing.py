@@ -19,7 +19,7 @@ from pharos_contracts.jobs.v1 import Stage
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.encodables import Ids, SpooledChunks, packed_ids, unpacked_ids
 from pharos_embedder.linking import FileGraph
-from pharos_embedder.points import FileToStore, Origin, chunk_id_of, chunk_points, file_points
+from pharos_embedder.points import FileToStore, Origin, chunk_ids, chunk_points, file_points
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.spool import Spool
 from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph, symbols_of
@@ -62,19 +62,15 @@ def store_stage(
 
 def _ids(spool: Spool, origin: Origin, check: Check) -> Ids:
     """(C,) the ids of all chunks."""
-    identities = spool.heads["identity"].tobytes().hex()
-    columns = (spool.heads[name].tolist() for name in ("ordinal", "start_line", "end_line"))
-    found: list[str] = []
     packed = bytearray()
-    paths = (spool.paths[file] for file in spool.files_of_chunks)
-    for place, (path, ordinal, start, end) in enumerate(zip(paths, *columns, strict=True)):
+    for start in range(0, len(spool.heads), STORE_WINDOW):
         check()
-        identity = identities[32 * place : 32 * place + 32]
-        found.append(chunk_id_of(path, ordinal, start, end, identity, origin))
-        if len(found) == STORE_WINDOW:
-            packed += packed_ids(found).tobytes()
-            found.clear()
-    packed += packed_ids(found).tobytes()
+        heads = spool.heads[start : start + STORE_WINDOW]
+        files = spool.files_of_chunks[start : start + STORE_WINDOW].tolist()
+        columns = (heads[name].tolist() for name in ("ordinal", "start_line", "end_line"))
+        identities = (each.hex() for each in heads["identity"].tolist())
+        places = zip((spool.paths[file] for file in files), *columns, identities, strict=True)
+        packed += b"".join(chunk_ids(places, origin))
     return np.frombuffer(bytes(packed), dtype="S16")
 
 

@@ -16,14 +16,14 @@ import msgspec
 import structlog
 
 from pharos_contracts import streams, subjects
-from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, WriteLock
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import AnyJobEvent
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import UnreadableMessage, decode
 from pharos_embedder.vectors import MILLISECONDS_FROM, DatasetKey, Forget, VectorStore
 from pharos_service.buckets import Bucket
-from pharos_service.bus import Bus
+from pharos_service.bus import Bus, Stored
 
 log = structlog.get_logger()
 
@@ -83,13 +83,14 @@ class Sweeping:
     """Removes rubbish from *store*.
 
     *alone*: nobody else uses the store, so that a dataset which this bus has no record of is nobody's. On a
-    server it may be that of another installation, and is left alone. *forget* is as for ``VectorStore.drop``;
-    None where this process has no cache.
+    server it may be that of another installation: only what jobs of this bus wrote goes. *forget* is as
+    for ``VectorStore.drop``; None where this process has no cache.
     """
 
     def __init__(self, bus: Bus, store: VectorStore, *, alone: bool, forget: Forget | None) -> None:
         self._bus = bus
         self._records = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
+        self._locks = Bucket(bus, streams.KV_LOCKS, WriteLock)
         self._store = store
         self._alone = alone
         self._forget = forget or (lambda chunks: None)
@@ -102,7 +103,7 @@ class Sweeping:
         knows = any(record is not None for record in records.values())
         removed = 0
         for key, record in records.items():
-            if record is None and not (self._alone and knows):
+            if record is None and self._alone and not knows:
                 continue
             removed += await self._sweep(key, record, now)
         return removed
@@ -115,6 +116,8 @@ class Sweeping:
         born = await anyio.to_thread.run_sync(self._store.generations, key)
         wanted = rubbish(record, born.keys(), now).unpublished
         ended = [number for number in wanted if not await self._is_written(key, number)]
+        if record is None and not self._alone:
+            ended = [number for number in ended if await self._is_ours(key, number)]
         # Again, since a job may have published before it ended; from then on it publishes no more.
         found = rubbish(await self._record(key), born.keys(), now)
         found = msgspec.structs.replace(
@@ -126,18 +129,26 @@ class Sweeping:
         return removed
 
     async def _is_written(self, key: DatasetKey, generation: int) -> bool:
-        """Whether an open job has a part in *generation*."""
+        """Whether an open job has a part in *generation*, or somebody holds the dataset, as for a restore."""
+        name = dataset_key(key.tenant, key.project, key.dataset)
+        if await self._locks.get(name) is not None:
+            return True
         for job in await anyio.to_thread.run_sync(self._store.writers, key, generation):
             if await self._is_open(key.tenant, job):
                 return True
         return False
 
+    async def _is_ours(self, key: DatasetKey, generation: int) -> bool:
+        """Whether this bus knows every job that had a part in *generation*."""
+        jobs = await anyio.to_thread.run_sync(self._store.writers, key, generation)
+        known = [await self._last(key.tenant, job) is not None for job in jobs]
+        return bool(known) and all(known)
+
     async def _is_open(self, tenant: str, job_id: str) -> bool:
         """Whether the job may still write or publish. One that nothing is known of ended long ago."""
         if not job_id:
             return False
-        last = await self._bus.last(streams.JOBS, subjects.job_events(tenant, job_id))
-        last = last or await self._bus.last(streams.LEDGER, subjects.ledger_job(tenant, job_id))
+        last = await self._last(tenant, job_id)
         if last is None:
             return False
         try:
@@ -145,3 +156,8 @@ class Sweeping:
         except UnreadableMessage:
             return True  # of another release, which will know
         return event.job.state not in TERMINAL
+
+    async def _last(self, tenant: str, job_id: str) -> Stored | None:
+        """The last event of the job, if this bus has any."""
+        last = await self._bus.last(streams.JOBS, subjects.job_events(tenant, job_id))
+        return last or await self._bus.last(streams.LEDGER, subjects.ledger_job(tenant, job_id))

@@ -7,13 +7,15 @@ which generation is live unless it is told.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from hashlib import sha1
 from typing import Final, Literal, Protocol, Self, runtime_checkable
-from uuid import UUID, uuid5
+from uuid import UUID
 
 import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from pharos_contracts.control.v1 import InspectedDataset
 from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
 from pharos_embedder.ports import Check
 from pharos_embedder.stored_graph import StoredGraph
@@ -160,11 +162,15 @@ class Point(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Generation(msgspec.Struct, frozen=True, order=True):
-    """A generation of a dataset that came with points, and how many of them no run has retired."""
+    """A generation of a dataset that came with points.
+
+    ``points`` are its chunks and files that no run has retired, ``others`` what else came with it.
+    """
 
     dataset: DatasetKey
     number: int
     points: int
+    others: int = 0
 
 
 class Hit(msgspec.Struct, frozen=True, kw_only=True):
@@ -400,7 +406,7 @@ class VectorStore(VectorReader, Protocol):
     ) -> None:
         """Store the dataset's file graph for *generation* and retire those of the ones before.
 
-        Raises GraphTooLarge, and then has done nothing but retire.
+        Raises GraphTooLarge, and has then stored that it is left out.
         """
 
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
@@ -413,7 +419,10 @@ class VectorStore(VectorReader, Protocol):
         """
 
     def contents(self) -> list[Generation]:
-        """Every generation of every dataset that has chunks or files which no run has retired."""
+        """Every generation of every dataset that came with points which are still there."""
+
+    def inspect(self, dataset: DatasetKey, generation: int) -> InspectedDataset:
+        """What there is of *dataset*, and what readers of *generation* see; lexicon and graph are read."""
 
     def guarded(self, check: Check) -> "VectorStore":
         """This store, with *check* called before each of the small steps that its methods consist of.
@@ -443,7 +452,15 @@ def point_id(
         dataset.joined(), kind, path, str(start_line), str(end_line),
         content_hash, chunker_version, encoder_version,
     )  # fmt: skip
-    return str(uuid5(_NAMESPACE, "\x00".join(facts)))
+    return str(UUID(bytes=packed_point_id("\x00".join(facts))))
+
+
+def packed_point_id(facts: str) -> bytes:
+    """The 16 bytes of `point_id`, of its arguments joined by NUL: ``uuid5``, without an object for each."""
+    digest = bytearray(sha1(_NAMESPACE.bytes + facts.encode(), usedforsecurity=False).digest()[:16])
+    digest[6] = digest[6] & 0x0F | 0x50
+    digest[8] = digest[8] & 0x3F | 0x80
+    return bytes(digest)
 
 
 def directories(path: str) -> list[str]:

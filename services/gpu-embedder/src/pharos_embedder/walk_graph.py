@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch.nn import functional
-from torch_geometric.utils import to_undirected
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float32]
@@ -28,10 +27,17 @@ WEAK_EDGES: Final = 3  # for each file that nothing refers to
 _NEIGHBOURHOOD: Final = 8  # places to either side, in the order of paths, where they are looked for
 
 
+def warm() -> None:
+    """Load what a `WalkGraph` is made with, so that the first one does not wait for that. Blocks."""
+    import torch_geometric.utils  # noqa: F401 - seconds, for it brings every model that it knows
+
+
 class WalkGraph:
     """An undirected weighted graph of *nodes* nodes. Where numbers are drawn, *random* decides them all."""
 
     def __init__(self, source: Ints, target: Ints, weight: NDArray[np.float64], nodes: int) -> None:
+        from torch_geometric.utils import to_undirected  # see `warm`
+
         pairs = torch.from_numpy(np.stack([source, target]))
         # Sorted by source, then target; parallel edges and both directions of one become one, weights added.
         both, summed = to_undirected(pairs, torch.from_numpy(weight), num_nodes=nodes, reduce="add")

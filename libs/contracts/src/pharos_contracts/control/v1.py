@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
+from typing import Annotated, Final
 
 import msgspec
+from msgspec import Meta
 
 from pharos_contracts.jobs.v1 import Job, SubmitJob
 from pharos_contracts.message import Message
 from pharos_contracts.schedules.v1 import Schedule
+
+INSPECTED_MAX: Final = 8
+"""Datasets in one question: each may have a lexicon and a graph of many megabytes, which are read."""
 
 
 class Action(StrEnum):
@@ -170,13 +175,18 @@ class Place(Message, frozen=True, kw_only=True, tag="scheduler.view.v1.place"):
 
 
 class StoredGeneration(msgspec.Struct, frozen=True, kw_only=True):
-    """Points of one dataset that came with one generation and were not retired."""
+    """What came with one generation of one dataset.
+
+    ``points`` are its chunks and files that were not retired; ``others`` all else: what was retired, and the
+    pieces of lexicon and graph.
+    """
 
     tenant: str
     project: str
     dataset: str
     generation: int
     points: int
+    others: int = 0
 
 
 class DescribeStore(Message, frozen=True, kw_only=True, tag="store.query.v1.describe"):
@@ -187,3 +197,55 @@ class StoreContents(Message, frozen=True, kw_only=True, tag="store.view.v1.conte
     """Everything that the store holds, by dataset and generation."""
 
     generations: tuple[StoredGeneration, ...]
+
+
+class LiveGeneration(msgspec.Struct, frozen=True):
+    """Which generation of a dataset its record says is live."""
+
+    tenant: str
+    project: str
+    dataset: str
+    generation: int
+
+
+class InspectDatasets(Message, frozen=True, kw_only=True, tag="store.query.v1.inspect"):
+    """What do readers of these generations see? For the checker of invariants."""
+
+    datasets: Annotated[tuple[LiveGeneration, ...], Meta(max_length=INSPECTED_MAX)]
+
+
+class GraphState(StrEnum):
+    """How the file graph of a generation is stored."""
+
+    WHOLE = "whole"
+    NONE = "none"
+    LEFT_OUT = "left_out"
+    """It was too large to be kept."""
+    BROKEN = "broken"
+
+
+class InspectedDataset(msgspec.Struct, frozen=True, kw_only=True):
+    """What the store has of a dataset, and what readers of ``live`` see of it.
+
+    ``without_vector`` are chunks. ``documents`` is of how many chunks the lexicon was made, None where a part
+    of it is missing; ``lexicon_unused`` are pieces that it is not made of. ``graph_files`` is 0 where there
+    is no whole graph. ``retired`` are points that no reader sees any more, ``later`` those that came with a
+    generation above.
+    """
+
+    live: LiveGeneration
+    chunks: int
+    files: int
+    without_vector: int
+    documents: int | None
+    lexicon_unused: int
+    graph: GraphState
+    graph_files: int
+    retired: int
+    later: int
+
+
+class InspectedDatasets(Message, frozen=True, kw_only=True, tag="store.view.v1.inspected"):
+    """One for each that was asked for, in that order."""
+
+    datasets: tuple[InspectedDataset, ...]

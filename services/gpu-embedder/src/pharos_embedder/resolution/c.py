@@ -24,6 +24,8 @@ _HEADERS: Final = frozenset({".h", ".hh", ".hpp", ".hxx", ".h++", ".cuh"})
 _SOURCES: Final = frozenset({".c", ".cc", ".cpp", ".cxx", ".c++", ".cu"})
 _SAME_NAMED_MAX: Final = 500
 """Files of one name among which the nearest is searched; more are as good as ambiguous."""
+_LOOKED_AT_MAX: Final = 5_000
+"""Files of one name of which all are looked at; of more only those in the folder itself."""
 
 _STANDARD: Final = frozenset(
     f"{name}.h"
@@ -110,9 +112,10 @@ class CResolver:
 
     def _by_suffix(self, folder: str, module: str, missing: tuple[str, ...] | None) -> tuple[str, ...] | None:
         ending = f"/{module}"
-        candidates = [
-            path for path in self._named.get(posixpath.basename(module), ()) if path.endswith(ending)
-        ]
+        named = self._named.get(posixpath.basename(module), ())
+        if len(named) > _LOOKED_AT_MAX:
+            return ()
+        candidates = [path for path in named if path.endswith(ending)]
         if not candidates:
             return missing
         nearest = _nearest(folder, candidates)
@@ -124,9 +127,11 @@ class CResolver:
             folder, name = posixpath.split(path)
             stem, extension = posixpath.splitext(name)
             wanted = _SOURCES if extension.lower() in _HEADERS else _HEADERS
-            others = [
-                other for other in self._stems.get(stem, ()) if posixpath.splitext(other)[1].lower() in wanted
-            ]
+            same = self._stems.get(stem, [])
+            if len(same) > _LOOKED_AT_MAX:
+                here = self._tree.by_folder.get(folder, [])
+                same = [other for other in here if posixpath.splitext(posixpath.basename(other))[0] == stem]
+            others = [other for other in same if posixpath.splitext(other)[1].lower() in wanted]
             beside = tuple(other for other in others if posixpath.dirname(other) == folder)
             nearest = None if beside else _nearest(folder, others)
             self._counterparts[path] = beside or ((nearest,) if nearest is not None else ())

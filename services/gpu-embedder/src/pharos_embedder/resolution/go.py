@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import posixpath
-from collections import Counter
+from collections import ChainMap, Counter
 from collections.abc import Iterable, Sequence
 
 from pharos_embedder.manifests.go import GoModule
 from pharos_embedder.manifests.paths import above
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.resolution.tree import Tree, below
+from pharos_embedder.resolution.tree import NEIGHBOURS_MAX, Tree, below
 from pharos_embedder.syntax import Import, ParsedFile
 
 
@@ -23,7 +23,7 @@ class GoResolver:
         self._modules = {module.folder: module for module in configs.go_modules}
         self._folders = {module.path: module.folder for module in reversed(configs.go_modules)}
         self._works = configs.go_works
-        self._seen: dict[str, dict[str, str]] = {}
+        self._seen: dict[str, ChainMap[str, str]] = {}
         named: dict[str, dict[str, list[str]]] = {}
         for file in files:
             if file.language == "go" and not file.path.endswith("_test.go"):
@@ -37,6 +37,8 @@ class GoResolver:
     def neighbours(self, file: ParsedFile) -> Sequence[str]:
         """The other files of the package; a test file serves no other file."""
         folder = self._tree.by_folder.get(posixpath.dirname(file.path), ())
+        if len(folder) ** 2 > NEIGHBOURS_MAX:
+            return ()
         package = file.package.removesuffix("_test") if file.path.endswith("_test.go") else file.package
         return [path for path in folder if self._names.get(path) == package and path != file.path]
 
@@ -57,14 +59,14 @@ class GoResolver:
     def _module_of(self, folder: str) -> str | None:
         return next((one for one in above(folder) if one in self._modules), None)
 
-    def _modules_for(self, folder: str) -> dict[str, str]:
+    def _modules_for(self, folder: str) -> ChainMap[str, str]:
         """Module path → folder, as the module around *folder* sees it: itself first, then what it replaces,
         then its workspace with what its modules replace, then any other of the repository.
         """
         own = self._module_of(folder)
         key = own if own is not None else ""
         if key not in self._seen:
-            made = dict(self._folders)
+            made = ChainMap({}, self._folders)  # each module sees nearly the same
             module = self._modules.get(key)
             for work in self._works:
                 if key in work.used:

@@ -9,7 +9,7 @@ from typing import Final
 
 from pharos_embedder.manifests.cargo import Crate
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.resolution.rust_modules import Module, ModuleTree, inline_modules
+from pharos_embedder.resolution.rust_modules import Module, ModuleTree
 from pharos_embedder.resolution.tree import Tree
 from pharos_embedder.syntax import Import, ParsedFile
 
@@ -35,7 +35,7 @@ class RustResolver:
 
     def resolve(self, file: ParsedFile, one: Import) -> tuple[str, ...] | None:
         """The files of the last module on the path; there are several where `cfg` chooses one."""
-        inline = inline_modules(file, one.line)
+        inline = self._modules.inline(file.path, one.line)
         modules = self._modules.of(file.path, inline)
         if one.kind == "module":
             found = [made for module in modules for made in module.declared(one.module, one.alias)]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import posixpath
+import sys
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -11,16 +13,38 @@ from pharos_embedder.manifests.paths import above
 from pharos_embedder.resolution.tree import Tree, below
 from pharos_embedder.syntax import Import, ParsedFile
 
-_MODULES_MAX: Final = 500_000
+_MODULES_MAX: Final = 300_000
+"""Of all targets, those with a body in place too: about 200 MB. What only more of them would lead to is not
+resolved.
+"""
+_INLINE_MAX: Final = 1_000
+_INLINE_DEPTH_MAX: Final = 32
+"""Modules with a body in one file, and one within the other; the rest is part of what stands around it."""
 _ROOT_NAMES: Final = frozenset({"lib.rs", "main.rs", "mod.rs", "build.rs"})
 _TARGET_FOLDERS: Final = ("src/bin", "tests", "examples", "benches")
 
 Inline = tuple[str, ...]
 """The names of the modules with a body that lie around a line, the outermost first."""
+Parts = tuple[str, ...]
+"""A path, as in `a::b::c`."""
 
 
 class Module:
     """One module: its file, the folder in which its own modules lie, and what it has and passes on."""
+
+    __slots__ = (
+        "absent",
+        "by_path",
+        "children",
+        "crate",
+        "file",
+        "folder",
+        "globs",
+        "items",
+        "parent",
+        "root",
+        "uses",
+    )
 
     def __init__(self, *, file: str, folder: str, crate: Crate | None, parent: Module | None = None) -> None:
         self.file = file
@@ -32,18 +56,50 @@ class Module:
         self.by_path: dict[tuple[str, str], list[Module]] = {}
         self.absent: set[str] = set()
         self.items: frozenset[str] = frozenset()
-        self.uses: dict[str, list[list[str]]] = {}
-        self.globs: list[list[str]] = []
+        self.uses: dict[str, list[Parts]] = {}
+        self.globs: list[Parts] = []
 
     def declared(self, name: str, path: str) -> list[Module]:
         """The modules of `mod name;`, with `#[path = path]` where that is not empty."""
         return self.by_path.get((name, path), [])
 
 
+class Bodies:
+    """The modules with a body of one file, by their lines."""
+
+    def __init__(self, file: ParsedFile) -> None:
+        self.inlines: list[Inline] = []  # an outer one before those in it
+        self._starts: list[int] = []  # lines, ascending
+        self._ends: list[int] = []
+        self._around: list[int] = []  # which one each lies in; -1 for none
+        ends: list[int] = []  # bytes
+        modules = (one for one in file.definitions if one.kind == "module")
+        innermost = -1
+        for one in sorted(modules, key=lambda one: one.start_byte):
+            while innermost >= 0 and ends[innermost] < one.end_byte:
+                innermost = self._around[innermost]
+            around = self.inlines[innermost] if innermost >= 0 else ()
+            if len(self.inlines) == _INLINE_MAX or len(around) == _INLINE_DEPTH_MAX:
+                continue
+            self.inlines.append((*around, sys.intern(one.name)))
+            self._starts.append(one.start_line)
+            self._ends.append(one.end_line)
+            self._around.append(innermost)
+            ends.append(one.end_byte)
+            innermost = len(ends) - 1
+
+    def around(self, line: int) -> Inline:
+        """The modules around *line*."""
+        place = bisect_right(self._starts, line) - 1
+        while place >= 0 and self._ends[place] < line:
+            place = self._around[place]
+        return self.inlines[place] if place >= 0 else ()
+
+
 class _File(NamedTuple):
-    inlines: tuple[Inline, ...]
+    bodies: Bodies
     declarations: tuple[tuple[Inline, str, str], ...]  # around it, name, #[path]
-    uses: tuple[tuple[Inline, str, list[str]], ...]  # around it, name or "*", parts
+    uses: tuple[tuple[Inline, str, Parts], ...]  # around it, name or "*", parts
     items: frozenset[str]
 
 
@@ -69,6 +125,10 @@ class ModuleTree:
         file.
         """
         return self._by_file.get((path, inline), [])
+
+    def inline(self, path: str, line: int) -> Inline:
+        """The modules with a body around *line* of the file *path*."""
+        return self._files[path].bodies.around(line)
 
     def _roots(self, crate: Crate) -> Iterator[str]:
         found = [
@@ -113,11 +173,14 @@ class ModuleTree:
     def _filled(self, module: Module) -> Iterator[Module]:
         read = self._files[module.file]
         inside: dict[Inline, Module] = {(): module}
-        for inline in read.inlines:
+        for inline in read.bodies.inlines:
             around = inside.get(inline[:-1])
             if around is None:
                 continue
             folder = below(around.folder, inline[-1])
+            if self._count >= _MODULES_MAX:
+                break
+            self._count += 1
             made = Module(file=module.file, folder=folder, crate=module.crate, parent=around)
             around.children.setdefault(inline[-1], []).append(made)
             inside[inline] = made
@@ -157,42 +220,25 @@ class ModuleTree:
         return Module(file=file, folder=folder, crate=owner.crate, parent=owner)
 
 
-def inline_modules(file: ParsedFile, line: int) -> Inline:
-    """The modules with a body around *line* of *file*."""
-    return tuple(
-        one.name
-        for one in sorted(file.definitions, key=lambda one: one.start_byte)
-        if one.kind == "module" and one.start_line <= line <= one.end_line
-    )
-
-
 def _read(file: ParsedFile) -> _File:
-    modules = sorted(
-        (one for one in file.definitions if one.kind == "module"), key=lambda one: one.start_byte
-    )
-
-    def around(line: int) -> Inline:
-        return tuple(one.name for one in modules if one.start_line <= line <= one.end_line)
-
-    inlines = [
-        tuple(
-            other.name
-            for other in modules
-            if other.start_byte <= one.start_byte < one.end_byte <= other.end_byte
-        )
-        for one in modules
-    ]
+    bodies = Bodies(file)
     imports = file.imports
     return _File(
-        inlines=tuple(sorted(inlines, key=len)),
+        bodies=bodies,
         declarations=tuple(
-            (around(one.line), one.module, one.alias) for one in imports if one.kind == "module"
+            (bodies.around(one.line), sys.intern(one.module), one.alias)
+            for one in imports
+            if one.kind == "module"
         ),
         uses=tuple(
-            (around(one.line), _bound(one), one.module.split("::")) for one in imports if one.kind == "import"
+            (bodies.around(one.line), _bound(one), tuple(map(sys.intern, one.module.split("::"))))
+            for one in imports
+            if one.kind == "import"
         ),
         items=frozenset(
-            one.name for one in file.definitions if one.kind != "module" and one.symbol == one.name
+            sys.intern(one.name)
+            for one in file.definitions
+            if one.kind != "module" and one.symbol == one.name
         ),
     )
 
@@ -200,4 +246,4 @@ def _read(file: ParsedFile) -> _File:
 def _bound(one: Import) -> str:
     if one.names:
         return "*"
-    return one.alias or one.module.rpartition("::")[2]
+    return sys.intern(one.alias or one.module.rpartition("::")[2])

@@ -1,0 +1,47 @@
+"""What holds for every test of this repository: where it writes, and how what it logs is rendered.
+
+It writes into a folder of this run alone, in memory where there is room for it. What is synced is synced
+there as well, so a crash of a process leaves what it would leave on a disk; the disk's own speed, which is
+most of the waiting for several hundred buses, is what no test is about.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Final
+
+import pytest
+import structlog
+
+_IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+_ROOM_BYTES: Final = 4 << 30  # ten times what the tests leave
+_scratch = pytest.StashKey[Path]()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    # As the services do: what structlog does by itself renders the local variables of every frame, which
+    # takes seconds for those of an index, in the thread of an event loop that others wait for.
+    *before, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*before, plain])
+    if hasattr(config, "workerinput"):
+        return  # it inherits what was chosen
+    tempfile.tempdir = None  # what was found before
+    if (
+        "TMPDIR" not in os.environ
+        and _IN_MEMORY.is_dir()
+        and shutil.disk_usage(_IN_MEMORY).free > _ROOM_BYTES
+    ):
+        os.environ["TMPDIR"] = str(_IN_MEMORY)
+    scratch = Path(tempfile.mkdtemp(prefix="pharos-tests-"))
+    os.environ["TMPDIR"] = str(scratch)
+    tempfile.tempdir = str(scratch)
+    config.stash[_scratch] = scratch
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    if (scratch := config.stash.get(_scratch, None)) is not None:
+        shutil.rmtree(scratch, ignore_errors=True)
