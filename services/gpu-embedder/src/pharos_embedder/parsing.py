@@ -178,9 +178,9 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     for pattern, captures in QueryCursor(grammar.query).matches(root):
         if (nodes := captures.get("reference")) is not None:  # three of four matches
             byte = nodes[0].start_byte
-            name = source[byte : nodes[0].end_byte]
-            if (known := used.get(name)) is None:
-                used[name] = _Uses(nodes[0], byte)
+            word = source[byte : nodes[0].end_byte]
+            if (known := used.get(word)) is None:
+                used[word] = _Uses(nodes[0], byte)
             else:
                 known.add(nodes[0], byte)
         elif "name" in captures:
