@@ -28,10 +28,13 @@ from pharos_embedder.pipeline import Target
 from pharos_embedder.ports import Check, Failed, unchecked
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
+from pharos_embedder.stages import OVER_CHUNKS
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreError
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_sources.hosts import AllowedHosts
+from tests.support import reindexing
 from tests.support.agreeing import disagreements
 from tests.support.git_server import GitServer
 from tests.support.histories import History, own_trees, package_files, replayed
@@ -144,7 +147,7 @@ async def index_brokenly(
         await bench.index(
             bus, server.url(name), dataset=DATASET.dataset, branch=branch, allowed_hosts=server.allowed_hosts
         )
-    except Failed:
+    except (Failed, StoreError):  # the latter where it was done, and only tidying up was left
         pass
     finally:
         bench.engine.gate.passing = lambda: None
@@ -164,6 +167,19 @@ async def test_after_much_random_work_the_index_is_the_one_of_a_clean_run(
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)  # another one each time: what fails says which it was
     await work_at_random(bench, anew, bus, server, seed=seed, steps=40, every=2)
+
+
+async def test_a_first_index_that_is_over_the_chunk_limit_holds_what_fits(
+    bench: Bench, server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reindexing, "LIMITS", msgspec.structs.replace(reindexing.LIMITS, chunks_max=5))
+    server.add_repository("made/limited", {f"{n}.py": f"def named{n}():\n    return {n}\n" for n in range(8)})
+    hosts = server.allowed_hosts
+    result = await bench.index_anew(server.url("made/limited"), DATASET, allowed_hosts=hosts)
+    assert (result.chunks, result.left_out) == (5, {OVER_CHUNKS: 3})
+    found = read_index(bench, DATASET, result)
+    assert {each.payload.path for each in found.points.values()} == {f"{n}.py" for n in range(5)}
+    assert len(found.points) == 10 and not found.leftovers
 
 
 async def test_along_the_history_of_this_repository_the_index_is_the_one_of_a_clean_run(
@@ -494,8 +510,7 @@ async def searched(bench: Bench, bus: Bus, text: str, mode: SearchMode = SearchM
     try:
         answer = await answers.answer(Search(tenant="default", project="default", query=text, mode=mode))
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)
     assert isinstance(answer, SearchAnswer)
     return answer
 

@@ -39,6 +39,7 @@ from pharos_embedder.vectors import DatasetKey, Payload, Point
 from pharos_service.asking import NobodyAnswers, ask
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.rpc import answer, make_broker
 from pharos_service.settings import ServiceSettings
 from tests.support.git_server import GitServer
@@ -90,8 +91,7 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
         yield catalogue
     finally:
         await broker.stop()
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)
 
 
 async def find(bus: Bus, *, dataset: str | None = None, repository: str | None = None) -> tuple[str, ...]:

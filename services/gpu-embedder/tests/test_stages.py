@@ -308,7 +308,15 @@ def test_the_graph_is_stored_with_the_generation_unless_it_is_too_large(
         """Nobody asked."""
 
     with spooled(tmp_path / "parsed", {path: [path] for path in paths}) as spool:
-        chunks = store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked)
+        chunks, notices = store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked)
+    assert [each.message for each in notices] == (
+        []
+        if kept
+        else [
+            "The graph takes 0 MiB, and at most 0 are kept: this index has no graph, map or related files; "
+            "searches are as ever"
+        ]
+    )
     ids = chunks.ids_of(np.arange(len(chunks)))
     assert store.live_ids(ORIGIN.dataset, ORIGIN.generation, "chunk") == set(ids)
     found = store.graph(ORIGIN.dataset, ORIGIN.generation)
@@ -402,7 +410,7 @@ def test_what_is_over_the_limit_on_chunks_is_told_with_what_discovery_left_out(t
     training = Training(vectors=np.zeros((0, 64), dtype=np.float32), losses=(), seconds=0.0)
     with Spool(tmp_path / "parsed") as spool:
         spool.finish(0)
-        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, graph, training, 0)
+        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, graph, training, 0, ())
     assert result.left_out == {"binary": 1, "over the chunk limit": 7, "symlink": 2}
     assert result.left_out_examples["symlink"] == ("l", "m")
     assert result.left_out_examples["over the chunk limit"] == ("0.py", "1.py", "2.py", "3.py", "4.py")

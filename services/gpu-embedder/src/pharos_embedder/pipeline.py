@@ -3,14 +3,15 @@
     fetch → discover → parse and chunk → link → train → store → encode
 
 Each stage is a module of its own that takes values and returns values; ``stages`` joins them, and this one
-only tells their order. Everything is written beside the live index, and nobody sees it until it is published.
+only tells their order. The chunks of a first index are stored while others are parsed. Everything is written
+beside the live index, and nobody sees it until it is published.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -23,10 +24,11 @@ from pharos_contracts.jobs.v1 import IndexResult, Job, Stage
 from pharos_embedder import stages
 from pharos_embedder.discovery import discover
 from pharos_embedder.points import Origin
-from pharos_embedder.ports import Held
+from pharos_embedder.ports import Check, Held
 from pharos_embedder.spool import Spool
 from pharos_embedder.stages import Limits, Live, StageTimedOut, Tools
 from pharos_embedder.storing import store_stage
+from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey
 from pharos_sources.git import fetch
@@ -107,11 +109,22 @@ async def index(
         found = await in_thread(
             lambda check: discover(checkout.root, limits.discovery, check=check), held.check
         )
+    origin = Origin(
+        dataset=target.dataset,
+        # Seconds, so that a number is never used again for other content after an index was withdrawn.
+        generation=max(target.live.follows + 1, int(time.time())),
+        scope=job.scope,
+        repository=job.source.identity,
+        encoder=tools.encoder.version,
+        job=job.job_id,
+        attempt=held.attempt,
+    )
+    is_first = target.live.generation == 0
     with Spool(workspace / SPOOL) as spool:
-        with within(Stage.PARSE):
-            account = await in_thread(
-                partial(
-                    stages.parse_stage,
+
+        def parse(check: Check) -> stages.ParseAccount:
+            with StoringAhead(origin, tools.store, check) if is_first else nullcontext() as ahead:
+                return stages.parse_stage(
                     checkout.root,
                     found,
                     spool,
@@ -120,9 +133,12 @@ async def index(
                     job.tenant,
                     job.job_id,
                     report,
-                ),
-                held.check,
-            )
+                    check,
+                    take_also=ahead.add if ahead is not None else stages.nobody,
+                )
+
+        with within(Stage.PARSE):
+            account = await in_thread(parse, held.check)
         with within(Stage.LINK):
             report(Stage.LINK, 0, len(spool.paths))
             graph = await in_thread(
@@ -134,18 +150,8 @@ async def index(
                 held.check,
             )
 
-        origin = Origin(
-            dataset=target.dataset,
-            # Seconds, so that a number is never used again for other content after an index was withdrawn.
-            generation=max(target.live.follows + 1, int(time.time())),
-            scope=job.scope,
-            repository=job.source.identity,
-            encoder=tools.encoder.version,
-            job=job.job_id,
-            attempt=held.attempt,
-        )
         with within(Stage.STORE):
-            chunks = await in_thread(
+            chunks, notices = await in_thread(
                 partial(
                     store_stage,
                     spool,
@@ -155,11 +161,13 @@ async def index(
                     origin,
                     tools.store,
                     report,
+                    # What did not fit was stored as well: then all is stored anew.
+                    has_chunks=is_first and not account.left_out,
                 ),
                 held.check,
             )
         result = stages.result_of(
-            name, origin, target.live, checkout, found, spool, account, graph, training, len(chunks)
+            name, origin, target.live, checkout, found, spool, account, graph, training, len(chunks), notices
         )
         if not target.live.full and chunks:
             await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(within.seconds)))

@@ -268,7 +268,10 @@ def _meant(graph: StoredGraph, path: str | None, symbol: str | None) -> int:
         return file
     assert symbol
     if not defining:
-        raise UnknownFile(f"No file in this index defines {symbol[:SHOWN_CHARACTERS]!r}")
+        reason = f"No file in this index defines {symbol[:SHOWN_CHARACTERS]!r}"
+        if graph.symbols_dropped:
+            reason += f", or it is one of the {graph.symbols_dropped:,} symbols left out here: say which file"
+        raise UnknownFile(reason)
     if len(defining) > 1:
         shown = ", ".join(graph.paths[each] for each in defining[:DEFINING_SHOWN_MAX])
         more = len(defining) - DEFINING_SHOWN_MAX

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -198,6 +198,10 @@ class ParseAccount(msgspec.Struct):
             self.notices.append(Notice(message=sentence, path=path))
 
 
+def nobody(file: PackedFile) -> None:
+    """Who else takes parsed files, where nobody does."""
+
+
 def parse_stage(
     root: Path,
     found: Discovery,
@@ -208,8 +212,10 @@ def parse_stage(
     job: str,
     report: Report,
     check: Check,
+    take_also: Callable[[PackedFile], None] = nobody,
 ) -> ParseAccount:
-    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
+    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it, and to
+    *take_also*.
 
     However it ends, the files that were parsed are in the cache for *job*, as many as one job may keep.
     """
@@ -220,6 +226,7 @@ def parse_stage(
     def take(outcome: Outcome) -> None:
         if isinstance(outcome, PackedFile):
             spool.add(outcome)
+            take_also(outcome)
         account.take(outcome)
         report(Stage.PARSE, account.files, total, current_file=outcome.path)
 
@@ -503,6 +510,7 @@ def result_of(
     graph: FileGraph,
     training: Training,
     chunks: int,
+    told: Sequence[Notice],
 ) -> IndexResult:
     left_out = dict(found.left_out)
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
@@ -515,7 +523,7 @@ def result_of(
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
-    notices = [Notice(message=training.note)] if training.note else []
+    notices = [*([Notice(message=training.note)] if training.note else []), *told]
     notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
