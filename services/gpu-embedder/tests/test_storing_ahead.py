@@ -73,10 +73,10 @@ def finish(files: Sequence[PackedFile], path: Path, store: VectorStore, *, has_c
         stats = LinkStats(imports_resolved=1, imports_external=0, imports_missing=0)
         graph = FileGraph.of(spool.paths, edges, stats)
         structure = np.eye(len(spool.paths), 64, dtype=np.float32)
-        chunks = store_stage(
+        stored = store_stage(
             spool, graph, structure, 0, ORIGIN, store, silent, unchecked, has_chunks=has_chunks
         )
-        return len(chunks)
+        return len(stored.chunks)
 
 
 def stored(store: VectorStore) -> dict[str, tuple[object, ...]]:
