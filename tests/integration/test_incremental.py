@@ -34,6 +34,7 @@ from pharos_embedder.stages import OVER_CHUNKS
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreError
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_sources.hosts import AllowedHosts
 from tests.support import reindexing
 from tests.support.agreeing import disagreements
@@ -548,8 +549,7 @@ async def searched(bench: Bench, bus: Bus, text: str, mode: SearchMode = SearchM
     try:
         answer = await answers.answer(Search(tenant="default", project="default", query=text, mode=mode))
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)
     assert isinstance(answer, SearchAnswer)
     return answer
 

@@ -115,10 +115,10 @@ def peaks(root: Path, found: Discovery, work: Path, pool: ParsePool) -> dict[str
         tools = Tools(cache, pool)
         tracemalloc.start()
         try:
-            _, taken["parse"] = peak(lambda: parse(root, found, spool, tools, origin, engine))
-            graph, taken["link"] = peak(lambda: link_stage(root, found, spool, unchecked))
+            account, taken["parse"] = peak(lambda: parse(root, found, spool, tools, origin, engine))
+            graph, taken["link"] = peak(lambda: link_stage(root, found, spool, account, unchecked))
             structure = np.ones((len(spool.paths), 64), dtype=np.float32)
-            chunks, taken["store"] = peak(
+            (chunks, _), taken["store"] = peak(
                 lambda: store_stage(
                     spool,
                     graph,

@@ -74,9 +74,9 @@ def finish(files: Sequence[PackedFile], path: Path, store: VectorStore, *, has_c
         graph = FileGraph.of(spool.paths, edges, stats)
         structure = np.eye(len(spool.paths), 64, dtype=np.float32)
         if not has_chunks:
-            return len(store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked))
+            return len(store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked).chunks)
         chunks = store_words(spool, ORIGIN, store, unchecked)
-        store_structure(spool, graph, structure, ORIGIN, store, unchecked)
+        assert store_structure(spool, graph, structure, ORIGIN, store, unchecked) == ()
         return len(chunks)
 
 

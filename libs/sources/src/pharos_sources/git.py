@@ -91,6 +91,7 @@ _HOPS_MAX: Final = 4  # `.git` and a few renames
 _SMALL_OUTPUT_BYTES_MAX: Final = 4096
 _REMOTE_HEAD_SECONDS: Final = 30.0
 # Wins over the repository's own .gitattributes: files arrive byte for byte as they were committed.
+_EXAMPLES_MAX: Final = 5
 _ATTRIBUTES: Final = "* -text -ident !filter !eol !working-tree-encoding\n"
 _FETCHED: Final = "refs/fetched"  # what the next fetch tells the server that is here already
 
@@ -109,9 +110,9 @@ class FetchLimits:
 class Checkout:
     """The files of one commit.
 
-    `root` holds files and folders only: symbolic links are left out (`symlinks` counts them), folders of
-    submodules are empty, and git's own data is beside it. `branch` is None for a tag, a bare commit or a
-    detached HEAD. `bytes` and `files` count the files.
+    `root` holds files and folders only: symbolic links are left out (`symlinks` counts them, and of a few
+    `symlink_examples` has the paths), folders of submodules are empty, and git's own data is beside it.
+    `branch` is None for a tag, a bare commit or a detached HEAD. `bytes` and `files` count the files.
     """
 
     root: Path
@@ -122,6 +123,7 @@ class Checkout:
     files: int
     symlinks: int
     submodules: int
+    symlink_examples: tuple[str, ...] = ()
 
 
 async def fetch(
@@ -438,6 +440,7 @@ async def _fetch(
         files=count.files,
         symlinks=len(count.symlinks),
         submodules=count.submodules,
+        symlink_examples=tuple(path.decode("utf-8", "replace") for path in count.symlinks[:_EXAMPLES_MAX]),
     )
 
 

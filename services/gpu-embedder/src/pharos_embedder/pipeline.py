@@ -152,7 +152,9 @@ async def index(
             await on_lexical_ready(told(chunks))
         with within(Stage.LINK):
             report(Stage.LINK, 0, len(spool.paths))
-            graph = await in_thread(partial(stages.link_stage, checkout.root, found, spool), held.check)
+            graph = await in_thread(
+                partial(stages.link_stage, checkout.root, found, spool, account), held.check
+            )
         with within(Stage.TRAIN):
             training = await in_thread(
                 partial(stages.train_stage, graph, target.dataset, job.job_id, tools.parse_cache, report),
@@ -162,10 +164,10 @@ async def index(
         with within(Stage.STORE):
             if words_first:
                 report(Stage.STORE, 0, 0)
-                await in_thread(partial(store_structure, *made, origin, tools.store), held.check)
+                notices = await in_thread(partial(store_structure, *made, origin, tools.store), held.check)
             else:
                 live = target.live.generation
-                chunks = await in_thread(
+                chunks, notices = await in_thread(
                     partial(store_stage, *made, live, origin, tools.store, report), held.check
                 )
         if not words_first and not target.live.full and chunks:
@@ -190,7 +192,7 @@ async def index(
             )
     keep = partial(tools.checkouts.keep, job.tenant, job.source.identity)
     await anyio.to_thread.run_sync(keep, workspace / CHECKOUT, checkout)
-    result = stages.with_structure(told(chunks), graph, training)
+    result = stages.with_structure(told(chunks), graph, training, notices)
     return msgspec.structs.replace(result, chunks_encoded=encoded, chunks_reused=reused)
 
 

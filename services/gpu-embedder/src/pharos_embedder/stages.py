@@ -24,7 +24,7 @@ from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.costs import Tariff, cost_of, tokens_of
-from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
+from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs, unread
 from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
@@ -190,9 +190,12 @@ class ParseAccount(msgspec.Struct):
         self.files += 1
         told = outcome.warning if isinstance(outcome, PackedFile) else outcome.reason
         if told is not None:
-            self.notices_total += 1
-            if len(self.notices) < NOTICES_MAX:
-                self.notices.append(Notice(message=told, path=outcome.path))
+            self.warn(told, outcome.path)
+
+    def warn(self, sentence: str, path: str) -> None:
+        self.notices_total += 1
+        if len(self.notices) < NOTICES_MAX:
+            self.notices.append(Notice(message=sentence, path=path))
 
 
 def nobody(file: PackedFile) -> None:
@@ -262,8 +265,12 @@ def parse_stage(
     return account
 
 
-def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found), check), check)
+def link_stage(root: Path, found: Discovery, spool: Spool, account: ParseAccount, check: Check) -> FileGraph:
+    """The graph of what is in *spool*; manifests that were left out are told to *account*."""
+    configs = read_configs(root, found)
+    for path, sentence in unread(found, configs).items():
+        account.warn(sentence, path)
+    return link_files(spool, RepositoryConfigs.read(configs, check), check)
 
 
 def train_stage(
@@ -508,6 +515,8 @@ def result_of(
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
     examples = dict(found.examples)
+    if checkout.symlinks:
+        examples["symlink"] = checkout.symlink_examples
     if account.left_out:
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
@@ -530,9 +539,11 @@ def result_of(
     )
 
 
-def with_structure(result: IndexResult, graph: FileGraph, training: Training) -> IndexResult:
-    """*result* with what linking and training say."""
-    notices = (Notice(message=training.note),) if training.note else ()
+def with_structure(
+    result: IndexResult, graph: FileGraph, training: Training, told: Sequence[Notice]
+) -> IndexResult:
+    """*result* with what linking and training say, and what is *told* of storing it."""
+    notices = (*([Notice(message=training.note)] if training.note else []), *told)
     notices_total = len(notices) + result.warnings_total
     return msgspec.structs.replace(
         result,
