@@ -178,9 +178,9 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     for pattern, captures in QueryCursor(grammar.query).matches(root):
         if (nodes := captures.get("reference")) is not None:  # three of four matches
             byte = nodes[0].start_byte
-            name = source[byte : nodes[0].end_byte]
-            if (known := used.get(name)) is None:
-                used[name] = _Uses(nodes[0], byte)
+            word = source[byte : nodes[0].end_byte]
+            if (known := used.get(word)) is None:
+                used[word] = _Uses(nodes[0], byte)
             else:
                 known.add(nodes[0], byte)
         elif "name" in captures:
@@ -207,14 +207,14 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             broken_end = max(end, broken_end)
     if not package and language in _NAMESPACES_ARE_PACKAGES:
         package = _take_package(root, found)
-    counts = {name.decode("utf-8", "replace"): uses for name, uses in used.items()}
+    counts = {word.decode("utf-8", "replace"): uses for word, uses in used.items()}
     if language == "java":
         imports = with_candidates(imports, counts)
     elif language == "rust":
         imports = with_distinct_paths(imports)
-    for name, uses in foreign.items():
+    for name, times in foreign.items():
         if name in counts:
-            counts[name].count -= uses
+            counts[name].count -= times
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
         references=_references(counts),
