@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 from pharos_contracts import streams
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import IndexResult, Job, Scope
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchMode
@@ -180,6 +182,43 @@ async def test_a_first_index_that_is_over_the_chunk_limit_holds_what_fits(
     found = read_index(bench, DATASET, result)
     assert {each.payload.path for each in found.points.values()} == {f"{n}.py" for n in range(5)}
     assert len(found.points) == 10 and not found.leftovers
+
+
+async def test_a_first_index_may_break_at_any_of_its_writes(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer
+) -> None:
+    server.add_repository(
+        "made/breaking", {f"{n}.py": f"def named{n}():\n    return {n}\n" for n in range(3)}
+    )
+    url, hosts = server.url("made/breaking"), server.allowed_hosts
+    stages_seen = set()
+    for number in count(1):
+        dataset = DatasetKey("default", "default", f"breaks-{number}")
+        left = number
+
+        def fail_in_time() -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise StoreError("broken by the test")
+
+        bench.engine.gate.passing = fail_in_time
+        with suppress(Failed, StoreError):
+            await bench.index(bus, url, dataset=dataset.dataset, allowed_hosts=hosts)
+        bench.engine.gate.passing = lambda: None
+        entry = await Bucket(bus, streams.KV_DATASETS, Dataset).get(
+            dataset_key("default", "default", dataset.dataset)
+        )
+        stages_seen.add(None if entry is None else entry.value.stage)
+        result = await bench.index(bus, url, dataset=dataset.dataset, allowed_hosts=hosts, force=True)
+        assert result is not None
+        wanted = await anew.index_anew(url, dataset, allowed_hosts=hosts)
+        found = differences(read_index(bench, dataset, result), read_index(anew, dataset, wanted))
+        assert not found, "\n".join((f"broken at write {number}:", *found))
+        anew.forget(dataset)
+        if left > 0:
+            break
+    assert stages_seen == {None, IndexStage.LEXICAL, IndexStage.FULL}, "before words, before the rest, after"
 
 
 async def test_along_the_history_of_this_repository_the_index_is_the_one_of_a_clean_run(

@@ -18,7 +18,7 @@ from pharos_embedder.parsing import parse
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Stopped, unchecked
 from pharos_embedder.spool import Spool
-from pharos_embedder.storing import store_stage
+from pharos_embedder.storing import store_stage, store_structure, store_words
 from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vectors import DatasetKey, Point, StoreError, VectorStore
@@ -60,7 +60,7 @@ def stores(tmp_path: Path) -> Iterator[tuple[VectorStore, VectorStore]]:
 
 
 def finish(files: Sequence[PackedFile], path: Path, store: VectorStore, *, has_chunks: bool) -> int:
-    """Store the rest of the index of *files*; how many chunks it has."""
+    """Store the rest of the index of *files*, or all of it; how many chunks it has."""
 
     def silent(*_: Any, **__: Any) -> None:
         """Nobody asked."""
@@ -73,9 +73,10 @@ def finish(files: Sequence[PackedFile], path: Path, store: VectorStore, *, has_c
         stats = LinkStats(imports_resolved=1, imports_external=0, imports_missing=0)
         graph = FileGraph.of(spool.paths, edges, stats)
         structure = np.eye(len(spool.paths), 64, dtype=np.float32)
-        chunks = store_stage(
-            spool, graph, structure, 0, ORIGIN, store, silent, unchecked, has_chunks=has_chunks
-        )
+        if not has_chunks:
+            return len(store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked).chunks)
+        chunks = store_words(spool, ORIGIN, store, unchecked)
+        assert store_structure(spool, graph, structure, ORIGIN, store, unchecked) == ()
         return len(chunks)
 
 
@@ -99,6 +100,9 @@ def test_the_same_is_stored_ahead_as_afterwards(
     assert stored(ahead) == stored(after)
     assert ahead.count(ORIGIN.dataset, ORIGIN.generation, "chunk") == number
     assert ahead.lexicon(ORIGIN.dataset, 7) == after.lexicon(ORIGIN.dataset, 7)
+    graphs = [store.graph(ORIGIN.dataset, 7) for store in stores]
+    assert graphs[0] is not None and graphs[1] is not None
+    assert graphs[0].paths == graphs[1].paths
 
 
 def test_what_an_unfinished_run_left_is_discarded_first(

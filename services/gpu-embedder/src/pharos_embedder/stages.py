@@ -507,11 +507,9 @@ def result_of(
     found: Discovery,
     spool: Spool,
     account: ParseAccount,
-    graph: FileGraph,
-    training: Training,
     chunks: int,
-    told: Sequence[Notice],
 ) -> IndexResult:
+    """What an index has, but for its structure: see `with_structure`."""
     left_out = dict(found.left_out)
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
@@ -523,8 +521,6 @@ def result_of(
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
-    notices = [*([Notice(message=training.note)] if training.note else []), *told]
-    notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
         generation=origin.generation,
@@ -532,16 +528,31 @@ def result_of(
         commit=checkout.commit,
         branch=checkout.branch,
         files_processed=files,
-        embeddings_generated=len(training.vectors),
+        embeddings_generated=0,
         chunks=chunks,
-        edges=len(graph.sources),
         left_out=left_out,
         left_out_examples=examples,
         languages=dict(Counter(spool.languages).most_common()),
+        warnings=tuple(account.notices),
+        warnings_total=account.notices_total,
+        summary=summary(files, chunks, left_out, account.notices_total),
+    )
+
+
+def with_structure(
+    result: IndexResult, graph: FileGraph, training: Training, told: Sequence[Notice]
+) -> IndexResult:
+    """*result* with what linking and training say, and what is *told* of storing it."""
+    notices = (*([Notice(message=training.note)] if training.note else []), *told)
+    notices_total = len(notices) + result.warnings_total
+    return msgspec.structs.replace(
+        result,
+        embeddings_generated=len(training.vectors),
+        edges=len(graph.sources),
         losses=tuple(round(loss, 5) for loss in training.losses),
-        warnings=(*notices, *account.notices)[:NOTICES_MAX],
+        warnings=(*notices, *result.warnings)[:NOTICES_MAX],
         warnings_total=notices_total,
-        summary=summary(files, chunks, left_out, notices_total),
+        summary=summary(result.files_processed, result.chunks, dict(result.left_out), notices_total),
     )
 
 

@@ -49,22 +49,14 @@ def store_stage(
     store: VectorStore,
     report: Report,
     check: Check,
-    *,
-    has_chunks: bool = False,
 ) -> Stored:
-    """Write everything but the dense vectors, beside generation *live*.
-
-    *has_chunks*: nothing is live, and the chunks are stored already.
-    """
+    """Write everything but the dense vectors, beside generation *live*."""
     store = store.guarded(check)
+    store.discard_unpublished(origin.dataset, live)
     chunks = SpooledChunks(spool, _ids(spool, origin, check))
     lexicon = lexicon_of(spool, chunks, check)
-    if has_chunks:
-        gone = packed_ids(())
-    else:
-        store.discard_unpublished(origin.dataset, live)
-        alive, gone = _compared(chunks, live, origin, store)
-        _store_chunks(spool, chunks, ~alive, origin, store, report)
+    alive, gone = _compared(chunks, live, origin, store)
+    _store_chunks(spool, chunks, ~alive, origin, store, report)
     gone_files = _store_files(spool, graph, structure, live, origin, store)
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
@@ -73,6 +65,27 @@ def store_stage(
         store.retire(origin.dataset, _unpacked(ids), origin.generation)
     store.flush()
     return Stored(chunks, notices)
+
+
+def store_words(spool: Spool, origin: Origin, store: VectorStore, check: Check) -> SpooledChunks:
+    """Write what a search by words asks for beside chunks, which `StoringAhead` has stored; the chunks."""
+    store = store.guarded(check)
+    chunks = SpooledChunks(spool, _ids(spool, origin, check))
+    lexicon = lexicon_of(spool, chunks, check)
+    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    store.flush()
+    return chunks
+
+
+def store_structure(
+    spool: Spool, graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore, check: Check
+) -> tuple[Notice, ...]:
+    """Write what a first index has beside `store_words`, but for the dense vectors; as ``Stored.notices``."""
+    store = store.guarded(check)
+    _store_files(spool, graph, structure, 0, origin, store)
+    notices = _store_graph(spool, graph, structure, origin, store)
+    store.flush()
+    return notices
 
 
 def _ids(spool: Spool, origin: Origin, check: Check) -> Ids:
