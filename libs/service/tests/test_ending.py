@@ -6,7 +6,6 @@ import asyncio
 
 import pytest
 
-from pharos_service import ending
 from pharos_service.ending import end
 
 pytestmark = pytest.mark.anyio
@@ -36,12 +35,11 @@ async def failing() -> None:
     raise ValueError("a bug")
 
 
-async def test_a_task_that_forgets_a_cancellation_is_cancelled_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ending, "AGAIN_SECONDS", 0.01)
+async def test_a_task_that_forgets_a_cancellation_is_cancelled_again() -> None:
     tasks = [asyncio.create_task(each) for each in (forgetful(2), at_once(), failing())]
     await asyncio.sleep(0)
     async with asyncio.timeout(20):
-        forgot, returned, raised = await end(*tasks)
+        forgot, returned, raised = await end(*tasks, again_seconds=0.01)
     assert all(task.done() for task in tasks)
     assert (
         isinstance(forgot, asyncio.CancelledError) and returned == "done" and isinstance(raised, ValueError)

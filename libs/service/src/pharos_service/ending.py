@@ -9,7 +9,7 @@ AGAIN_SECONDS: Final = 2.0
 """Well above what a task takes to tidy up, which a second cancellation would interrupt."""
 
 
-async def end(*tasks: asyncio.Task[Any]) -> list[Any]:
+async def end(*tasks: asyncio.Task[Any], again_seconds: float = AGAIN_SECONDS) -> list[Any]:
     """Cancel *tasks*, and return when the last of them has ended: what each returned or raised.
 
     Once may not be enough: ``asyncio.wait_for`` of Python 3.11 forgets a cancellation that comes together
@@ -20,5 +20,5 @@ async def end(*tasks: asyncio.Task[Any]) -> list[Any]:
     while left:
         for task in left:
             task.cancel()
-        _, left = await asyncio.wait(left, timeout=AGAIN_SECONDS)
+        _, left = await asyncio.wait(left, timeout=again_seconds)
     return await asyncio.gather(*tasks, return_exceptions=True)

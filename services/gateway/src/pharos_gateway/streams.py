@@ -22,6 +22,7 @@ log = structlog.get_logger()
 
 COMMENT_SECONDS: Final = 15.0
 SEND_SECONDS_MAX: Final = 60.0
+CANCEL_AGAIN_SECONDS: Final = 0.1  # below what whoever ends the stream waits; it has nothing to tidy up
 MEDIA_TYPE: Final = "text/event-stream"
 KEEP_ALIVE: Final = comment("keep-alive")
 
@@ -172,4 +173,4 @@ async def _kept_alive(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[byt
         except StopAsyncIteration:
             return
         finally:
-            await end(following)
+            await end(following, again_seconds=CANCEL_AGAIN_SECONDS)
