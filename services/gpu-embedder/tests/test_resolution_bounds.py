@@ -127,6 +127,32 @@ def test_the_neighbours_that_are_held_at_once_are_bounded(monkeypatch: pytest.Mo
     assert len(held) > 1 and max(held) <= 500
 
 
+def test_an_import_of_python_is_looked_for_where_its_name_is_and_in_so_many_roots_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    first = tree.Tree.first
+
+    def counted(one: tree.Tree, *candidates: str) -> str | None:
+        nonlocal asked
+        asked += 1
+        return first(one, *candidates)
+
+    monkeypatch.setattr(tree.Tree, "first", counted)
+    monkeypatch.setattr("pharos_embedder.resolution.python._ROOTS_MAX", 10)
+    projects = [f"p{number}" for number in range(200)]
+    paths = [f"{one}/{path}" for one in projects for path in ("setup.py", f"{one}_own/a.py", "tests/b.py")]
+    found = resolvers(paths, lambda _: (), RepositoryConfigs())["python"]
+    for number, one in enumerate(projects):
+        other = projects[number - 1]
+        user = file(f"{one}/tests/b.py", "python")
+        assert found.resolve(user, Import(module=f"{other}_own.a")) == (f"{other}/{other}_own/a.py",)
+        assert found.resolve(user, Import(module=f"elsewhere{number}.x")) is None
+        assert found.resolve(file(f"{one}/c.py", "python"), Import(module="tests.b")) != ()
+        assert found.resolve(user, Import(module="tests.gone")) == ()
+    assert asked < 60 * len(projects)  # in every root it was 200 for each name, and for each import
+
+
 def test_modules_of_go_share_what_they_all_see() -> None:
     def peak(modules: int) -> int:
         texts = {f"m{number}/go.mod": f"module example.com/m{number}\n" for number in range(modules)}
