@@ -140,7 +140,7 @@ class PythonResolver:
         holding = self._holding.get(top, {})
         near = [one for one in chain if one in holding]
         yield from near
-        yield from islice((one for one in holding if one not in near), _ROOTS_MAX - len(near))
+        yield from islice((one for one in holding if one not in near), max(0, _ROOTS_MAX - len(near)))
         yield from (one for one in chain if one not in self._packages)
 
     def _tops_of_roots(self, tree: Tree) -> dict[str, dict[str, None]]:
