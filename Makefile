@@ -32,7 +32,7 @@ setup: ## Install everything that Pharos needs to run into .venv
 run: setup ## Run Pharos on this machine until Ctrl-C
 	exec $(PYTHON) -m pharos_local
 
-demo: setup ## With `make run` in another terminal: index Pharos itself and search it
+demo: setup ## With `make run` in another terminal: index code of Pharos and search it
 	exec $(PYTHON) -m examples.demo
 
 dev: setup
@@ -50,8 +50,7 @@ test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest -n 2 --dist loadfile tests/e2e -m 'not chaos' $(ARGS)
 
 test-faults: dev ## The most telling faults, and random lives of jobs
-	$(PYTHON) -m pytest tests/faults -m 'not chaos' $(ARGS)
-	$(PYTHON) -m pytest -n 2 tests/stateful -m 'not chaos' $(ARGS)
+	$(PYTHON) -m pytest -n 2 tests/faults tests/stateful -m 'not chaos' $(ARGS)
 
 faults: dev ## Every fault, in every part, at every moment; writes docs/reliability.md
 	$(PYTHON) -m tests.faults $(ARGS)

@@ -28,7 +28,7 @@ from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.ports import unchecked
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import link_stage
+from pharos_embedder.stages import ParseAccount, link_stage
 from pharos_embedder.training import Edges, Node2VecConfig, _own_directions, _spread, _unit, train
 from pharos_embedder.walk_graph import Floats, Ints, WalkGraph
 
@@ -80,7 +80,7 @@ def this_repository() -> Graph:
                 if isinstance(outcome, PackedFile):
                     spool.add(outcome)
         spool.finish(CHUNKS_MAX)
-        graph = link_stage(ROOT, found, spool, unchecked)
+        graph = link_stage(ROOT, found, spool, ParseAccount(), unchecked)
     numbers = {path: number for number, path in enumerate(graph.paths)}
     log = ["git", "-C", str(ROOT), "log", "--no-merges", "--format=%x00", "--name-only"]
     text = subprocess.run(log, capture_output=True, check=True, text=True).stdout

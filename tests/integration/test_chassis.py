@@ -8,15 +8,18 @@ from contextlib import aclosing
 
 import pytest
 from msgspec.structs import replace
+from structlog.testing import capture_logs
 
 from pharos_contracts.message import Message
 from pharos_contracts.streams import BusLimits, declare
 from pharos_service.buckets import Bucket, Entry, Gone
 from pharos_service.bus import Bus, BusUnavailable, StreamFull, connect
 from pharos_service.bus_admin import apply, diff, status
+from pharos_service.ending import end
 from pharos_service.journal import Journal, Superseded
 from pharos_service.lease import Held, Lease, LeaseLost, lead, term_of
 from pharos_service.pull import CaughtUp, durable, tail
+from pharos_service.rpc import make_broker
 from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
 
@@ -44,6 +47,25 @@ async def test_a_stream_that_was_made_by_an_earlier_version_keeps_how_it_is_writ
     await apply(connection, declare(BusLimits(queue_max=20)), 1)
     assert "persist_mode" not in (await connection.api("STREAM.INFO.LEDGER"))["config"]
     await connection.client.close()
+
+
+async def test_a_lost_connection_is_told_and_one_that_is_closed_is_not(
+    nats_server: NatsServer, bus_settings: ServiceSettings
+) -> None:
+    with capture_logs() as told:
+        connection, broker = await connect(bus_settings, "test"), make_broker(bus_settings, "test")
+        await broker.start()
+        await connection.client.close()
+        await broker.stop()
+        await asyncio.sleep(0)
+        assert told == []
+        connection = await connect(bus_settings, "test")
+        await asyncio.to_thread(nats_server.kill)
+        async with asyncio.timeout(10):
+            while not told:
+                await asyncio.sleep(0.02)
+        assert [each["event"] for each in told] == ["bus_disconnected"]
+        await connection.client.close()
 
 
 async def test_a_changed_cap_is_a_difference_and_is_applied(bus: Bus) -> None:
@@ -216,9 +238,7 @@ async def test_one_of_two_leads_and_the_other_takes_over_when_it_stops(bus: Bus)
         tasks[first].cancel()
         while len(leading) < 2:
             await asyncio.sleep(0.05)
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await end(*tasks.values())
     assert set(leading) == {"a", "b"}
     assert terms[0] < terms[1]
     assert overlap == 1

@@ -39,6 +39,7 @@ from pharos_embedder.vectors import DatasetKey, Payload, Point
 from pharos_service.asking import NobodyAnswers, ask
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.rpc import answer, make_broker
 from pharos_service.settings import ServiceSettings
 from tests.support.git_server import GitServer
@@ -80,6 +81,7 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
         catalogue,
         machine.cache,
         machine.parse_cache,
+        machine.checkouts,
         encoder=machine.encoder.version,
         now=now,
     )
@@ -89,8 +91,7 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
         yield catalogue
     finally:
         await broker.stop()
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)
 
 
 async def find(bus: Bus, *, dataset: str | None = None, repository: str | None = None) -> tuple[str, ...]:
@@ -164,11 +165,13 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
         first = await indexed(bus, git)
         encoded = len(machine.encoder.given)
         assert machine.parse_cache.count() == first.files_processed + 1, "the files and their graph"
+        assert machine.checkouts.path_of("default", IDENTITY).exists()
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY.upper()) == (NAME,)
         deleted = await step(bus)
         assert (deleted.vectors, deleted.left) == (first.chunks, False)
         assert (machine.store.size(KEY), machine.cache.count()) == (0, 0)
         assert machine.parse_cache.count() == 0
+        assert not machine.checkouts.path_of("default", IDENTITY).exists()
         assert catalogue.all() == []  # at once: a search that follows the answer finds nothing
         assert await find(bus, dataset=NAME) == await find(bus, repository=IDENTITY) == ()
         left = await record(bus)
@@ -183,6 +186,14 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
         assert isinstance(again, Dataset)
         assert again.generation == second.generation
         assert machine.store.count(KEY, second.generation, "chunk") == first.chunks
+
+        git.add_commits("o/r", [{"added.py": "SECRET = 'of one commit'\n"}])
+        await indexed(bus, git)
+        for number in range(2):  # what is gone is kept for a generation more
+            git.add_commits("o/r", [{"added.py": None, "more.py": f"{number=}\n"}])
+            await indexed(bus, git)
+        assert not (await step(bus)).left
+        assert (machine.cache.count(), machine.parse_cache.count()) == (0, 0), "of no commit"
 
 
 async def test_a_worker_that_began_before_the_deletion_publishes_nothing(

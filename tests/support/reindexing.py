@@ -35,6 +35,7 @@ from pharos_embedder.volumes import Volumes
 from pharos_service.bus import Bus
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
+from pharos_sources.kept_checkouts import KeptCheckouts
 from pharos_sources.repository_url import parse_repository_url
 from tests.support.workers import CountingEncoder, GatedEngine, new_job, now
 
@@ -108,6 +109,7 @@ class Bench:
             cache=self.cache,
             parse_cache=self.parse_cache,
             parse_pool=pool,
+            checkouts=KeptCheckouts(home / "checkouts", bytes_max=1 << 30, warn=_warned),
         )
 
     def __enter__(self) -> Bench:

@@ -60,9 +60,11 @@ from pharos_embedder.worker import Worker, WorkerConfig
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.bus_admin import apply
+from pharos_service.ending import end
 from pharos_service.journal import Journal
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
+from pharos_sources.kept_checkouts import KeptCheckouts
 
 DIMENSIONS = 8
 TOKENS_MAX = 16
@@ -319,6 +321,7 @@ class Machine:
         self.parse_cache = ParseCache(
             home / "parsed", limit_bytes=LIMIT_BYTES_MIN, warn=self._warned, options=ParseOptions()
         )
+        self.checkouts = KeptCheckouts(home / "checkouts", bytes_max=1 << 30, warn=self._warned)
         self.workspaces = home / "workspaces"
         self.workspaces.mkdir(parents=True, exist_ok=True)
 
@@ -342,6 +345,7 @@ class Machine:
             self.store.left_by(job.job_id, 999) == {}
             and not any(job.job_id in label for label in (*self.cache.jobs(), *self.parse_cache.jobs()))
             and not any(job.job_id in each.name for each in self.workspaces.iterdir())
+            and (job.source is None or not self.checkouts.path_of(job.tenant, job.source.identity).exists())
         )
 
 
@@ -379,6 +383,7 @@ async def working(
         cache=machine.cache,
         parse_cache=machine.parse_cache,
         parse_pool=pool,
+        checkouts=machine.checkouts,
     )
     indexing = Indexing(
         tools,
@@ -419,7 +424,5 @@ async def working(
     finally:
         for gate in (machine.encoder.gate, machine.engine.gate):
             gate.open()
-        for task in (serving, *following):
-            task.cancel()
-        await asyncio.gather(serving, *following, return_exceptions=True)
+        await end(serving, *following)
         pool.close()

@@ -440,6 +440,7 @@ async def test_symbolic_links_are_left_out_and_never_followed(
     checkout = await fetch(address_of(running, name), into)
     assert files_in(checkout) == {"real": b"1"}
     assert (checkout.files, checkout.symlinks) == (5, 4)
+    assert checkout.symlink_examples == ("absolute", "d/up", "dir", "inside")
     assert (outside / "secret").read_text() == "secret"
 
 

@@ -12,7 +12,7 @@ import pytest
 from msgspec.structs import replace
 
 from pharos_embedder.costs import Tariff
-from pharos_embedder.encoders import EncoderBusy, Priority
+from pharos_embedder.encoders import Priority
 from pharos_embedder.ports import Stopped
 from pharos_embedder.provider import pacing
 from pharos_embedder.provider.client import CUTS_MAX, INVALID_ANSWERS_MAX, Patience
@@ -447,12 +447,12 @@ def test_a_query_waits_for_no_document(server: EmbeddingsServer) -> None:
         joined(thread)
 
 
-def test_a_query_that_nobody_answers_in_time_says_that_it_is_busy(server: EmbeddingsServer) -> None:
+def test_a_query_that_nobody_answers_in_time_says_so(server: EmbeddingsServer) -> None:
     with Provider(endpoint(server), Tariff(), patience=QUICK) as provider:
         usual = provider.encoder()
         encoder = ProviderEncoder(usual._portal, usual._client, 8, Tariff(), query_seconds=0.2)
         server.script(gated)
-        with pytest.raises(EncoderBusy, match=r"no answer within 0\.2 s"):
+        with pytest.raises(ProviderUnavailable, match=r"no answer within 0\.2 s"):
             encoder.encode_queries(["penguin"])
 
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, JobKind, RepositorySource
 from pharos_contracts.lifecycle import JobState
-from pharos_embedder import stages, stored_graph
+from pharos_embedder import discovery, stages, stored_graph
 from pharos_embedder.bm25 import document_vector
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
 from pharos_embedder.costs import JobTooCostly, Tariff
-from pharos_embedder.discovery import Discovery, DiscoveryLimits
+from pharos_embedder.discovery import Discovery, DiscoveryLimits, discover
 from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoding import EncoderService
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
@@ -39,12 +39,12 @@ from pharos_embedder.stages import (
     ParseAccount,
     Tools,
     encode_stage,
+    link_stage,
     result_of,
     seal_stage,
 )
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
-from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
@@ -167,7 +167,12 @@ def encode(
 ) -> tuple[int, int]:
     nothing: Any = None
     tools = Tools(
-        store=store, encoder=EncoderService(encoder), cache=cache, parse_cache=nothing, parse_pool=nothing
+        store=store,
+        encoder=EncoderService(encoder),
+        cache=cache,
+        parse_cache=nothing,
+        parse_pool=nothing,
+        checkouts=nothing,
     )
 
     def silent(*_: Any, **__: Any) -> None:
@@ -238,7 +243,14 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
         service: Any = EncoderService(encoder)
         service.tariff = tariff
         nothing: Any = None
-        tools = Tools(store=store, encoder=service, cache=cache, parse_cache=nothing, parse_pool=nothing)
+        tools = Tools(
+            store=store,
+            encoder=service,
+            cache=cache,
+            parse_cache=nothing,
+            parse_pool=nothing,
+            checkouts=nothing,
+        )
         chunks = EncodablesInMemory(stored(store, texts))
         return encode_stage(chunks, ORIGIN, tools, 40, report, unchecked, unchecked, by_path=by_path)
 
@@ -295,7 +307,15 @@ def test_the_graph_is_stored_with_the_generation_unless_it_is_too_large(
         """Nobody asked."""
 
     with spooled(tmp_path / "parsed", {path: [path] for path in paths}) as spool:
-        chunks = store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked)
+        chunks, notices = store_stage(spool, graph, structure, 0, ORIGIN, store, silent, unchecked)
+    assert [each.message for each in notices] == (
+        []
+        if kept
+        else [
+            "The graph takes 0 MiB, and at most 0 are kept: this index has no graph, map or related files; "
+            "searches are as ever"
+        ]
+    )
     ids = chunks.ids_of(np.arange(len(chunks)))
     assert store.live_ids(ORIGIN.dataset, ORIGIN.generation, "chunk") == set(ids)
     found = store.graph(ORIGIN.dataset, ORIGIN.generation)
@@ -380,15 +400,37 @@ def test_what_is_over_the_limit_on_chunks_is_told_with_what_discovery_left_out(t
         default_branch="main",
         bytes=1,
         files=1,
-        symlinks=0,
+        symlinks=2,
         submodules=0,
+        symlink_examples=("l", "m"),
     )
     account = ParseAccount(left_out=tuple(f"{number}.py" for number in range(7)))
-    graph = FileGraph.of((), (), LinkStats(imports_resolved=0, imports_external=0, imports_missing=0))
-    training = Training(vectors=np.zeros((0, 64), dtype=np.float32), losses=(), seconds=0.0)
     with Spool(tmp_path / "parsed") as spool:
         spool.finish(0)
-        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, graph, training, 0)
-    assert result.left_out == {"binary": 1, "over the chunk limit": 7}
+        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, 0)
+    assert result.left_out == {"binary": 1, "over the chunk limit": 7, "symlink": 2}
+    assert result.left_out_examples["symlink"] == ("l", "m")
     assert result.left_out_examples["over the chunk limit"] == ("0.py", "1.py", "2.py", "3.py", "4.py")
     assert "7 over the chunk limit" in result.summary
+
+
+def test_manifests_and_packages_that_linking_passes_over_are_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(discovery, "_CONFIGS_MAX", 2)
+    monkeypatch.setattr(discovery, "_MARKERS_MAX", 1)
+    for number in range(3):
+        folder = tmp_path / "tree" / f"p{number}"
+        folder.mkdir(parents=True)
+        (folder / "package.json").write_text("{}\n")
+        (folder / "__init__.py").touch()
+    found = discover(tmp_path / "tree")
+    account = ParseAccount()
+    with Spool(tmp_path / "parsed") as spool:
+        spool.finish(0)
+        link_stage(tmp_path / "tree", found, spool, account, unchecked)
+    assert account.notices_total == 2
+    assert [(notice.path, notice.message.partition(" ")[0]) for notice in account.notices] == [
+        ("p2/package.json", "1"),
+        ("p0/__init__.py", "2"),
+    ]

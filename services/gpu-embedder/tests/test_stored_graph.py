@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -104,6 +105,23 @@ def test_of_too_many_edges_the_strongest_are_kept_and_the_rest_is_counted(
     assert (kept.edges_dropped, kept.weights.tolist()) == (2, [0.5, 1.0, 0.75])
     assert kept.sources.tolist() == [0, 2, 5]
     assert from_pieces(to_pieces(kept)).edges_dropped == 2
+
+
+def test_of_too_many_symbols_the_files_that_define_the_most_have_fewer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stored_graph, "SYMBOL_CHARACTERS_MAX", 20)
+    monkeypatch.setattr(stored_graph, "SYMBOLS_PER_FILE_MAX", 8)
+    files = [parsed("a.py", ["one"]), parsed("b.py", [f"s{number}" for number in range(8)])]
+    made = StoredGraph.of(
+        FileGraph.of([], [], LinkStats(imports_resolved=0, imports_external=0, imports_missing=0)),
+        vectors(0),
+        languages=[],
+        lines=np.zeros(0, dtype=np.int32),
+        symbols=map(symbols_of, files),
+    )
+    assert (made.symbols, made.symbols_dropped) == (("one", "s0\ns1\ns2\ns3"), 4)
+    assert from_pieces(to_pieces(msgspec.structs.replace(made, symbols=()))).symbols_dropped == 4
 
 
 @pytest.mark.parametrize(

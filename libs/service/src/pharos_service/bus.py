@@ -119,8 +119,15 @@ def connection_options(settings: ServiceSettings, name: str) -> dict[str, Any]:
         if not isinstance(error, OSError | nats.errors.Error | asyncio.TimeoutError):
             log.warning("bus_error", error=repr(error))
 
+    closed = False
+
     async def on_disconnected() -> None:
-        log.warning("bus_disconnected")
+        # A connection that we close ourselves tells of this first, and at once afterwards that it is closed.
+        asyncio.get_running_loop().call_soon(lambda: closed or log.warning("bus_disconnected"))
+
+    async def on_closed() -> None:
+        nonlocal closed
+        closed = True
 
     async def on_reconnected() -> None:
         log.info("bus_reconnected")
@@ -136,6 +143,7 @@ def connection_options(settings: ServiceSettings, name: str) -> dict[str, Any]:
         "pending_size": 0,
         "error_cb": on_error,
         "disconnected_cb": on_disconnected,
+        "closed_cb": on_closed,
         "reconnected_cb": on_reconnected,
     }
     if settings.nats_user:

@@ -91,7 +91,9 @@ _HOPS_MAX: Final = 4  # `.git` and a few renames
 _SMALL_OUTPUT_BYTES_MAX: Final = 4096
 _REMOTE_HEAD_SECONDS: Final = 30.0
 # Wins over the repository's own .gitattributes: files arrive byte for byte as they were committed.
+_EXAMPLES_MAX: Final = 5
 _ATTRIBUTES: Final = "* -text -ident !filter !eol !working-tree-encoding\n"
+_FETCHED: Final = "refs/fetched"  # what the next fetch tells the server that is here already
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,9 +110,9 @@ class FetchLimits:
 class Checkout:
     """The files of one commit.
 
-    `root` holds files and folders only: symbolic links are left out (`symlinks` counts them), folders of
-    submodules are empty, and git's own data is beside it. `branch` is None for a tag, a bare commit or a
-    detached HEAD. `bytes` and `files` count the files.
+    `root` holds files and folders only: symbolic links are left out (`symlinks` counts them, and of a few
+    `symlink_examples` has the paths), folders of submodules are empty, and git's own data is beside it.
+    `branch` is None for a tag, a bare commit or a detached HEAD. `bytes` and `files` count the files.
     """
 
     root: Path
@@ -121,6 +123,7 @@ class Checkout:
     files: int
     symlinks: int
     submodules: int
+    symlink_examples: tuple[str, ...] = ()
 
 
 async def fetch(
@@ -133,6 +136,7 @@ async def fetch(
     token: Secret | None = None,
     on_progress: OnProgress | None = None,
     on_located: OnLocated | None = None,
+    earlier: Path | None = None,
     resolver: Resolver = system_resolver,
 ) -> Checkout:
     """Fetch one commit and write its files to `into/tree`.
@@ -140,8 +144,9 @@ async def fetch(
     The commit is *sha* (a full id) if given, else branch or tag *ref*, else the branch of the URL, else the
     remote's HEAD. Who pushes between *on_located* and the transfer has the newer commit fetched. *into* must
     be missing or empty; it belongs to the fetch, and is removed whole if that fails or is cancelled. *token*
-    must be one that belongs to `address.host`; it is sent there and nowhere else. Raises the errors of
-    `git_errors`.
+    must be one that belongs to `address.host`; it is sent there and nowhere else. *earlier* is where
+    a fetch of this repository was left, on the same file system: if it is there, it becomes *into*, and only
+    what changed since is transferred and written. Raises the errors of `git_errors`.
     """
     limits = limits or FetchLimits()
     with anyio.CancelScope(shield=True):  # so that what was made is also what is removed
@@ -155,7 +160,12 @@ async def fetch(
             wanted = await _wanted(remote, ref, sha)
             if on_located is not None:
                 await on_located(wanted.commit, wanted.branch)
-            checkout = await _fetch(remote, into, wanted, limits=limits, report=report)
+            checkout = None
+            if earlier is not None and await to_thread.run_sync(_take_over, earlier, into):
+                checkout = await _update(remote, into, wanted, limits=limits, report=report)
+            if checkout is None:
+                await _begin(remote, into, wanted)
+                checkout = await _fetch(remote, into, wanted, limits=limits, report=report)
             done = True
             return checkout
         raise FetchTimedOut(address.clone_url, limits.seconds)
@@ -351,13 +361,39 @@ def _choose(found: RemoteRefs, ref: str | None, sha: str | None, url: str) -> _W
     return wanted(asked_for="HEAD", refspec="HEAD", commit=ids["HEAD"], branch=None)
 
 
+async def _begin(remote: _Remote, into: Path, wanted: _Wanted) -> None:
+    """Make an empty repository and an empty folder for files."""
+    (into / "tree").mkdir()
+    object_format = "sha256" if len(wanted.commit) == 64 else "sha1"
+    await remote.git("init", "--quiet", "--bare", "--template=", f"--object-format={object_format}")
+    await to_thread.run_sync(_write_attributes, into / "git")
+
+
+async def _update(
+    remote: _Remote, into: Path, wanted: _Wanted, *, limits: FetchLimits, report: OnProgress
+) -> Checkout | None:
+    """As `_fetch`, in what an earlier one made; None, and *into* is empty, where that is of no use.
+
+    Whatever the reason is, a fetch from the beginning succeeds without it, or says what is wrong: that the
+    earlier one was damaged, has grown, or is of a repository that was there before, under the same name.
+    """
+    try:
+        checkout = await _fetch(remote, into, wanted, limits=limits, report=report)
+        # Folders of submodules that are no more: git leaves them.
+        await remote.git("clean", "--quiet", "--force", "--force", "-d", "-x", work_tree=into / "tree")
+        return checkout
+    except FetchError:
+        with anyio.CancelScope(shield=True):
+            await to_thread.run_sync(_empty, into)
+        return None
+
+
 async def _fetch(
     remote: _Remote, into: Path, wanted: _Wanted, *, limits: FetchLimits, report: OnProgress
 ) -> Checkout:
     """Fetch the commit's pack, measure its tree, write its files."""
     url = remote.address.clone_url
     git_dir, root = into / "git", into / "tree"
-    root.mkdir()
 
     def on_line(line: str) -> None:
         progress = parse_progress(line)
@@ -373,9 +409,6 @@ async def _fetch(
             await anyio.sleep(limits.poll_seconds)
             await check_size()
 
-    object_format = "sha256" if len(wanted.commit) == 64 else "sha1"
-    await remote.git("init", "--quiet", "--bare", "--template=", f"--object-format={object_format}")
-    await to_thread.run_sync(_write_attributes, git_dir)
     await remote.git(
         "fetch",
         "--progress",
@@ -384,7 +417,7 @@ async def _fetch(
         "--no-recurse-submodules",
         "--no-auto-maintenance",
         remote.url,
-        wanted.refspec,
+        f"+{wanted.refspec}:{_FETCHED}",
         asked_for=wanted.asked_for,
         on_line=on_line,
         watch=watch_size,
@@ -407,6 +440,7 @@ async def _fetch(
         files=count.files,
         symlinks=len(count.symlinks),
         submodules=count.submodules,
+        symlink_examples=tuple(path.decode("utf-8", "replace") for path in count.symlinks[:_EXAMPLES_MAX]),
     )
 
 
@@ -422,6 +456,22 @@ def _claim(into: Path) -> None:
     into.mkdir(parents=True, exist_ok=True, mode=0o700)
     if any(into.iterdir()):
         raise FileExistsError(f"{into} is not empty")
+
+
+def _take_over(earlier: Path, into: Path) -> bool:
+    """Whether *earlier* was there; it is *into* then, which was empty."""
+    try:
+        into.rmdir()
+        earlier.rename(into)
+    except FileNotFoundError:
+        into.mkdir(mode=0o700)
+        return False
+    return True
+
+
+def _empty(folder: Path) -> None:
+    remove_tree(folder)
+    folder.mkdir(mode=0o700)
 
 
 def _silent(phase: str, done: int, total: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import lru_cache
@@ -52,6 +53,7 @@ from pharos_sources.repository_url import InvalidRepositoryUrl, RepositoryAddres
 log = structlog.get_logger()
 
 STARTING_SECONDS_MAX: Final = 4.0
+AWAY_SECONDS: Final = 5.0  # after a search waited for its vector in vain; till then no other one does
 # An empty answer would say that nothing is indexed, and that is not known yet.
 STARTING: Final = Refused(
     code="search_starting",
@@ -130,9 +132,13 @@ class Answers:
         allowed_hosts: AllowedHosts,
         *,
         encoder: str,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """*encoder* is the version of what *engine* encodes queries with."""
         self._encoder = encoder
+        self._clock = clock
+        self._away = ""
+        self._away_until = -math.inf
         self._engine = engine
         self._catalogue = catalogue
         self._address = lru_cache(maxsize=4096)(_address_in(allowed_hosts))
@@ -146,20 +152,31 @@ class Answers:
         prepared = [self._prepared(each, began) for each in asked]
         queries = [each.query for each in prepared if isinstance(each, _Prepared)]
         try:
-            found = iter(await anyio.to_thread.run_sync(self._engine.search_all, queries) if queries else ())
+            found, away = await anyio.to_thread.run_sync(self._search, queries) if queries else ([], "")
         except EncoderBusy as error:
             return Refused(code="encoder_busy", detail=str(error), status=503)
-        except ProviderError as error:
-            return Refused(code="encoder_unavailable", detail=str(error), status=503)
         except StoreError as error:
             return Refused(code="store_unavailable", detail=str(error), status=503)
+        following = iter(found)
         answers = tuple(
-            self._answer(each, next(found), began) if isinstance(each, _Prepared) else each
+            self._answer(each, next(following), away, began) if isinstance(each, _Prepared) else each
             for each in prepared
         )
         if isinstance(question, SearchBatch):
             return SearchBatchAnswer(answers=answers, latency_ms=_ms_since(began))
         return answers[0]
+
+    def _search(self, queries: Sequence[search.SearchQuery]) -> tuple[list[search.SearchAnswer], str]:
+        """The answers; and, where the server that encodes is away, why they are by words alone. Blocks."""
+        if not any(map(search.is_meant, queries)):
+            return self._engine.search_all(queries), ""
+        if self._clock() >= self._away_until:
+            try:
+                return self._engine.search_all(queries), ""
+            except ProviderError as error:
+                log.warning("searched_by_words", reason=str(error))
+                self._away, self._away_until = str(error), self._clock() + AWAY_SECONDS
+        return self._engine.search_all([search.by_words(query) for query in queries]), self._away
 
     def _prepared(self, question: Search, began: float) -> _Prepared | SearchAnswer | Refused:
         """What to ask the engine, or the answer where that is clear already."""
@@ -177,11 +194,17 @@ class Answers:
             return Refused(code="invalid_query", detail=str(error), status=400)
         return _Prepared(query=query, searched=searched, chosen=len(chosen))
 
-    def _answer(self, asked: _Prepared, answer: search.SearchAnswer, began: float) -> SearchAnswer:
+    def _answer(self, asked: _Prepared, answer: search.SearchAnswer, away: str, began: float) -> SearchAnswer:
         live = {DatasetKey(each.tenant, each.project, each.dataset): each for each in asked.searched}
         return SearchAnswer(
             results=tuple(self._result(found, live[found.dataset]) for found in answer.results),
-            metadata=_metadata(answer.metadata, asked.searched, asked.chosen, self._encoder),
+            metadata=_metadata(
+                answer.metadata,
+                asked.searched,
+                asked.chosen,
+                self._encoder,
+                away if search.is_meant(asked.query) else "",
+            ),
             latency_ms=_ms_since(began),
         )
 
@@ -266,7 +289,7 @@ def _query(question: Search, datasets: Sequence[Dataset], encoder: str) -> searc
 
 
 def _metadata(
-    told: search.SearchMetadata, searched: Sequence[Dataset], chosen: int, encoder: str
+    told: search.SearchMetadata, searched: Sequence[Dataset], chosen: int, encoder: str, away: str
 ) -> dict[str, str | int | float | bool | list[str]]:
     facts: dict[str, str | int | float | bool | list[str]] = {
         "mode": told.mode,
@@ -284,6 +307,9 @@ def _metadata(
         facts["note"] = (
             "What another encoder has indexed is searched by words alone until it is indexed again"
         )
+    if away:
+        facts["encoder_unavailable"] = away
+        facts["note"] = "All is searched by words alone until the embeddings server answers again"
     return facts
 
 

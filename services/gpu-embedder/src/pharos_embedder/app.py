@@ -81,6 +81,7 @@ from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.fetching import DocumentLimits as FetchingLimits
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts, InvalidAllowedHost
+from pharos_sources.kept_checkouts import KeptCheckouts
 from pharos_sources.sealing import Sealer
 from pharos_sources.secret import Secret
 
@@ -140,8 +141,11 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
     takes_items = role in ("all", "worker") and settings.worker_slots > 0
     cache = _cache(settings, opened) if takes_items else None
     parse_cache = _parse_cache(settings, opened) if takes_items else None
+    checkouts = _checkouts(settings) if takes_items else None
     if owner is not None or settings.uses_server:
-        deleting = Deleting(bus, store, catalogue, cache, parse_cache, encoder=encoder.version, now=utc_now)
+        deleting = Deleting(
+            bus, store, catalogue, cache, parse_cache, checkouts, encoder=encoder.version, now=utc_now
+        )
         answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
         engine = SearchEngine(store, encoder.encode_queries, encoder=encoder.version)
@@ -172,7 +176,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 forget_chunks = None if cache is None else partial(forget, cache, encoder.version)
                 sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
                 tasks.start_soon(keep_swept, sweeping, utc_now)
-            if cache is not None and parse_cache is not None:
+            if cache is not None and parse_cache is not None and checkouts is not None:
                 tasks.start_soon(partial(anyio.to_thread.run_sync, warm_training, abandon_on_cancel=True))
                 publisher = Publisher(
                     bus,
@@ -185,7 +189,16 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(encoding.device)))
                 workspaces = _workspaces(settings, role, view.name, opened)
                 works = _works(
-                    settings, workspaces, allowed_hosts, publisher, store, encoder, cache, parse_cache, opened
+                    settings,
+                    workspaces,
+                    allowed_hosts,
+                    publisher,
+                    store,
+                    encoder,
+                    cache,
+                    parse_cache,
+                    checkouts,
+                    opened,
                 )
                 documents = _document_config(settings, workspaces)
                 document_publisher = Publisher(
@@ -293,6 +306,14 @@ def _parse_cache(settings: Settings, opened: ExitStack) -> ParseCache:
     return cache
 
 
+def _checkouts(settings: Settings) -> KeptCheckouts:
+    return KeptCheckouts(
+        settings.home_path / "checkouts",
+        bytes_max=settings.checkouts_max_mb * MiB,
+        warn=lambda text: log.warning("kept_checkouts", detail=text),
+    )
+
+
 def _workspaces(settings: Settings, role: str, name: str, opened: ExitStack) -> Path:
     try:
         return opened.enter_context(own_workspaces(settings.home_path, name if role == "worker" else None))
@@ -309,6 +330,7 @@ def _works(
     encoder: TextEncoder,
     cache: VectorCache,
     parse_cache: ParseCache,
+    checkouts: KeptCheckouts,
     opened: ExitStack,
 ) -> list[Indexing]:
     """The work of each slot."""
@@ -323,7 +345,14 @@ def _works(
     for _ in range(settings.worker_slots):
         pool = ParsePool(parse_workers, settings.parse_timeout_seconds)
         opened.callback(pool.close)
-        tools = Tools(store=store, encoder=encoder, cache=cache, parse_cache=parse_cache, parse_pool=pool)
+        tools = Tools(
+            store=store,
+            encoder=encoder,
+            cache=cache,
+            parse_cache=parse_cache,
+            parse_pool=pool,
+            checkouts=checkouts,
+        )
         found.append(Indexing(tools, publisher, config))
     return found
 

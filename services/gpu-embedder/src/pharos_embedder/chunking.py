@@ -12,9 +12,11 @@ dropped.
 
 from __future__ import annotations
 
-import hashlib
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from hashlib import blake2b
+from itertools import accumulate
 from typing import Final, NamedTuple
 
 from tree_sitter import Node
@@ -41,24 +43,12 @@ _LEADING_TYPES: Final = frozenset(
 _HEADING: Final = re.compile(r"#{1,6}\s|\[[^\]]+\]\s*$")
 
 
-class _Line(NamedTuple):
-    start: int  # character offset
-    end: int  # after its line end
-
-
 class _Span(NamedTuple):
     first: int  # 0-based line
     after: int  # one past its last line
-    nodes: tuple[Node, ...]
+    nodes: Sequence[Node]
     depth: int  # of the cut before it
     level: int  # of the cuts between its children
-
-
-class _Row(NamedTuple):
-    first: int  # 0-based line
-    after: int  # one past its last line
-    node: Node
-    leads: bool  # to what follows on the next line
 
 
 def split(
@@ -76,26 +66,26 @@ def split(
     *root* is the syntax tree of the same text, or None to cut by lines; *definitions* give the chunks their
     symbols.
     """
-    lines = _lines(text)
-    if not lines or not text.strip():
+    if not text.strip():
         return ()
+    lines = _line_starts(text)
     starts = {one.start_line - 1 for one in definitions}
     if root is not None:
-        pieces = _tree_pieces(text, lines, root, starts, size_chars)
+        pieces = _tree_pieces(text, lines, root, sorted(starts), size_chars)
     else:
-        pieces = _line_pieces(text, lines, range(len(lines)), size_chars)
+        pieces = _line_pieces(text, lines, range(len(lines) - 1), size_chars)
     groups = partition(text, pieces, size_chars)
-    naming = _Naming(definitions, len(lines))
+    naming = _Naming(definitions)
     chunks: list[Chunk] = []
     for first, after in groups:
-        start, end = pieces[first].start, pieces[after - 1].end
+        start, _, line, depth, whole = pieces[first]
+        end = pieces[after - 1].end
         body = text[start:end]
-        if not body.strip():
+        if not (inked := body.strip()):
             continue
-        start_line = pieces[first].line + 1
-        end_line = start_line + body.count("\n") - body.endswith("\n")
-        owner = naming.of(*_not_blank(body, start_line))
-        at_a_seam = pieces[first].whole or pieces[first].line in starts or pieces[first].depth == 0
+        ink = start + body.index(inked[0])
+        owner = naming.of(bisect_right(lines, ink), bisect_right(lines, ink + len(inked) - 1))
+        at_a_seam = whole or line in starts or depth == 0
         whole_start = start == 0 or (root is not None and at_a_seam)
         context = "" if whole_start else _tail(text, start, overlap_chars)
         encoded = f"{context}\n{body}" if context else body
@@ -105,10 +95,10 @@ def split(
                 ordinal=len(chunks),
                 text=body,
                 context=context,
-                start_line=start_line,
-                end_line=end_line,
+                start_line=line + 1,
+                end_line=bisect_left(lines, end),
                 language=language,
-                content_hash=hashlib.blake2b(encoded.encode("utf-8"), digest_size=16).hexdigest(),
+                content_hash=blake2b(encoded.encode(), digest_size=16).hexdigest(),
                 symbol=owner.symbol if owner else "",
                 kind=owner.kind if owner else "",
                 docstring=owner.docstring[:_DOCSTRING_CHARS_MAX] if owner else "",
@@ -117,100 +107,108 @@ def split(
     return tuple(chunks)
 
 
-def _lines(text: str) -> list[_Line]:
-    made: list[_Line] = []
-    start = 0
-    while start < len(text):
-        end = text.find("\n", start) + 1 or len(text)
-        made.append(_Line(start, end))
-        start = end
-    return made
+def _line_starts(text: str) -> list[int]:
+    """(L + 1,) the character at which each line starts, and the length of *text*."""
+    starts = list(accumulate([len(line) + 1 for line in text.split("\n")], initial=0))
+    starts.pop()
+    if starts[-1] < len(text):  # the last line has no end
+        starts.append(len(text))
+    return starts
 
 
 # ---- taking apart
 
 
 def _tree_pieces(
-    text: str, lines: Sequence[_Line], root: Node, starts: set[int], size_chars: int
+    text: str, lines: Sequence[int], root: Node, starts: Sequence[int], size_chars: int
 ) -> list[Piece]:
     """The pieces of a parsed file. The walk is a stack, so depth of nesting costs no more than memory.
 
-    *starts* are the 0-based lines on which definitions start. The root is always opened.
+    *starts* are the 0-based lines on which definitions start, in order. The root is always opened.
     """
     pieces: list[Piece] = []
-    stack = _children(_Span(0, len(lines), (root,), 0, 0))[::-1]
+    small = size_chars // 4
+    stack = _children(_Span(0, len(lines) - 1, (root,), 0, 0))[::-1]
     if not stack:
-        return _line_pieces(text, lines, range(len(lines)), size_chars)
+        return _line_pieces(text, lines, range(len(lines) - 1), size_chars)
     while stack:
         span = stack.pop()
-        start, end = lines[span.first].start, lines[span.after - 1].end
+        first, after, _, depth, _ = span
+        start, end = lines[first], lines[after]
         if end - start <= size_chars:
-            whole = end - start >= size_chars // 4 and any(
-                line in starts for line in range(span.first, span.after)
-            )
-            _append(pieces, Piece(start, end, span.first, span.depth, whole), size_chars)
+            whole = end - start >= small and bisect_left(starts, first) < bisect_left(starts, after)
+            _append(pieces, Piece(start, end, first, depth, whole), size_chars)
             continue
         if children := _children(span):
             stack.extend(reversed(children))
         else:
-            first, *rest = _line_pieces(text, lines, range(span.first, span.after), size_chars)
-            pieces.append(first._replace(depth=span.depth))
+            opening, *rest = _line_pieces(text, lines, range(first, after), size_chars)
+            pieces.append(opening._replace(depth=depth))
             pieces.extend(piece._replace(depth=max(piece.depth, _LINE_DEPTH)) for piece in rest)
     return pieces
 
 
 def _append(pieces: list[Piece], piece: Piece, size_chars: int) -> None:
     """Adds *piece*, as part of the one before if that is tiny: a piece has about 1/50 of a chunk at least."""
-    last = pieces[-1] if pieces else None
-    if (
-        last is not None
-        and not piece.whole
-        and piece.depth >= last.depth
-        and last.end - last.start < size_chars // 50
-        and piece.end - last.start <= size_chars
-    ):
-        pieces[-1] = last._replace(end=piece.end)
-    else:
-        pieces.append(piece)
+    if pieces and not piece.whole:
+        start, end, line, depth, whole = pieces[-1]
+        if end - start < size_chars // 50 and piece.depth >= depth and piece.end - start <= size_chars:
+            pieces[-1] = Piece(start, piece.end, line, depth, whole)
+            return
+    pieces.append(piece)
 
 
 def _children(span: _Span) -> list[_Span]:
-    """*span* opened: spans of whole lines that tile it, or nothing if no node reaches over several lines."""
-    nodes: tuple[Node, ...] = span.nodes
+    """*span* opened: spans of whole lines that tile it, or nothing if no node reaches over several lines.
+
+    Nodes that share a line are in one span, and comments with what follows them; what has one line alone is
+    not looked into.
+    """
+    span_first, span_after, nodes, depth, level = span
     while nodes:
-        rows: list[_Row] = []
+        firsts: list[int] = []  # the first line of each group, and its nodes of several lines
+        groups: list[list[Node]] = []
+        last_after = -1
+        leading = False
         for node in nodes:
             body = node.child_by_field_name("body")
-            for child in node.children:
-                first, after = _rows(child)
-                if after > span.first and first < span.after:
-                    leads = _leads(child, body)
-                    rows.append(_Row(max(first, span.first), min(after, span.after), child, leads))
-        groups = _rows_joined(rows)
+            for child in node.children:  # plain comparisons: these are most of what is looked at in a file
+                first = child.start_point[0]
+                after, end_column = child.end_point
+                if end_column or after == first:
+                    after += 1
+                if after <= span_first or first >= span_after:
+                    continue
+                if first < span_first or after > span_after:
+                    first, after = max(first, span_first), min(after, span_after)
+                beside = first < last_after
+                if not beside and not (leading and first == last_after):
+                    group: list[Node] = []
+                    firsts.append(first)
+                    groups.append(group)
+                    last_after = after
+                elif after > last_after:
+                    last_after = after
+                if after - first > 1:
+                    group.append(child)
+                # A comment after something explains that.
+                leading = (leading or not beside) and (child.type in _LEADING_TYPES or _precedes(child, body))
         if len(groups) > 1:
-            firsts = [span.first, *(first for first, _, _ in groups[1:])]
-            afters = [*firsts[1:], span.after]
-            depths = [span.depth, *[min(span.level, DEPTH_MAX)] * (len(groups) - 1)]
+            firsts[0] = span_first
+            afters = [*firsts[1:], span_after]
+            depths = [depth, *[min(level, DEPTH_MAX)] * (len(groups) - 1)]
             return [
-                _Span(first, after, inner, depth, span.level + 1)
-                for first, after, depth, (_, _, inner) in zip(firsts, afters, depths, groups, strict=True)
+                _Span(first, after, group, depth, level + 1)
+                for first, after, group, depth in zip(firsts, afters, groups, depths, strict=True)
             ]
-        nodes = groups[0][2] if groups else ()
+        nodes = groups[0] if groups else ()
     return []
 
 
-def _rows(node: Node) -> tuple[int, int]:
-    end_row, end_column = node.end_point
-    first = node.start_point[0]
-    return first, max(end_row + (end_column > 0), first + 1)
-
-
-def _leads(node: Node, body: Node | None) -> bool:
-    """Whether *node* belongs to what follows it: it is a comment or the like, or a part of what is before the
-    *body* of its parent, the last one only where a brace opens the body.
+def _precedes(node: Node, body: Node | None) -> bool:
+    """Whether *node* belongs to what follows it though it is no comment or the like: a part of what is before
+    the *body* of its parent does, the last one only where a brace opens the body.
     """
-    if node.type in _LEADING_TYPES:
-        return True
     if node.type == ":":  # of `public:` in C++
         before = node.prev_sibling
         return before is not None and before.type == "access_specifier"
@@ -222,33 +220,18 @@ def _leads(node: Node, body: Node | None) -> bool:
     return not is_last or (opening is not None and opening.type == "{")
 
 
-def _rows_joined(rows: list[_Row]) -> list[tuple[int, int, tuple[Node, ...]]]:
-    """Nodes that share a line, and comments with what follows them, as one; nodes of one line are dropped."""
-    groups: list[tuple[int, int, list[Node]]] = []
-    leading = False
-    for first, after, node, leads in rows:
-        inner = [node] if after - first > 1 else []
-        beside = bool(groups) and first < groups[-1][1]
-        if groups and (beside or (leading and first == groups[-1][1])):
-            last_first, last_after, kept = groups[-1]
-            groups[-1] = (last_first, max(last_after, after), kept + inner)
-        else:
-            groups.append((first, after, inner))
-        leading = leads and (leading or not beside)  # a comment after something explains that
-    return [(first, after, tuple(inner)) for first, after, inner in groups]
-
-
-def _line_pieces(text: str, lines: Sequence[_Line], which: range, size_chars: int) -> list[Piece]:
+def _line_pieces(text: str, lines: Sequence[int], which: range, size_chars: int) -> list[Piece]:
     """Pieces of plain lines; a blank line belongs to the one before it."""
     pieces: list[Piece] = []
     after_blank = True
     for number in which:
-        start, end = lines[number]
+        start, end = lines[number], lines[number + 1]
         blank = not text[start:end].strip()
         if end - start > size_chars:
             pieces.extend(_fragments(text, start, end, number, size_chars))
         elif blank and pieces and end - pieces[-1].start <= size_chars:
-            pieces[-1] = pieces[-1]._replace(end=end)
+            last = pieces[-1]
+            pieces[-1] = Piece(last.start, end, last.line, last.depth, last.whole)
         else:
             depth = _line_depth(text[start : min(end, start + 80)], blank=blank, after_blank=after_blank)
             if depth < _LINE_DEPTH:
@@ -289,33 +272,26 @@ def _fragments(text: str, start: int, end: int, number: int, size_chars: int) ->
 
 
 class _Naming:
-    """Which definition a run of lines belongs to."""
+    """Which definition a run of lines belongs to. *definitions* are in the order of their starts."""
 
-    def __init__(self, definitions: Sequence[Definition], line_count: int) -> None:
-        self._innermost: list[int] = [-1] * (line_count + 2)
-        self._parents: list[int] = []
-        self._starting: dict[int, list[int]] = {}
+    def __init__(self, definitions: Sequence[Definition]) -> None:
         self._definitions = definitions
+        self._starts = [one.start_line for one in definitions]
+        self._ends = [one.end_line for one in definitions]
+        self._parents: list[int] = []
         open_now: list[int] = []
         for index, one in enumerate(definitions):
             while open_now and definitions[open_now[-1]].end_byte <= one.start_byte:
                 open_now.pop()
             self._parents.append(open_now[-1] if open_now else -1)
             open_now.append(index)
-            self._starting.setdefault(one.start_line, []).append(index)
-        if definitions:
-            self._fill()
 
-    def _fill(self) -> None:
-        """The innermost definition of every line, by one sweep over starts and ends."""
-        stack: list[int] = []
-        for line in range(1, len(self._innermost)):
-            while stack and self._definitions[stack[-1]].end_line < line:
-                stack.pop()
-            stack.extend(self._starting.get(line, ()))
-            while stack and self._definitions[stack[-1]].end_line < line:
-                stack.pop()
-            self._innermost[line] = stack[-1] if stack else -1
+    def _innermost(self, line: int) -> int:
+        """The last definition that has *line*, -1 if none: what lies between one and its parent has ended."""
+        index = bisect_right(self._starts, line) - 1
+        while index >= 0 and self._ends[index] < line:
+            index = self._parents[index]
+        return index
 
     def of(self, start: int, end: int) -> Definition | None:
         """The definition that names the lines.
@@ -339,42 +315,34 @@ class _Naming:
     def _outermost_within(self, start: int, end: int) -> list[int]:
         """The definitions that lie within the lines, but for those inside others of them."""
         within: dict[int, bool] = {}  # and whether it is an outermost one
-        for line in range(start, end + 1):
-            for index in self._starting.get(line, ()):
-                if self._definitions[index].end_line <= end:
-                    within[index] = self._parents[index] not in within
+        for index in range(bisect_left(self._starts, start), bisect_right(self._starts, end)):
+            if self._ends[index] <= end:
+                within[index] = self._parents[index] not in within
         return [index for index, outermost in within.items() if outermost]
 
     def _lines_of(self, index: int) -> int:
-        return self._definitions[index].end_line - self._definitions[index].start_line + 1
+        return self._ends[index] - self._starts[index] + 1
 
     def _around(self, start: int, end: int) -> tuple[int, int]:
         """The innermost definition that has all of the lines, or all from its own first line on; -1 if none.
 
         Then also the outermost that begins before them and ends in them.
         """
-        index, ended = self._innermost[start], -1
-        while index >= 0 and self._definitions[index].end_line < end:
-            if self._definitions[index].start_line < start:
+        index, ended = self._innermost(start), -1
+        while index >= 0 and self._ends[index] < end:
+            if self._starts[index] < start:
                 ended = index
             index = self._parents[index]
         if index >= 0:
             return index, ended
-        reaching = self._innermost[end]
-        while reaching >= 0 and self._definitions[reaching].end_line <= end:
+        reaching = self._innermost(end)
+        while reaching >= 0 and self._ends[reaching] <= end:
             reaching = self._parents[reaching]
-        if reaching >= 0 and self._definitions[reaching].start_line >= start:
-            while (up := self._parents[reaching]) >= 0 and self._definitions[up].start_line >= start:
+        if reaching >= 0 and self._starts[reaching] >= start:
+            while (up := self._parents[reaching]) >= 0 and self._starts[up] >= start:
                 reaching = up
             return reaching, ended
         return -1, ended
-
-
-def _not_blank(body: str, start_line: int) -> tuple[int, int]:
-    """The lines of *body* from the first to the last that is not blank, where it starts on *start_line*."""
-    skipped = body[: len(body) - len(body.lstrip())].count("\n")
-    kept = body.strip().count("\n")
-    return start_line + skipped, start_line + skipped + kept
 
 
 def _tail(text: str, start: int, overlap_chars: int) -> str:

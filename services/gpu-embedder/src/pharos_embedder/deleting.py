@@ -30,6 +30,7 @@ from pharos_contracts.identity import dataset_key
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
 from pharos_embedder import document_points
+from pharos_embedder.bounded_cache import owner_of
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.parse_cache import ParseCache
@@ -39,6 +40,7 @@ from pharos_embedder.vector_cache import VectorCache, vector_key
 from pharos_embedder.vectors import DatasetKey, Dropped, Payload, StoreError, VectorStore
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
+from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
@@ -51,7 +53,7 @@ DELETED_KEPT_SECONDS: Final = 2 * 86_400
 
 
 class Deleting:
-    """Answers to whoever deletes datasets; the caches are None where this process encodes nothing."""
+    """Answers to whoever deletes datasets; the caches are None where this process takes no jobs."""
 
     def __init__(
         self,
@@ -60,6 +62,7 @@ class Deleting:
         catalogue: Catalogue,
         cache: VectorCache | None,
         parse_cache: ParseCache | None,
+        checkouts: KeptCheckouts | None,
         *,
         encoder: str,
         now: Callable[[], datetime],
@@ -69,6 +72,7 @@ class Deleting:
         self._catalogue = catalogue
         self._cache = cache
         self._parse_cache = parse_cache
+        self._checkouts = checkouts
         self._encoder = encoder
         self._now = now
 
@@ -151,6 +155,9 @@ class Deleting:
             chunks += dropped.chunks
             if not dropped.left:
                 self._store.flush()
+                for cache in (self._cache, self._parse_cache):
+                    if cache is not None:
+                        cache.forget_owner(owner_of(*_names(key)))
                 if self._parse_cache is not None:
                     self._parse_cache.remove([key_of_graph(key)])
             if not dropped.left or time.monotonic() >= ends:
@@ -161,6 +168,9 @@ class Deleting:
             forget(self._cache, self._encoder, [each for each in points if each.kind == "chunk"])
         if self._parse_cache is not None:
             forget_parsed(self._parse_cache, [each for each in points if each.kind == "file"])
+        if self._checkouts is not None:
+            for tenant, repository in {(each.dataset.tenant, each.repository) for each in points}:
+                self._checkouts.forget(tenant, repository)
 
 
 def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:

@@ -76,7 +76,7 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     limit.
 
     `markers` are the paths of empty files that mean something by being there: those that make a folder a
-    Python package (at most 50,000).
+    Python package (at most 50,000); `markers_over` counts those beyond.
     """
 
     files: tuple[SourceFile, ...]
@@ -84,6 +84,7 @@ class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     examples: Mapping[str, tuple[str, ...]]
     total_bytes: int
     markers: tuple[str, ...] = ()
+    markers_over: int = 0
 
 
 class _Entry(NamedTuple):
@@ -117,7 +118,7 @@ def read_configs(root: Path, found: Discovery) -> dict[str, str]:
 
     At most 2,000 manifests of at most 256 KiB, and 16 MiB in all; those nearest to the root first.
     """
-    wanted = [one for one in found.files if _is_config(one.path)]
+    wanted = _configs(found)
     wanted.sort(key=lambda one: (one.path.count("/"), one.path))
     texts = dict.fromkeys(found.markers, "")
     left = _CONFIGS_BYTES_MAX
@@ -128,6 +129,27 @@ def read_configs(root: Path, found: Discovery) -> dict[str, str]:
             texts[one.path] = text
             left -= len(source)
     return texts
+
+
+def unread(found: Discovery, configs: Mapping[str, str]) -> dict[str, str]:
+    """What `read_configs` made *configs* of and has left out, in sentences, each by an example of it."""
+    told: dict[str, str] = {}
+    missing = [one.path for one in _configs(found) if one.path not in configs]
+    if missing:
+        told[missing[0]] = (
+            f"{len(missing)} of the manifests of this repository were not read, since there are more than "
+            f"{_CONFIGS_MAX} or they are too large: imports by what they say may lead nowhere."
+        )
+    if found.markers_over:
+        told[found.markers[-1]] = (
+            f"{found.markers_over} empty __init__.py files more than {_MARKERS_MAX} were passed over: "
+            "imports from their folders may lead nowhere."
+        )
+    return told
+
+
+def _configs(found: Discovery) -> list[SourceFile]:
+    return [one for one in found.files if _is_config(one.path)]
 
 
 def _is_config(path: str) -> bool:
@@ -163,6 +185,7 @@ class _Walk:
         self._left_out: dict[str, int] = {}
         self._examples: dict[str, list[str]] = {}
         self._markers: list[str] = []
+        self._markers_over = 0
 
     def run(self) -> Discovery:
         modules = read_regular(self._root / ".gitmodules", PATTERN_FILE_BYTES_MAX)
@@ -193,6 +216,7 @@ class _Walk:
             examples={reason: tuple(paths) for reason, paths in sorted(self._examples.items())},
             total_bytes=self._total,
             markers=tuple(self._markers),
+            markers_over=self._markers_over,
         )
 
     def _list(self, folder: str, depth: int, reason: str | None) -> Iterator[_Entry]:
@@ -262,8 +286,11 @@ class _Walk:
             reason = "over the size limit"
         if reason is not None:
             self._leave(reason, entry.path)
-            if reason == "empty" and entry.name in _MARKER_NAMES and len(self._markers) < _MARKERS_MAX:
-                self._markers.append(entry.path)
+            if reason == "empty" and entry.name in _MARKER_NAMES:
+                if len(self._markers) < _MARKERS_MAX:
+                    self._markers.append(entry.path)
+                else:
+                    self._markers_over += 1
             return
         self._total += verdict.size
         self._files.append(

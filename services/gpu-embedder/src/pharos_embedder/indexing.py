@@ -12,12 +12,12 @@ import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.identity import TENANT_DEFAULT
-from pharos_contracts.jobs.v1 import IndexResult, ItemCancelled
+from pharos_contracts.jobs.v1 import IndexResult, ItemCancelled, Job, WorkItem
 from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_embedder.bounded_cache import BoundedCache, parse_label
 from pharos_embedder.items import last_fact
 from pharos_embedder.pipeline import Target, Unchanged, index
-from pharos_embedder.ports import Held, NothingToDo
+from pharos_embedder.ports import Failed, Held, NothingToDo
 from pharos_embedder.published_work import PublishedWork, in_workspace
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
@@ -57,6 +57,23 @@ class Indexing(PublishedWork):
 
         seconds = self._config.limits.job_seconds
         return await in_workspace(self._config.workspaces, held.job.job_id, seconds, work)
+
+    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
+        try:
+            return await super().finish(item, result)
+        except Failed:
+            await self._forget_checkout(item.job)  # its dataset may have been deleted meanwhile
+            raise
+
+    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
+        await super().clear(item, attempts, forget=forget)
+        if forget:
+            await self._forget_checkout(item.job)
+
+    async def _forget_checkout(self, job: Job) -> None:
+        if job.source is not None:
+            forget = self._tools.checkouts.forget
+            await anyio.to_thread.run_sync(forget, job.tenant, job.source.identity)
 
     async def _index(self, held: Held, workspace: Path) -> IndexResult:
         job = held.job

@@ -19,7 +19,6 @@ _DEPTH_COST: Final = 0.15
 _JITTER_COST: Final = 0.15
 _JITTER_CHARS: Final = 80
 _UNEVEN_COST: Final = 0.3
-_JOINED_COST: Final = 10.0
 _MIXED_COST: Final = 0.6
 
 
@@ -46,18 +45,16 @@ def partition(text: str, pieces: Sequence[Piece], size_chars: int) -> list[tuple
     small = size_chars // 4
     # No more than the smaller of two things that are never joined: what is after them has no say before them.
     window = min(_JITTER_CHARS, small)
-    joins = [0.0] * count  # the cost of not cutting before piece i
-    cuts = [0.0] * count  # the cost of cutting there
+    seams = [False] * count  # where there is always a cut
+    before_cut = [_CHUNK_COST] * count  # what a run costs that starts with piece i
     for index in range(1, count):
-        piece, before = pieces[index], pieces[index - 1]
-        sizes = piece.end - piece.start, before.end - before.start
-        if (piece.whole or before.whole) and min(sizes) >= small:
-            joins[index] = _JOINED_COST
-        jitter = (zlib.crc32(text[piece.start : piece.start + window].encode("utf-8")) & 0xFF) / 255
-        cuts[index] = _DEPTH_COST * min(piece.depth, DEPTH_MAX) + _JITTER_COST * jitter
+        start, end, _, depth, whole = pieces[index]
+        last_start, last_end, _, _, last_whole = pieces[index - 1]
+        seams[index] = (whole or last_whole) and end - start >= small and last_end - last_start >= small
+        jitter = (zlib.crc32(text[start : start + window].encode()) & 0xFF) / 255
+        before_cut[index] = _CHUNK_COST + (_DEPTH_COST * min(depth, DEPTH_MAX) + _JITTER_COST * jitter)
     starts = [piece.start for piece in pieces]
     depths = [piece.depth for piece in pieces]
-    before_cut = [_CHUNK_COST + cost for cost in cuts]
     uneven = _UNEVEN_COST / size_chars**2
     best = [0.0] + [float("inf")] * count
     chosen = [0] * (count + 1)
@@ -65,17 +62,17 @@ def partition(text: str, pieces: Sequence[Piece], size_chars: int) -> list[tuple
         end = pieces[after - 1].end
         after_depth = depths[after] if after < count else 0
         shallowest = DEPTH_MAX + 1
-        joined = 0.0
         cheapest, choice = best[after], 0
         first = after - 1
         while first >= 0 and (size := end - starts[first]) <= size_chars:
             depth = depths[first]
-            cost = best[first] + before_cut[first] + joined + uneven * size * size
+            cost = best[first] + before_cut[first] + uneven * size * size
             if shallowest < depth or shallowest < after_depth:
                 cost += _MIXED_COST
             if cost < cheapest:
                 cheapest, choice = cost, first
-            joined += joins[first]
+            if seams[first]:
+                break
             if depth < shallowest:  # noqa: PLR1730  a call of min costs as much as all the rest
                 shallowest = depth
             first -= 1

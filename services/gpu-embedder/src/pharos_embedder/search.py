@@ -173,7 +173,7 @@ class SearchEngine:
 
     def search_all(self, queries: Sequence[SearchQuery]) -> list[SearchAnswer]:
         """The answers in the order of *queries*, whose texts are encoded together."""
-        meant = {cleaned(query.text)[:QUERY_CHARACTERS_MAX]: None for query in queries if _is_meant(query)}
+        meant = {cleaned(query.text)[:QUERY_CHARACTERS_MAX]: None for query in queries if is_meant(query)}
         vectors = np.asarray(self._encode_queries(list(meant)), dtype=np.float32) if meant else ()
         vector_of = dict(zip(meant, vectors, strict=True))
         return [self._search(query, vector_of) for query in queries]
@@ -268,7 +268,10 @@ def _meant(graph: StoredGraph, path: str | None, symbol: str | None) -> int:
         return file
     assert symbol
     if not defining:
-        raise UnknownFile(f"No file in this index defines {symbol[:SHOWN_CHARACTERS]!r}")
+        reason = f"No file in this index defines {symbol[:SHOWN_CHARACTERS]!r}"
+        if graph.symbols_dropped:
+            reason += f", or it is one of the {graph.symbols_dropped:,} symbols left out here: say which file"
+        raise UnknownFile(reason)
     if len(defining) > 1:
         shown = ", ".join(graph.paths[each] for each in defining[:DEFINING_SHOWN_MAX])
         more = len(defining) - DEFINING_SHOWN_MAX
@@ -284,10 +287,18 @@ def cleaned(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text).strip()
 
 
-def _is_meant(query: SearchQuery) -> bool:
+def is_meant(query: SearchQuery) -> bool:
     """Whether the meaning of its text is asked for, and not its words alone."""
     by_meaning, _ = channels_of(query)
     return bool(by_meaning.datasets)
+
+
+def by_words(query: SearchQuery) -> SearchQuery:
+    """*query* where nothing can be searched by meaning."""
+    datasets = tuple(msgspec.structs.replace(each, has_dense=False) for each in query.selection.datasets)
+    return msgspec.structs.replace(
+        query, selection=msgspec.structs.replace(query.selection, datasets=datasets)
+    )
 
 
 def channels_of(query: SearchQuery) -> tuple[Selection, Selection]:

@@ -260,6 +260,14 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     parse_cache_max_mb: Annotated[
         int, Meta(description="Disk that the cache of parsed files may take, in MiB.", ge=8)
     ] = 1024
+    checkouts_max_mb: Annotated[
+        int,
+        Meta(
+            description="Disk that repositories may take which are kept between jobs, in MiB, so that a new "
+            "commit is fetched as what it changed; 0 keeps none.",
+            ge=0,
+        ),
+    ] = 4096
     parse_timeout_seconds: Annotated[
         float, Meta(description="A file whose parsing takes longer is cut by lines instead.", gt=0, le=300)
     ] = 10.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -24,7 +24,7 @@ from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.costs import Tariff, cost_of, tokens_of
-from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs
+from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs, unread
 from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
@@ -43,6 +43,7 @@ from pharos_embedder.training import Training, train, training_digest
 from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
+from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
@@ -112,6 +113,7 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     cache: VectorCache
     parse_cache: ParseCache
     parse_pool: ParsePool
+    checkouts: KeptCheckouts
 
 
 class EncodingTools(Protocol):
@@ -188,9 +190,16 @@ class ParseAccount(msgspec.Struct):
         self.files += 1
         told = outcome.warning if isinstance(outcome, PackedFile) else outcome.reason
         if told is not None:
-            self.notices_total += 1
-            if len(self.notices) < NOTICES_MAX:
-                self.notices.append(Notice(message=told, path=outcome.path))
+            self.warn(told, outcome.path)
+
+    def warn(self, sentence: str, path: str) -> None:
+        self.notices_total += 1
+        if len(self.notices) < NOTICES_MAX:
+            self.notices.append(Notice(message=sentence, path=path))
+
+
+def nobody(file: PackedFile) -> None:
+    """Who else takes parsed files, where nobody does."""
 
 
 def parse_stage(
@@ -203,8 +212,10 @@ def parse_stage(
     job: str,
     report: Report,
     check: Check,
+    take_also: Callable[[PackedFile], None] = nobody,
 ) -> ParseAccount:
-    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
+    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it, and to
+    *take_also*.
 
     However it ends, the files that were parsed are in the cache for *job*, as many as one job may keep.
     """
@@ -215,6 +226,7 @@ def parse_stage(
     def take(outcome: Outcome) -> None:
         if isinstance(outcome, PackedFile):
             spool.add(outcome)
+            take_also(outcome)
         account.take(outcome)
         report(Stage.PARSE, account.files, total, current_file=outcome.path)
 
@@ -253,8 +265,12 @@ def parse_stage(
     return account
 
 
-def link_stage(root: Path, found: Discovery, spool: Spool, check: Check) -> FileGraph:
-    return link_files(spool, RepositoryConfigs.read(read_configs(root, found), check), check)
+def link_stage(root: Path, found: Discovery, spool: Spool, account: ParseAccount, check: Check) -> FileGraph:
+    """The graph of what is in *spool*; manifests that were left out are told to *account*."""
+    configs = read_configs(root, found)
+    for path, sentence in unread(found, configs).items():
+        account.warn(sentence, path)
+    return link_files(spool, RepositoryConfigs.read(configs, check), check)
 
 
 def train_stage(
@@ -491,21 +507,20 @@ def result_of(
     found: Discovery,
     spool: Spool,
     account: ParseAccount,
-    graph: FileGraph,
-    training: Training,
     chunks: int,
 ) -> IndexResult:
+    """What an index has, but for its structure: see `with_structure`."""
     left_out = dict(found.left_out)
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
             left_out[reason] = max(number, left_out.get(reason, 0))
     examples = dict(found.examples)
+    if checkout.symlinks:
+        examples["symlink"] = checkout.symlink_examples
     if account.left_out:
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
-    notices = [Notice(message=training.note)] if training.note else []
-    notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
         generation=origin.generation,
@@ -513,16 +528,31 @@ def result_of(
         commit=checkout.commit,
         branch=checkout.branch,
         files_processed=files,
-        embeddings_generated=len(training.vectors),
+        embeddings_generated=0,
         chunks=chunks,
-        edges=len(graph.sources),
         left_out=left_out,
         left_out_examples=examples,
         languages=dict(Counter(spool.languages).most_common()),
+        warnings=tuple(account.notices),
+        warnings_total=account.notices_total,
+        summary=summary(files, chunks, left_out, account.notices_total),
+    )
+
+
+def with_structure(
+    result: IndexResult, graph: FileGraph, training: Training, told: Sequence[Notice]
+) -> IndexResult:
+    """*result* with what linking and training say, and what is *told* of storing it."""
+    notices = (*([Notice(message=training.note)] if training.note else []), *told)
+    notices_total = len(notices) + result.warnings_total
+    return msgspec.structs.replace(
+        result,
+        embeddings_generated=len(training.vectors),
+        edges=len(graph.sources),
         losses=tuple(round(loss, 5) for loss in training.losses),
-        warnings=(*notices, *account.notices)[:NOTICES_MAX],
+        warnings=(*notices, *result.warnings)[:NOTICES_MAX],
         warnings_total=notices_total,
-        summary=summary(files, chunks, left_out, notices_total),
+        summary=summary(result.files_processed, result.chunks, dict(result.left_out), notices_total),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import zlib
 from base64 import b64decode, b64encode
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final, Self
 
 import msgspec
@@ -26,6 +26,7 @@ GRAPH_BYTES_MAX: Final = (
 )  # unpacked: some 100 bytes for each edge and 600 for each file at their most
 PIECE_BYTES: Final = 384 << 10  # 512 KiB as text
 SYMBOLS_PER_FILE_MAX: Final = 1_000
+SYMBOL_CHARACTERS_MAX: Final = 32 << 20  # of all files; beyond, the files with the most of them have fewer
 PLACE_DIGITS: Final = 4
 
 _FORMAT: Final = 1
@@ -58,7 +59,8 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """N files in the order of their paths, and E edges by source, target and kind.
 
     ``places`` (N, 2) are in [-1, 1]. ``symbols`` are what each file defines, a line each. ``edges_dropped``
-    are the weakest edges, beyond EDGES_MAX.
+    are the weakest edges, beyond EDGES_MAX; ``symbols_dropped`` those of files that define the most, beyond
+    SYMBOL_CHARACTERS_MAX of all files.
     """
 
     paths: tuple[str, ...]
@@ -71,6 +73,7 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     kinds: Bytes  # (E,), places in EDGE_KINDS
     weights: Floats  # (E,)
     edges_dropped: int = 0
+    symbols_dropped: int = 0
 
     @classmethod
     def of(
@@ -84,14 +87,15 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     ) -> Self:
         """*graph* with what its files tell, and *structure* (N, 64), in the order of its paths.
 
-        *symbols* are as of `symbols_of`. Raises GraphTooLarge as soon as they are too many.
+        *symbols* are as of `symbols_of`, and read one after the other.
         """
+        fewer, symbols_dropped = _bounded(symbols)
         weights = graph.weights.astype(np.float32)
         kept = _strongest(weights, EDGES_MAX)
         return cls(
             paths=graph.paths,
             languages=tuple(languages),
-            symbols=tuple(_bounded(symbols)),
+            symbols=fewer,
             lines=lines,
             places=places(structure),
             sources=graph.sources[kept],
@@ -99,6 +103,7 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
             kinds=graph.kinds[kept],
             weights=weights[kept],
             edges_dropped=len(weights) - len(kept),
+            symbols_dropped=symbols_dropped,
         )
 
     @property
@@ -170,13 +175,27 @@ class StoredGraph(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         ]
 
 
-def _bounded(symbols: Iterable[str]) -> Iterator[str]:
-    size = 0
+def _bounded(symbols: Iterable[str]) -> tuple[tuple[str, ...], int]:
+    """*symbols* with as many for each file as all files have room for, and how many are left out."""
+    kept: list[str] = []
+    most, size, total = SYMBOLS_PER_FILE_MAX, 0, 0
     for each in symbols:
-        size += len(each)
-        if size > GRAPH_BYTES_MAX:
-            raise GraphTooLarge(size)
-        yield each
+        total += _lines(each)
+        kept.append(_first(each, most))
+        size += len(kept[-1])
+        while size > SYMBOL_CHARACTERS_MAX and most:
+            most //= 2
+            kept = [_first(one, most) for one in kept]
+            size = sum(map(len, kept))
+    return tuple(kept), total - sum(map(_lines, kept))
+
+
+def _first(symbols: str, most: int) -> str:
+    return "\n".join(symbols.split("\n", most)[:most])
+
+
+def _lines(symbols: str) -> int:
+    return symbols.count("\n") + 1 if symbols else 0
 
 
 def places(structure: Floats) -> Floats:
@@ -213,6 +232,7 @@ class _Packed(msgspec.Struct, frozen=True, array_like=True):
     kinds: bytes  # (E,) u1
     weights: bytes  # (E,) f4
     edges_dropped: int
+    symbols_dropped: int = 0  # an earlier release stored none, and left a graph out that was too large
 
 
 def to_pieces(graph: StoredGraph) -> list[str]:
@@ -233,6 +253,7 @@ def to_pieces(graph: StoredGraph) -> list[str]:
             kinds=graph.kinds.tobytes(),
             weights=graph.weights.astype("<f4").tobytes(),
             edges_dropped=graph.edges_dropped,
+            symbols_dropped=graph.symbols_dropped,
         )
     )
     if len(packed) > GRAPH_BYTES_MAX:
@@ -267,6 +288,7 @@ def from_pieces(pieces: Sequence[str]) -> StoredGraph:
         kinds=np.frombuffer(packed.kinds, dtype=np.uint8),
         weights=np.frombuffer(packed.weights, dtype="<f4").astype(np.float32),
         edges_dropped=packed.edges_dropped,
+        symbols_dropped=packed.symbols_dropped,
     )
 
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 from array import array
 from collections.abc import Iterator
 from itertools import islice
-from typing import Final, TypeVar
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 import structlog
 from numpy.typing import NDArray
 
-from pharos_contracts.jobs.v1 import Stage
+from pharos_contracts.jobs.v1 import Notice, Stage
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.encodables import Ids, SpooledChunks, packed_ids, unpacked_ids
 from pharos_embedder.linking import FileGraph
@@ -33,6 +33,13 @@ _COUNTED_MAX: Final = 4_000_000  # words of windows between two sums: 32 MB
 T = TypeVar("T")
 
 
+class Stored(NamedTuple):
+    """The chunks of the new generation, and what of the rest could not be stored whole."""
+
+    chunks: SpooledChunks
+    notices: tuple[Notice, ...]
+
+
 def store_stage(
     spool: Spool,
     graph: FileGraph,
@@ -42,8 +49,8 @@ def store_stage(
     store: VectorStore,
     report: Report,
     check: Check,
-) -> SpooledChunks:
-    """Write everything but the dense vectors, beside generation *live*; the chunks of the new one."""
+) -> Stored:
+    """Write everything but the dense vectors, beside generation *live*."""
     store = store.guarded(check)
     store.discard_unpublished(origin.dataset, live)
     chunks = SpooledChunks(spool, _ids(spool, origin, check))
@@ -53,11 +60,32 @@ def store_stage(
     gone_files = _store_files(spool, graph, structure, live, origin, store)
     # Before anything is retired: who retired it is told by the lexicon, where there is no other new point.
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
-    _store_graph(spool, graph, structure, origin, store)
+    notices = _store_graph(spool, graph, structure, origin, store)
     for ids in (gone, gone_files):
         store.retire(origin.dataset, _unpacked(ids), origin.generation)
     store.flush()
+    return Stored(chunks, notices)
+
+
+def store_words(spool: Spool, origin: Origin, store: VectorStore, check: Check) -> SpooledChunks:
+    """Write what a search by words asks for beside chunks, which `StoringAhead` has stored; the chunks."""
+    store = store.guarded(check)
+    chunks = SpooledChunks(spool, _ids(spool, origin, check))
+    lexicon = lexicon_of(spool, chunks, check)
+    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    store.flush()
     return chunks
+
+
+def store_structure(
+    spool: Spool, graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore, check: Check
+) -> tuple[Notice, ...]:
+    """Write what a first index has beside `store_words`, but for the dense vectors; as ``Stored.notices``."""
+    store = store.guarded(check)
+    _store_files(spool, graph, structure, 0, origin, store)
+    notices = _store_graph(spool, graph, structure, origin, store)
+    store.flush()
+    return notices
 
 
 def _ids(spool: Spool, origin: Origin, check: Check) -> Ids:
@@ -197,16 +225,28 @@ def _unpacked(ids: Ids) -> Iterator[str]:
 
 def _store_graph(
     spool: Spool, graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore
-) -> None:
-    """Store the graph for whoever asks of the structure; a search does without one that is too large."""
-    try:
-        kept = StoredGraph.of(
-            graph,
-            structure,
-            languages=spool.languages,
-            lines=spool.lines,
-            symbols=(symbols_of(spool.facts(number)) for number in range(len(spool.paths))),
+) -> tuple[Notice, ...]:
+    """Store the graph for whoever asks of the structure; what is left out of it is told."""
+    kept = StoredGraph.of(
+        graph,
+        structure,
+        languages=spool.languages,
+        lines=spool.lines,
+        symbols=(symbols_of(spool.facts(number)) for number in range(len(spool.paths))),
+    )
+    told = []
+    if kept.edges_dropped:
+        told.append(
+            f"Of the graph the {len(kept.sources):,} strongest edges are kept: {kept.edges_dropped:,} are not"
         )
+    if kept.symbols_dropped:
+        told.append(
+            f"The graph leaves out {kept.symbols_dropped:,} symbols of the files that define the most: what "
+            "is related to one of them is found by the path of its file"
+        )
+    try:
         store.put_graph(origin.dataset, origin.generation, kept, job=origin.job, attempt=origin.attempt)
     except GraphTooLarge as error:
+        told = [f"{error}: this index has no graph, map or related files; searches are as ever"]
         log.warning("graph_not_stored", dataset=origin.dataset.dataset, reason=str(error))
+    return tuple(Notice(message=each) for each in told)

@@ -17,18 +17,18 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from numpy.typing import NDArray
 
 from pharos_embedder.costs import Tariff, tokens_of
-from pharos_embedder.encoders import EncoderBusy, OnBatch, Priority, Progress
+from pharos_embedder.encoders import OnBatch, Priority, Progress
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.provider.client import Client, Embedded, Patience
 from pharos_embedder.provider.endpoint import Endpoint
-from pharos_embedder.provider.errors import RequestStopped
+from pharos_embedder.provider.errors import ProviderUnavailable, RequestStopped
 from pharos_embedder.provider.pacing import POLL_SECONDS, Stop
 
 WINDOW_REQUESTS: Final = 8
 """Requests one after the other between two checkpoints: at their end the places at the server are idle."""
 
-QUERY_SECONDS: Final = 10.0
-"""The longest that a search waits for the vector of its query, repeats included."""
+QUERY_SECONDS: Final = 5.0
+"""The longest that a search waits for the vector of its query, repeats included: it goes by words then."""
 
 
 class Provider:
@@ -171,7 +171,9 @@ class ProviderEncoder:
                 batch = [texts[place] for place in places]
                 found.append((places, await self._client.embed(batch, Priority.QUERY, Stop())))
         if limit.cancelled_caught:
-            raise EncoderBusy(f"the embeddings server gave no answer within {self._query_seconds:g} s")
+            raise ProviderUnavailable(
+                self._client.endpoint.host, f"no answer within {self._query_seconds:g} s"
+            )
         return found
 
 

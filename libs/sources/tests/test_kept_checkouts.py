@@ -1,0 +1,236 @@
+"""A checkout that is kept gives the files that a fetch from the beginning gives, and takes what it may."""
+
+from __future__ import annotations
+
+import os
+import random
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pharos_sources.git import Checkout, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
+from pharos_sources.kept_checkouts import FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
+from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
+from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
+
+pytestmark = pytest.mark.anyio
+
+FILES: dict[str, Content] = {
+    "a.py": "x = 1\n",
+    "d/b.py": "y = 2\n",
+    "d/e/c.txt": b"\0\xff",
+    "link": Symlink("a.py"),
+    "sub/m": Submodule("1" * 40),
+    "run": Executable("#!/bin/sh\n"),
+}
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def running() -> Iterator[GitServer]:
+    with GitServer() as server:
+        yield server
+
+
+@pytest.fixture
+def name(tmp_path: Path) -> str:
+    """A repository name of this test alone."""
+    return f"owner/{tmp_path.name}"
+
+
+def address_of(server: GitServer, name: str) -> RepositoryAddress:
+    return parse_repository_url(server.url(name), allowed_hosts=AllowedHosts.parse(server.allowed_hosts))
+
+
+def unexpected(text: str) -> None:
+    raise AssertionError(text)
+
+
+def kept_in(folder: Path, bytes_max: int = 1 << 30) -> KeptCheckouts:
+    return KeptCheckouts(folder, bytes_max=bytes_max, warn=unexpected)
+
+
+def entries_of(checkout: Checkout) -> dict[str, bytes | bool | None]:
+    """Every file with its bytes and whether it can be run, and every folder, the empty ones as well."""
+    found: dict[str, bytes | bool | None] = {}
+    for path in checkout.root.rglob("*"):
+        name = str(path.relative_to(checkout.root))
+        found[name] = path.read_bytes() if path.is_file() else None
+        if path.is_file():
+            found[f"{name}*"] = os.access(path, os.X_OK)
+    return found
+
+
+def facts_of(checkout: Checkout) -> tuple[object, ...]:
+    return (
+        checkout.commit, checkout.branch, checkout.default_branch, checkout.bytes, checkout.files,
+        checkout.symlinks, checkout.submodules, entries_of(checkout),
+    )  # fmt: skip
+
+
+def changed_at_random(chance: random.Random, step: int) -> dict[str, Content | None]:
+    """A commit on FILES, or on what such commits made of them: files become folders, links and submodules."""
+    contents: list[Content] = [
+        f"step {step}\n", Executable(f"step {step}\n"), Symlink(f"step-{step}"), Submodule(f"{step:040x}"),
+        bytes([step]) * 3,
+    ]  # fmt: skip
+    places = ["a.py", "d/b.py", "d/e", "link", "sub/m", "sub", "run", f"new/{step}.py"]
+    return {path: chance.choice([None, *contents]) for path in chance.sample(places, 3)}
+
+
+async def test_what_is_kept_becomes_what_a_whole_fetch_gives(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
+    chance = random.Random(7)
+    running.add_repository(name, FILES)
+    running.add_commits(name, [{"other/branch.py": "1\n", "d/e/c.txt": None}], branch="side", start="main")
+    address = address_of(running, name)
+    kept = kept_in(tmp_path / "kept")
+    taken = 0
+    for step in range(9):
+        branch = "side" if step % 4 == 3 else "main"
+        if step:
+            running.add_commits(name, [changed_at_random(chance, step)], branch=branch)
+        if step == 6:
+            running.force(name, "main", running.commit_of(name, "main~2"))
+        earlier = kept.path_of("acme", name)
+        taken += earlier.exists()
+        made = tmp_path / "work" / f"kept-{step}"
+        found = await fetch(address, made, ref=branch, earlier=earlier)
+        assert not earlier.exists()
+        assert (made / "git" / "marker").exists() == bool(step)  # a whole fetch would have removed it
+        wanted = await fetch(address, tmp_path / "work" / f"anew-{step}", ref=branch)
+        assert facts_of(found) == facts_of(wanted), step
+        (made / "git" / "marker").touch()
+        assert kept.keep("acme", name, made, found)
+        assert not made.exists()
+    assert taken == 8
+
+
+async def test_a_commit_costs_the_objects_that_it_changed(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
+    running.add_repository(name, {f"{n}.bin": os.urandom(20_000) for n in range(20)})
+    address = address_of(running, name)
+    await fetch(address, tmp_path / "first")
+    before = set((tmp_path / "first" / "git").rglob("*.pack"))
+    unchanged = (tmp_path / "first" / "tree" / "3.bin").stat()
+    running.add_commits(name, [{"new.py": "1\n"}])
+    found = await fetch(address, tmp_path / "second", earlier=tmp_path / "first")
+    packs = list((tmp_path / "second" / "git").rglob("*.pack"))
+    assert len(before) == 1 and len(packs) == 2
+    assert min(each.stat().st_size for each in packs) < 2_000
+    again = (found.root / "3.bin").stat()
+    assert (again.st_ino, again.st_mtime_ns) == (unchanged.st_ino, unchanged.st_mtime_ns)
+
+
+@pytest.mark.parametrize("damage", ["objects", "index", "everything", "another repository", "sha256"])
+async def test_what_is_damaged_costs_a_whole_fetch_and_nothing_else(
+    running: GitServer, name: str, tmp_path: Path, damage: str
+) -> None:
+    running.add_repository(name, FILES)
+    address = address_of(running, name)
+    earlier = tmp_path / "earlier"
+    await fetch(address, earlier)
+    match damage:
+        case "objects":
+            for pack in (earlier / "git").rglob("*.pack"):
+                pack.chmod(0o600)
+                pack.write_bytes(b"PACK")
+        case "index":
+            (earlier / "git" / "index.lock").touch()
+        case "everything":
+            for place in (earlier / "git", earlier / "tree"):
+                subprocess.run(["rm", "-r", str(place)], check=True)
+        case "another repository":
+            running.add_repository(f"{name}-other", {"z.py": "z\n", "d": "no folder\n"})
+            subprocess.run(["rm", "-r", str(earlier)], check=True)
+            await fetch(address_of(running, f"{name}-other"), earlier)
+        case _:
+            subprocess.run(["rm", "-r", str(earlier / "git")], check=True)
+            subprocess.run(
+                ["git", "init", "-q", "--bare", "--object-format=sha256", str(earlier / "git")], check=True
+            )
+    running.add_commits(name, [{"a.py": "x = 2\n", "d/b.py": None}])
+    found = await fetch(address, tmp_path / "found", earlier=earlier)
+    assert facts_of(found) == facts_of(await fetch(address, tmp_path / "wanted"))
+
+
+async def test_limits_and_refusals_are_those_of_a_whole_fetch(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
+    running.add_repository(name, {"a.bin": os.urandom(6_000)})
+    address = address_of(running, name)
+    limits = FetchLimits(bytes_max=10_000)
+    await fetch(address, tmp_path / "1", limits=limits)
+    running.add_commits(name, [{"a.bin": os.urandom(6_000)}])  # with what is kept it is too much, alone not
+    await fetch(address, tmp_path / "2", limits=limits, earlier=tmp_path / "1")
+    running.add_commits(name, [{"b.bin": os.urandom(6_000)}])
+    with pytest.raises(RepositoryTooLarge):
+        await fetch(address, tmp_path / "3", limits=limits, earlier=tmp_path / "2")
+    assert not (tmp_path / "3").exists() and not (tmp_path / "2").exists()
+    await fetch(address, tmp_path / "4")
+    with pytest.raises(RefNotFound):
+        await fetch(address, tmp_path / "5", ref="absent", earlier=tmp_path / "4")
+    assert (tmp_path / "4").exists()  # nothing was transferred yet: it is as good as before
+
+
+def made_of(folder: Path, size: int, packs: int = 1) -> Checkout:
+    """A folder that looks like a fetch's, of about *size* bytes."""
+    pack = folder / "git" / "objects" / "pack"
+    pack.mkdir(parents=True)
+    for number in range(packs):
+        (pack / f"{number}.pack").write_bytes(b"")
+    (folder / "tree").mkdir()
+    return Checkout(
+        root=folder / "tree", commit="", branch=None, default_branch=None, bytes=size - FILE_BYTES, files=1,
+        symlinks=0, submodules=0,
+    )  # fmt: skip
+
+
+async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
+    most = 100_000
+    kept = kept_in(tmp_path / "kept", bytes_max=most)
+
+    def keep(number: int, size: int = most // SHARE, packs: int = 1) -> bool:
+        made = tmp_path / f"made-{number}"
+        there = kept.keep("acme", f"r{number}", made, made_of(made, size, packs))
+        if there:
+            os.utime(kept.path_of("acme", f"r{number}"), (number, number))
+        return there
+
+    def there() -> list[int]:
+        return [number for number in range(20) if kept.path_of("acme", f"r{number}").exists()]
+
+    assert all(keep(number) for number in (1, 2, 3, 4))
+    assert there() == [1, 2, 3, 4]
+    kept.path_of("acme", "r2").rename(tmp_path / "taken")  # by a job
+    assert keep(5) and keep(6)
+    assert there() == [3, 4, 5, 6]
+    assert not keep(7, size=most // SHARE + 1)
+    assert not keep(8, packs=PACKS_MAX + 1)
+    kept.forget("acme", "r4")
+    kept.forget("other", "r5")
+    assert there() == [3, 5, 6]
+    (tmp_path / "kept" / f"{kept.path_of('acme', 'r3').name}.going-1").mkdir()
+    kept = kept_in(tmp_path / "kept", bytes_max=most // 2)  # set lower since
+    assert there() == [5, 6]
+    assert len(list((tmp_path / "kept").iterdir())) == 2
+    kept = kept_in(tmp_path / "kept", bytes_max=0)
+    assert there() == [] and not keep(9)
+
+
+async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> None:
+    told: list[str] = []
+    (tmp_path / "file").touch()
+    kept = KeptCheckouts(tmp_path / "file" / "kept", bytes_max=1 << 30, warn=told.append)
+    made = tmp_path / "made"
+    assert not kept.keep("acme", "r", made, made_of(made, 10_000))
+    kept.forget("acme", "r")
+    assert len(told) >= 2
