@@ -330,7 +330,8 @@ class SideBySide(FakeEncoder):
         self.began: list[int] = []
         self.going = 0
         self.let_go: set[int] = set()
-        self.stopped: set[int] = set()
+        self.ended: set[int] = set()
+        self.error: type[Exception] = Stopped
         self._changed = threading.Condition()
 
     def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
@@ -347,8 +348,8 @@ class SideBySide(FakeEncoder):
 
     def _may_go(self, width: int, midway: Check) -> bool:
         midway()
-        if width in self.stopped:
-            raise Stopped
+        if width in self.ended:
+            raise self.error
         return width in self.let_go
 
 
@@ -372,8 +373,12 @@ def test_lanes_go_side_by_side_and_a_query_takes_the_first_that_is_free() -> Non
     assert [lengths_of(each) for each in found] == [[3], [40, 39, 38, 37]]
 
 
-def test_a_stop_midway_waits_for_the_passes_of_all_lanes_and_keeps_what_they_made() -> None:
+@pytest.mark.parametrize("error", [Stopped, RuntimeError])
+def test_an_end_midway_waits_for_the_passes_of_all_lanes_and_keeps_what_they_made(
+    error: type[Exception],
+) -> None:
     encoder = SideBySide()
+    encoder.error = error
     encoder.let_go = {40}
     service = EncoderService(encoder, lanes=2)
     checked, kept = threading.Event(), list[int]()
@@ -383,12 +388,12 @@ def test_a_stop_midway_waits_for_the_passes_of_all_lanes_and_keeps_what_they_mad
         texts = ["a" * n for n in (40, 39, 38, 37)]
         try:
             service.encode_documents(texts, midway=checked.set, on_batch=lambda at, _: kept.extend(at))
-        except Stopped as stopped:
-            errors.append(stopped)
+        except error as ended:
+            errors.append(ended)
 
     thread = started(encode_all)
     wait_until(lambda: encoder.began == [40, 39, 38])
-    encoder.stopped = {39, 37}
+    encoder.ended = {39, 37}
     encoder.let_go |= {38, 3}
     thread.join(DEADLINE_SECONDS)
     assert len(errors) == 1

@@ -115,9 +115,23 @@ class _Run:
 
     def window(self, start: int, ids: Sequence[Sequence[int]], check: Check, midway: Check) -> None:
         """Encode *ids*, those of the texts from *start* on. A few batches are under way at once."""
+        under_way: deque[_UnderWay] = deque()
+        try:
+            self._window(start, ids, under_way, check, midway)
+        except BaseException:
+            self._save(start, under_way)
+            raise
+
+    def _window(
+        self,
+        start: int,
+        ids: Sequence[Sequence[int]],
+        under_way: deque[_UnderWay],
+        check: Check,
+        midway: Check,
+    ) -> None:
         lengths = [len(one) for one in ids]
         waiting = deque(batches(lengths, self._budget))
-        under_way: deque[_UnderWay] = deque()
         while waiting or under_way:
             launching = bool(waiting) and len(under_way) < self._at_once
             try:
@@ -133,9 +147,6 @@ class _Run:
                 if not is_out_of_memory(error):
                     raise
                 failed = error
-            except BaseException:
-                self._save(start, under_way)
-                raise
             # Outside the handler: the traceback held the tensors of the failed pass.
             if not launching:
                 waiting.appendleft(under_way.popleft()[0])
