@@ -46,6 +46,7 @@ class PythonResolver:
             {""} | projects | self._source_roots | {posixpath.dirname(one) for one in outermost}
         )
         self._holding = self._tops_of_roots(tree)
+        self._asked_last: tuple[str, dict[str, tuple[str, ...]]] = ("", {})
         self._bound = {
             file.path: names
             for file in files
@@ -72,7 +73,7 @@ class PythonResolver:
             return own if own and own != (file.path,) and top not in sys.builtin_module_names else None
         target = one.module.replace(".", "/")
         found: dict[str, None] = {}
-        for root in self._roots_for(folder, top):
+        for root in self._searched(folder, top):
             for path in self._targets(below(root, target), one):
                 found[path] = None
             package = below(root, target)
@@ -106,7 +107,11 @@ class PythonResolver:
     def _module(self, target: str) -> str | None:
         if not target:
             return self._tree.first(*_PACKAGE_FILES)
-        return self._tree.first(*(target + ending for ending in _MODULE_ENDINGS))
+        files = self._tree.files
+        for ending in _MODULE_ENDINGS:
+            if (path := target + ending) in files:
+                return path
+        return None
 
     def _is_script_folder(self, folder: str) -> bool:
         """Whether files of *folder* are run as they are: it is no package, nor part of one without
@@ -115,6 +120,15 @@ class PythonResolver:
         if folder in self._packages:
             return False
         return folder in self._roots or not any(one in self._source_roots for one in above(folder))
+
+    def _searched(self, folder: str, top: str) -> tuple[str, ...]:
+        """As `_roots_for`. Those of one folder are remembered: its files come one after the other."""
+        if self._asked_last[0] != folder:
+            self._asked_last = folder, {}
+        known = self._asked_last[1]
+        if top not in known:
+            known[top] = tuple(self._roots_for(folder, top))
+        return known[top]
 
     def _roots_for(self, folder: str, top: str) -> Iterator[str]:
         """Where to look for the package *top*: a script's own folder, the roots, those nearest above first,
@@ -126,7 +140,7 @@ class PythonResolver:
         holding = self._holding.get(top, {})
         near = [one for one in chain if one in holding]
         yield from near
-        yield from islice((one for one in holding if one not in near), _ROOTS_MAX - len(near))
+        yield from islice((one for one in holding if one not in near), max(0, _ROOTS_MAX - len(near)))
         yield from (one for one in chain if one not in self._packages)
 
     def _tops_of_roots(self, tree: Tree) -> dict[str, dict[str, None]]:
