@@ -124,6 +124,7 @@ class Checkout:
     symlinks: int
     submodules: int
     symlink_examples: tuple[str, ...] = ()
+    depth: int = 0  # folders that lie within each other
 
 
 async def fetch(
@@ -440,6 +441,7 @@ async def _fetch(
         files=count.files,
         symlinks=len(count.symlinks),
         submodules=count.submodules,
+        depth=count.depth,
         symlink_examples=tuple(path.decode("utf-8", "replace") for path in count.symlinks[:_EXAMPLES_MAX]),
     )
 
