@@ -229,6 +229,17 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert there() == [] and not keep(9)
 
 
+async def test_of_two_that_are_kept_at_once_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_in(tmp_path / "kept")
+    monkeypatch.setattr(kept, "_remove", lambda _place: None)  # as if the other came right behind it
+    found = []
+    for name in ("one", "other"):
+        made = tmp_path / name
+        found.append(kept.keep("acme", "r", made, made_of(made, 10_000)))
+    assert found == [True, False]
+    assert (tmp_path / "other").exists()  # it goes with its workspace
+
+
 async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> None:
     told: list[str] = []
     (tmp_path / "file").touch()

@@ -462,11 +462,13 @@ def _claim(into: Path) -> None:
 
 def _take_over(earlier: Path, into: Path) -> bool:
     """Whether *earlier* was there; it is *into* then, which was empty."""
+    if not earlier.exists():
+        return False
     try:
         into.rmdir()
         earlier.rename(into)
-    except FileNotFoundError:
-        into.mkdir(mode=0o700)
+    except OSError:  # somebody else has just taken it, or it is on another file system
+        into.mkdir(mode=0o700, exist_ok=True)
         return False
     return True
 

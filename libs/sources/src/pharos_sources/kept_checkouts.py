@@ -7,6 +7,7 @@ is repaired: what a crash interrupts is lost, and costs a whole fetch.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -79,10 +80,13 @@ class KeptCheckouts:
         (made / _SIZE).write_text(str(size))
         os.utime(made)
         self._remove(place)
-        with suppress(FileExistsError):  # somebody else keeps another commit of it just now
+        try:
             made.rename(place)
-            return True
-        return False
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False  # somebody else has just kept another commit of it
+            raise
+        return True
 
     def forget(self, tenant: str, repository: str) -> None:
         """Remove what is kept of *repository*."""
