@@ -15,6 +15,7 @@ from pharos_contracts.streams import BusLimits, declare
 from pharos_service.buckets import Bucket, Entry, Gone
 from pharos_service.bus import Bus, BusUnavailable, StreamFull, connect
 from pharos_service.bus_admin import apply, diff, status
+from pharos_service.ending import end
 from pharos_service.journal import Journal, Superseded
 from pharos_service.lease import Held, Lease, LeaseLost, lead, term_of
 from pharos_service.pull import CaughtUp, durable, tail
@@ -237,9 +238,7 @@ async def test_one_of_two_leads_and_the_other_takes_over_when_it_stops(bus: Bus)
         tasks[first].cancel()
         while len(leading) < 2:
             await asyncio.sleep(0.05)
-        for task in tasks.values():
-            task.cancel()
-        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        await end(*tasks.values())
     assert set(leading) == {"a", "b"}
     assert terms[0] < terms[1]
     assert overlap == 1

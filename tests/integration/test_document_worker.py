@@ -41,6 +41,7 @@ from pharos_embedder.vectors import DatasetKey, Payload, Searched, Selection
 from pharos_embedder.worker import Worker
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_sources.fetching import DocumentFetcher
 from pharos_sources.hosts import AllowedHosts
 from tests.support.agreeing import disagreements
@@ -126,9 +127,7 @@ async def reading(
             yield
         finally:
             machine.encoder.gate.open()
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
 
 
 async def note(bus: Bus, text: str | bytes, identity: str = "note", filename: str | None = None) -> Job:

@@ -29,6 +29,7 @@ from pharos_gateway.posting import Poster, PostFailed
 from pharos_gateway.settings import Settings
 from pharos_gateway.signing import SigningSecrets
 from pharos_service.bus import Bus, connect
+from pharos_service.ending import end
 from pharos_service.settings import Secret, ServiceSettings
 from pharos_sources.hosts import AllowedHosts
 from tests.support.gateway import (
@@ -95,8 +96,7 @@ async def sending(bus: Bus, *, delay_seconds: float = 0.01) -> AsyncIterator[Non
     try:
         yield
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end(running)
 
 
 class _Anywhere(AllowedHosts):

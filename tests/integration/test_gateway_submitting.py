@@ -19,6 +19,7 @@ from pharos_contracts.streams import KV_ACTIVE
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from tests.support.gateway import BEARER, History, client, now, settings, until_ready, worker
 from tests.support.nats_server import NatsServer
 
@@ -420,5 +421,4 @@ async def test_a_tenant_whose_queue_is_drained_while_it_submits_is_never_refused
                     break
             assert response.status_code == 200, response.text
     finally:
-        draining.cancel()
-        await asyncio.gather(draining, return_exceptions=True)
+        await end(draining)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,7 @@ import pytest
 import torch
 
 from pharos_contracts import streams
-from pharos_contracts.datasets.v1 import Dataset
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import IndexResult, Job, Scope
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchMode
@@ -28,10 +30,13 @@ from pharos_embedder.pipeline import Target
 from pharos_embedder.ports import Check, Failed, unchecked
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.search import SearchEngine
+from pharos_embedder.stages import OVER_CHUNKS
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreError
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_sources.hosts import AllowedHosts
+from tests.support import reindexing
 from tests.support.agreeing import disagreements
 from tests.support.git_server import GitServer
 from tests.support.histories import History, own_trees, package_files, replayed
@@ -144,7 +149,7 @@ async def index_brokenly(
         await bench.index(
             bus, server.url(name), dataset=DATASET.dataset, branch=branch, allowed_hosts=server.allowed_hosts
         )
-    except Failed:
+    except (Failed, StoreError):  # the latter where it was done, and only tidying up was left
         pass
     finally:
         bench.engine.gate.passing = lambda: None
@@ -164,6 +169,56 @@ async def test_after_much_random_work_the_index_is_the_one_of_a_clean_run(
 ) -> None:
     seed = random.SystemRandom().randrange(2**32)  # another one each time: what fails says which it was
     await work_at_random(bench, anew, bus, server, seed=seed, steps=40, every=2)
+
+
+async def test_a_first_index_that_is_over_the_chunk_limit_holds_what_fits(
+    bench: Bench, server: GitServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reindexing, "LIMITS", msgspec.structs.replace(reindexing.LIMITS, chunks_max=5))
+    server.add_repository("made/limited", {f"{n}.py": f"def named{n}():\n    return {n}\n" for n in range(8)})
+    hosts = server.allowed_hosts
+    result = await bench.index_anew(server.url("made/limited"), DATASET, allowed_hosts=hosts)
+    assert (result.chunks, result.left_out) == (5, {OVER_CHUNKS: 3})
+    found = read_index(bench, DATASET, result)
+    assert {each.payload.path for each in found.points.values()} == {f"{n}.py" for n in range(5)}
+    assert len(found.points) == 10 and not found.leftovers
+
+
+async def test_a_first_index_may_break_at_any_of_its_writes(
+    bench: Bench, anew: Bench, bus: Bus, server: GitServer
+) -> None:
+    server.add_repository(
+        "made/breaking", {f"{n}.py": f"def named{n}():\n    return {n}\n" for n in range(3)}
+    )
+    url, hosts = server.url("made/breaking"), server.allowed_hosts
+    stages_seen = set()
+    for number in count(1):
+        dataset = DatasetKey("default", "default", f"breaks-{number}")
+        left = number
+
+        def fail_in_time() -> None:
+            nonlocal left
+            left -= 1
+            if left <= 0:
+                raise StoreError("broken by the test")
+
+        bench.engine.gate.passing = fail_in_time
+        with suppress(Failed, StoreError):
+            await bench.index(bus, url, dataset=dataset.dataset, allowed_hosts=hosts)
+        bench.engine.gate.passing = lambda: None
+        entry = await Bucket(bus, streams.KV_DATASETS, Dataset).get(
+            dataset_key("default", "default", dataset.dataset)
+        )
+        stages_seen.add(None if entry is None else entry.value.stage)
+        result = await bench.index(bus, url, dataset=dataset.dataset, allowed_hosts=hosts, force=True)
+        assert result is not None
+        wanted = await anew.index_anew(url, dataset, allowed_hosts=hosts)
+        found = differences(read_index(bench, dataset, result), read_index(anew, dataset, wanted))
+        assert not found, "\n".join((f"broken at write {number}:", *found))
+        anew.forget(dataset)
+        if left > 0:
+            break
+    assert stages_seen == {None, IndexStage.LEXICAL, IndexStage.FULL}, "before words, before the rest, after"
 
 
 async def test_along_the_history_of_this_repository_the_index_is_the_one_of_a_clean_run(
@@ -494,8 +549,7 @@ async def searched(bench: Bench, bus: Bus, text: str, mode: SearchMode = SearchM
     try:
         answer = await answers.answer(Search(tenant="default", project="default", query=text, mode=mode))
     finally:
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)
     assert isinstance(answer, SearchAnswer)
     return answer
 

@@ -26,6 +26,7 @@ from pharos_embedder.store_owner import StoreOwner
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError, point_id
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.settings import InvalidSettings, Secret
 
 pytestmark = pytest.mark.anyio
@@ -73,8 +74,7 @@ async def owned(bus: Bus, home: Path) -> AsyncIterator[None]:
     try:
         yield
     finally:
-        answering.cancel()
-        await asyncio.gather(answering, return_exceptions=True)
+        await end(answering)
         engine.close()
 
 

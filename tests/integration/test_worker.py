@@ -53,6 +53,7 @@ from pharos_embedder.vectors import DatasetKey, Payload, Point, VectorStore
 from pharos_embedder.worker import Worker
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.journal import Superseded
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
@@ -170,9 +171,7 @@ async def working(bus: Bus, folder: Path) -> AsyncIterator[VectorStore]:
     try:
         yield store
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)
         store.close()
 
 
@@ -424,8 +423,7 @@ async def test_a_heartbeat_tells_of_the_memory_and_a_leaving_worker_is_gone_at_o
         while (entry := await workers.get("w3")) is None:
             await asyncio.sleep(0.01)
     assert (entry.value.memory_used, entry.value.memory_total, entry.value.slots) == (3, 8, 2)
-    beating.cancel()
-    await asyncio.gather(beating, return_exceptions=True)
+    await end(beating)
     assert await workers.get("w3") is None
 
 
@@ -450,7 +448,6 @@ async def test_jobs_of_a_moment_cost_few_heartbeats_and_the_last_state_is_told(b
         workers = Bucket(bus, streams.KV_WORKERS, WorkerView)
         while (entry := await workers.get("w3")) is None or entry.value.error != "error 99":
             await asyncio.sleep(0.01)
-    beating.cancel()
-    await asyncio.gather(beating, return_exceptions=True)
+    await end(beating)
     written = (await bus.api("STREAM.INFO.KV_workers"))["state"]["last_seq"]
     assert written < 50

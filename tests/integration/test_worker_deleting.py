@@ -39,6 +39,7 @@ from pharos_embedder.vectors import DatasetKey, Payload, Point
 from pharos_service.asking import NobodyAnswers, ask
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.rpc import answer, make_broker
 from pharos_service.settings import ServiceSettings
 from tests.support.git_server import GitServer
@@ -90,8 +91,7 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
         yield catalogue
     finally:
         await broker.stop()
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        await end(following)
 
 
 async def find(bus: Bus, *, dataset: str | None = None, repository: str | None = None) -> tuple[str, ...]:
@@ -186,6 +186,14 @@ async def test_what_was_indexed_is_deleted_whole_and_an_index_after_that_begins_
         assert isinstance(again, Dataset)
         assert again.generation == second.generation
         assert machine.store.count(KEY, second.generation, "chunk") == first.chunks
+
+        git.add_commits("o/r", [{"added.py": "SECRET = 'of one commit'\n"}])
+        await indexed(bus, git)
+        for number in range(2):  # what is gone is kept for a generation more
+            git.add_commits("o/r", [{"added.py": None, "more.py": f"{number=}\n"}])
+            await indexed(bus, git)
+        assert not (await step(bus)).left
+        assert (machine.cache.count(), machine.parse_cache.count()) == (0, 0), "of no commit"
 
 
 async def test_a_worker_that_began_before_the_deletion_publishes_nothing(

@@ -31,6 +31,7 @@ from pharos_service.buckets import Bucket
 from pharos_service.bus import TROUBLE, connect
 from pharos_service.bus_admin import apply
 from pharos_service.bus_check import Unanswered, take_snapshot
+from pharos_service.ending import end
 from pharos_service.lease import Lease
 from pharos_service.settings import ServiceSettings
 from tests.stateful.asking import Owners
@@ -123,9 +124,7 @@ class World:
             try:
                 yield
             finally:
-                for task in (*self._doing, *keepers):
-                    task.cancel()
-                await asyncio.gather(*self._doing, *keepers, return_exceptions=True)
+                await end(*self._doing, *keepers)
                 await gateway.client.close()
                 await self.bus.client.close()
 

@@ -34,6 +34,7 @@ from pharos_history.app import serve
 from pharos_history.settings import HistorySettings
 from pharos_service.asking import NobodyAnswers, QuestionRefused, ask
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from tests.support.gateway import now
 
 RESULT = IndexResult(
@@ -54,8 +55,7 @@ async def history(bus: Bus, nats_url: str, home: Path) -> AsyncIterator[None]:
                 await asyncio.sleep(0.05)
         yield
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end(running)
 
 
 class Told:

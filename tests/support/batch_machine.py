@@ -52,6 +52,7 @@ from pharos_embedder.vectors import DatasetKey, Payload, Searched, Selection
 from pharos_embedder.worker import Worker, WorkerConfig
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.journal import Journal
 from pharos_service.local_copies import LocalCopies
 from pharos_sources.connections import Installation, parse_connection
@@ -288,9 +289,7 @@ async def doing(
         finally:
             for gate in (machine.encoder.gate, machine.engine.gate):
                 gate.open()
-            for task in (*serving, *others):
-                task.cancel()
-            await asyncio.gather(*serving, *others, return_exceptions=True)
+            await end(*serving, *others)
 
 
 def write_files(folder: Path, files: Mapping[str, str | bytes]) -> None:

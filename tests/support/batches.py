@@ -30,6 +30,7 @@ from pharos_embedder.items import last_fact
 from pharos_embedder.taking import Start, decide
 from pharos_scheduler.app import utc_now
 from pharos_service.bus import Bus, heeding
+from pharos_service.ending import end
 from pharos_service.journal import Superseded
 from tests.support.scheduling import RESULT, ask, command, say
 
@@ -158,6 +159,4 @@ async def hands(
     try:
         yield at_work
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*tasks)

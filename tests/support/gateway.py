@@ -48,6 +48,7 @@ from pharos_gateway.happenings import read
 from pharos_gateway.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
+from pharos_service.ending import end
 from pharos_service.lease import Lease
 from pharos_service.pull import durable
 from pharos_service.settings import Secret
@@ -279,8 +280,7 @@ async def leading(bus: Bus, decide: Decide | None = None) -> AsyncIterator[Sched
                 await asyncio.sleep(0.01)
         yield scheduler
     finally:
-        running.cancel()
-        await asyncio.gather(running, return_exceptions=True)
+        await end(running)
 
 
 class Shelf:

@@ -15,6 +15,7 @@ from collections.abc import Coroutine
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
+from pharos_service.ending import end
 from tests.support.nats_server import free_port
 
 READ_BYTES: Final = 64 * 1024
@@ -48,9 +49,7 @@ class Network:
         for proxy in self._proxies:
             await proxy.close()
         left = asyncio.all_tasks(self.loop) - {asyncio.current_task(self.loop)}
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+        await end(*left)
 
     def call(self, coroutine: Coroutine[Any, Any, T], seconds: float = CALL_SECONDS) -> T:
         """The result of *coroutine*, for any other thread; TimeoutError after *seconds*, which ends it."""

@@ -34,6 +34,7 @@ from pharos_scheduler.app import lead_term, utc_now
 from pharos_scheduler.settings import Settings
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_service.journal import Journal
 from pharos_service.lease import Held
 
@@ -235,5 +236,4 @@ async def leading(bus: Bus, *, term: int = 1, **settings: Any) -> AsyncIterator[
     try:
         yield
     finally:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
+        await end(task)

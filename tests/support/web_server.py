@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final
 
+from pharos_service.ending import end
+
 _HEAD_BYTES_MAX: Final = 64 * 1024
 
 Script = Callable[[asyncio.StreamWriter], Awaitable[None]]
@@ -73,9 +75,7 @@ class WebServer:
     ) -> None:
         assert self._server is not None
         self._server.close()
-        for task in self._serving:
-            task.cancel()
-        await asyncio.gather(*self._serving, return_exceptions=True)
+        await end(*self._serving)
         await self._server.wait_closed()
 
     @property

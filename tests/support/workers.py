@@ -60,6 +60,7 @@ from pharos_embedder.worker import Worker, WorkerConfig
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from pharos_service.bus_admin import apply
+from pharos_service.ending import end
 from pharos_service.journal import Journal
 from pharos_sources.git import FetchLimits
 from pharos_sources.hosts import AllowedHosts
@@ -423,7 +424,5 @@ async def working(
     finally:
         for gate in (machine.encoder.gate, machine.engine.gate):
             gate.open()
-        for task in (serving, *following):
-            task.cancel()
-        await asyncio.gather(serving, *following, return_exceptions=True)
+        await end(serving, *following)
         pool.close()

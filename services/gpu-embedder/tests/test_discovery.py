@@ -228,6 +228,7 @@ def test_a_head_is_minified_for_its_longest_line_or_for_all_of_them(lines: list[
     assert head_reason(head, language, whole=True) == expected
 
 
+@pytest.mark.filterwarnings("ignore:Possible nested set:FutureWarning")  # re, of what a repository wrote
 @given(
     lines=st.lists(st.text(alphabet="ab.*/!?[]# ", min_size=1, max_size=8), max_size=6),
     path=st.text(alphabet="ab./", min_size=1, max_size=8),

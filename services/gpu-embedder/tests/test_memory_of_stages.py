@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 
-from pharos_embedder import linking, parse_cache, stages, storing
+from pharos_embedder import linking, parse_cache, stages, storing, storing_ahead
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, discover
 from pharos_embedder.generations import GenerationStore
@@ -19,8 +19,9 @@ from pharos_embedder.parse_pool import ParsePool
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import unchecked
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import Limits, link_stage, parse_stage
+from pharos_embedder.stages import Limits, ParseAccount, link_stage, parse_stage
 from pharos_embedder.storing import store_stage
+from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vectors import DatasetKey, Point
 from pharos_sources.git import FetchLimits
@@ -84,6 +85,16 @@ def peak(action: Callable[[], Any]) -> tuple[Any, int]:
     return made, tracemalloc.get_traced_memory()[1] - before
 
 
+def parse(
+    root: Path, found: Discovery, spool: Spool, tools: Tools, origin: Origin, engine: Any
+) -> ParseAccount:
+    """Parse as for a first index, where chunks are stored meanwhile."""
+    with StoringAhead(origin, GenerationStore(engine, dimensions=4), unchecked) as storing:
+        return parse_stage(
+            root, found, spool, tools, LIMITS, "acme", "j", silent, unchecked, take_also=storing.add
+        )
+
+
 def peaks(root: Path, found: Discovery, work: Path, pool: ParsePool) -> dict[str, int]:
     origin = Origin(
         dataset=DatasetKey("acme", "default", "d"),
@@ -104,9 +115,7 @@ def peaks(root: Path, found: Discovery, work: Path, pool: ParsePool) -> dict[str
         tools = Tools(cache, pool)
         tracemalloc.start()
         try:
-            account, taken["parse"] = peak(
-                lambda: parse_stage(root, found, spool, tools, LIMITS, "acme", "j", silent, unchecked)
-            )
+            account, taken["parse"] = peak(lambda: parse(root, found, spool, tools, origin, engine))
             graph, taken["link"] = peak(lambda: link_stage(root, found, spool, account, unchecked))
             structure = np.ones((len(spool.paths), 64), dtype=np.float32)
             (chunks, _), taken["store"] = peak(
@@ -133,6 +142,7 @@ def test_four_times_the_text_takes_hardly_more_memory(
 ) -> None:
     # Windows that are small beside this small repository, as the usual ones are beside a large one.
     monkeypatch.setattr(storing, "STORE_WINDOW", 32)
+    monkeypatch.setattr(storing_ahead, "WINDOW_CHUNKS", 32)
     monkeypatch.setattr(storing, "_COUNTED_MAX", 4_000)
     monkeypatch.setattr(linking, "_GATHERED_FILES", 16)
     monkeypatch.setattr(linking, "_PAIRS_MAX", 1_000)

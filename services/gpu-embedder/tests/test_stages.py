@@ -46,7 +46,6 @@ from pharos_embedder.stages import (
 )
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
-from pharos_embedder.training import Training
 from pharos_embedder.vector_cache import VectorCache, vector_name
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
@@ -447,11 +446,9 @@ def test_what_is_over_the_limit_on_chunks_is_told_with_what_discovery_left_out(t
         symlink_examples=("l", "m"),
     )
     account = ParseAccount(left_out=tuple(f"{number}.py" for number in range(7)))
-    graph = FileGraph.of((), (), LinkStats(imports_resolved=0, imports_external=0, imports_missing=0))
-    training = Training(vectors=np.zeros((0, 64), dtype=np.float32), losses=(), seconds=0.0)
     with Spool(tmp_path / "parsed") as spool:
         spool.finish(0)
-        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, graph, training, 0, ())
+        result = result_of("d", ORIGIN, Live(), checkout, found, spool, account, 0)
     assert result.left_out == {"binary": 1, "over the chunk limit": 7, "symlink": 2}
     assert result.left_out_examples["symlink"] == ("l", "m")
     assert result.left_out_examples["over the chunk limit"] == ("0.py", "1.py", "2.py", "3.py", "4.py")

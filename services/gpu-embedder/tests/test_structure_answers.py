@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+import anyio
 import msgspec
 import numpy as np
 import pytest
@@ -14,8 +15,18 @@ from pharos_contracts.graphs.v1 import EdgeKind, Indexed, ReadGraph, ReadMap
 from pharos_contracts.identity import repository_id
 from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.message import encode
+from pharos_contracts.rpc import Refused
+from pharos_embedder.search import NoGraph
 from pharos_embedder.stored_graph import StoredGraph
-from pharos_embedder.structure_answers import PAGE_BYTES_MAX, graph_page, map_page, newest
+from pharos_embedder.structure_answers import (
+    PAGE_BYTES_MAX,
+    STILL_MADE,
+    StructureAnswers,
+    graph_page,
+    map_page,
+    newest,
+)
+from pharos_embedder.vectors import Searched
 
 AT = datetime(2026, 1, 15, 10, 30, tzinfo=UTC)
 REPOSITORY = "github.com/o/r"
@@ -173,3 +184,27 @@ def test_pages_of_the_map_say_where_each_file_is() -> None:
     assert (first.files_total, first.after) == (3, "src/00001.py")
     rest = map_page(ReadMap(repository_id=ID, tenant="acme", after=first.after), made, INDEXED)
     assert ([(file.x, file.y) for file in rest.files], rest.after) == ([(1.0, -1.0)], None)
+
+
+@pytest.mark.parametrize(
+    ("stage", "told"), [(IndexStage.LEXICAL, STILL_MADE), (IndexStage.FULL, "with force")]
+)
+def test_a_graph_that_is_still_being_made_is_told_from_one_that_is_not_there(
+    stage: IndexStage, told: str
+) -> None:
+    class Nothing:
+        def graph(self, _searched: Searched) -> StoredGraph:
+            raise NoGraph
+
+        async def known(self, _seconds: float) -> bool:
+            return True
+
+        def all(self) -> list[Dataset]:
+            return [dataset("main", 1, stage=stage)]
+
+    nothing: Any = Nothing()
+    answers = StructureAnswers(nothing, nothing)
+    answer = anyio.run(answers.answer, ReadMap(repository_id=ID, tenant="acme"))
+    assert isinstance(answer, Refused)
+    assert (answer.code, answer.status) == ("no_graph", 409)
+    assert told in answer.detail

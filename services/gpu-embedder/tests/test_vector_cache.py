@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of, parse_label
+from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of, owner_of, parse_label
 from pharos_embedder.vector_cache import VectorCache, as_stored, vector_key
 
 LIMIT_BYTES = LIMIT_BYTES_MIN
@@ -294,6 +294,35 @@ def test_what_a_job_published_is_kept(cache: VectorCache) -> None:
     assert cache.jobs() == []
     assert cache.forget("job-1.acme") == 0
     assert len(cache.get_many([key(n) for n in range(10)])) == 10
+
+
+def test_what_jobs_published_is_forgotten_with_their_dataset_and_nothing_else(cache: VectorCache) -> None:
+    mine, other = owner_of("acme", "p", "mine"), owner_of("acme", "p", "other")
+    for job, owner, numbers in (
+        ("1", mine, range(5)),
+        ("2", mine, range(10, 14)),
+        ("3", other, range(20, 23)),
+    ):
+        cache.put_many({key(n): vector(n) for n in numbers}, job=f"job-{job}.acme")
+        cache.keep(f"job-{job}.acme", owner)
+    cache.put_many({key(0): vector(0), key(30): vector(30)}, job="job-4.acme")  # begins like the first one
+    cache.keep("job-4.acme", mine)
+    cache.put_many({key(40): vector(40)}, job="job-5.acme")
+    assert cache.forget_owner(mine) == 10
+    assert cache.forget_owner(mine) == 0
+    left = {key(n) for n in (20, 21, 22, 40)}
+    assert set(cache.get_many([key(n) for n in range(50)])) == left
+    assert cache.jobs() == ["job-5.acme"]
+
+
+def test_the_keys_by_dataset_are_bounded(cache: VectorCache) -> None:
+    owners = [owner_of("acme", "p", str(number)) for number in range(60)]
+    for number, owner in enumerate(owners):
+        keys = range(number * 40, number * 40 + 40)
+        cache.put_many({key(n): vector(n) for n in keys}, job="job-1.acme")
+        cache.keep("job-1.acme", owner)
+    forgotten = sum(cache.forget_owner(owner) > 0 for owner in owners)
+    assert 0 < forgotten < 60
 
 
 def test_an_entry_that_was_copied_to_the_young_segment_is_forgotten_in_both(cache: VectorCache) -> None:

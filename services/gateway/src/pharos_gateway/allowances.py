@@ -27,6 +27,7 @@ from pharos_gateway import rates
 from pharos_gateway.rates import Level, Limit, Spent
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import BusError
+from pharos_service.ending import end
 
 log = structlog.get_logger()
 
@@ -95,9 +96,7 @@ class Allowances:
 
     async def close(self) -> None:
         """Leave what is on its way."""
-        for task in tuple(self._renewals):
-            task.cancel()
-        await asyncio.gather(*self._renewals, return_exceptions=True)
+        await end(*self._renewals)
 
     def _lease(self, limit: Limit, subject: str) -> _Lease:
         key = f"{limit.name}.{fingerprint(subject)}"

@@ -124,6 +124,7 @@ from pharos_gateway.watching import Watching
 from pharos_gateway.wire import HttpConnection, SocketConnection
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, dormant
+from pharos_service.ending import end
 from pharos_sources.connections import Installation
 from pharos_sources.sealing import Sealer
 
@@ -514,9 +515,7 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
             live.close()
             with contextlib.suppress(Exception, SystemExit):
                 await asyncio.wait_for(listening, STOP_SECONDS + 2)
-            for task in behind:
-                task.cancel()
-            await asyncio.gather(*behind, return_exceptions=True)
+            await end(*behind)
             await parts.allowances.close()
             await parts.scratch.close()
             with contextlib.suppress(TimeoutError):

@@ -30,6 +30,7 @@ from pharos_gateway.finding import HistoryUnavailable
 from pharos_gateway.live import Live
 from pharos_gateway.manifests import ManifestGone, Manifests
 from pharos_service.bus import Bus, BusError, Stored
+from pharos_service.ending import end
 from pharos_service.pull import CaughtUp, tail
 
 log = structlog.get_logger()
@@ -120,11 +121,10 @@ class Boards:
         ]
         for board in gone:
             self._drop(board)
-            board.task.cancel()
         if not self._feeds:
             self._following.close()
             self._following = ExitStack()
-        await asyncio.gather(*(board.task for board in gone), return_exceptions=True)
+        await end(*(board.task for board in gone))
 
     def _drop(self, board: _Board) -> None:
         if self._boards.get(board.job.job_id) is board:

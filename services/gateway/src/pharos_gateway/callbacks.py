@@ -35,6 +35,7 @@ from pharos_gateway.job_view import view
 from pharos_gateway.posting import PostFailed
 from pharos_gateway.signing import SigningSecrets, signature
 from pharos_service.bus import TROUBLE, Bus
+from pharos_service.ending import end
 from pharos_service.pull import durable
 
 log = structlog.get_logger()
@@ -192,7 +193,7 @@ class Callbacks:
         try:
             yield
         finally:
-            renewing.cancel()
+            await end(renewing)
 
 
 async def _settle(settling: Any) -> None:

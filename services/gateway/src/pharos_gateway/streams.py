@@ -16,12 +16,13 @@ from litestar.types import Receive, Scope, Send
 from pharos_gateway.authentication import Unauthenticated
 from pharos_gateway.happenings import comment
 from pharos_gateway.problems import Problem
+from pharos_service.ending import end
 
 log = structlog.get_logger()
 
 COMMENT_SECONDS: Final = 15.0
 SEND_SECONDS_MAX: Final = 60.0
-CANCEL_AGAIN_SECONDS: Final = 0.1
+CANCEL_AGAIN_SECONDS: Final = 0.1  # below what whoever ends the stream waits; it has nothing to tidy up
 MEDIA_TYPE: Final = "text/event-stream"
 KEEP_ALIVE: Final = comment("keep-alive")
 
@@ -133,9 +134,7 @@ class _Sender(ASGIResponse):
             try:
                 await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
             finally:
-                for task in tasks:
-                    task.cancel()
-                results = await asyncio.gather(*tasks, return_exceptions=True)
+                results = await end(*tasks)
             if ending.is_set() and sending.cancelled():
                 await send({"type": "http.response.body", "body": b"", "more_body": False})
             for result in results:
@@ -174,7 +173,4 @@ async def _kept_alive(blocks: AsyncGenerator[bytes, None]) -> AsyncGenerator[byt
         except StopAsyncIteration:
             return
         finally:
-            while not following.done():  # see ``Live.run``: once may not be enough
-                following.cancel()
-                await asyncio.wait({following}, timeout=CANCEL_AGAIN_SECONDS)
-            await asyncio.gather(following, return_exceptions=True)
+            await end(following, again_seconds=CANCEL_AGAIN_SECONDS)

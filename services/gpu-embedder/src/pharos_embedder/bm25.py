@@ -236,15 +236,21 @@ def _hashed_tokens(text: str) -> bytes:
 
 @lru_cache(maxsize=65_536)
 def _of_word(word: str) -> tuple[str, ...]:
-    if not word.isascii():
-        parts = [part.casefold() for piece in _JOINER.split(word) for part in _parts(piece)]
-        return tuple(dict.fromkeys([stem(part) for part in parts if _tells(part)]))
-    parts = [part.lower() for part in _PART.findall(word)]
-    stems = [stem(part) for part in parts if _tells(part)]
-    if len(parts) < 2:  # none: of joiners alone
-        return tuple(stems)
-    whole = word.replace("_", "").replace("-", "").lower()
-    return tuple(dict.fromkeys([whole, *stems] if len(whole) <= TERM_CHARACTERS_MAX else stems))
+    if word.isascii():
+        parts = _PART.findall(word)
+        whole = word.replace("_", "").replace("-", "").lower() if len(parts) > 1 else ""
+    else:
+        parts = [part for piece in _JOINER.split(word) for part in _parts(piece)]
+        whole = ""
+    stems = [known for known in map(_telling_stem, parts) if known]
+    return tuple(dict.fromkeys([whole, *stems] if 0 < len(whole) <= TERM_CHARACTERS_MAX else stems))
+
+
+@lru_cache(maxsize=32_768)
+def _telling_stem(part: str) -> str:
+    """The stem of *part* in lower case; empty where it says nothing alone."""
+    folded = part.casefold()
+    return stem(folded) if _tells(folded) else ""
 
 
 def _tells(part: str) -> bool:
@@ -266,7 +272,6 @@ def _parts(piece: str) -> Iterator[str]:
             yield run
 
 
-@lru_cache(maxsize=16_384)
 def stem(word: str) -> str:
     """*word* without a plural, -ed or -ing ending, the same for all forms of a regular verb or noun.
 

@@ -6,7 +6,8 @@ the young one. So the file never exceeds its limit, and what was used lately sur
 time only: whatever goes wrong here is a warning and a miss, never an error.
 
 Until a job has published, the cache remembers what is only here because of it, so that nothing is left on
-this disk of a job that was cancelled.
+this disk of a job that was cancelled. From then on it remembers for which dataset, so that nothing is left of
+one that is deleted, of none of its commits.
 """
 
 import fcntl
@@ -37,14 +38,18 @@ _READ_KEYS: Final = (
 )
 _WRITE_SHARE: Final = 64  # a write transaction stores at most limit / this
 _JOBS_SHARE: Final = 64  # the keys by job take at most limit / this; those of the oldest jobs go first
+_OWNERS_SHARE: Final = 64  # the keys by dataset, too: those of any dataset go first
 _VALUE_SHARE: Final = 64  # a value of more than limit / this is not kept: it would drive out all else
 _CHECKSUM_BYTES: Final = 4
 _KEY_BYTES: Final = 32
 
 _STATE: Final = b"state"
 _JOBS: Final = b"jobs"
+_OWNERS: Final = b"owners"
 _YOUNG: Final = b"young"
 _SEGMENTS: Final = (b"segment-0", b"segment-1")
+_STATE_AT, _JOBS_AT, _OWNERS_AT = 2, 3, 4
+"""Where these are among all tables."""
 
 Warn = Callable[[str], None]
 
@@ -58,6 +63,11 @@ def parse_label(label: str) -> tuple[str, str]:
     """(name, tenant), from what ``label_of`` made. The part of the name before a dot is its job's id."""
     name, _, tenant = label.rpartition(".")
     return name, tenant
+
+
+def owner_of(tenant: str, project: str, dataset: str) -> str:
+    """What the cache calls a dataset."""
+    return key_of("dataset", tenant, project, dataset).hex()
 
 
 def key_of(*parts: str) -> bytes:
@@ -136,15 +146,20 @@ class BoundedCache:
         with self._lock:
             self._guarded("write", lambda: self._write(sealed, job))
 
-    def keep(self, job: str) -> None:
-        """What was stored for *job* is like any other entry from now on."""
+    def keep(self, job: str, owner: str = "") -> None:
+        """What was stored for *job* is like any other entry from now on, until *owner* is forgotten."""
         with self._lock:
-            self._guarded("write", lambda: self._let_go(job, remove=False))
+            self._guarded("write", lambda: self._hand_over(job, owner))
 
     def forget(self, job: str) -> int:
         """Removes what was stored for *job*, though others may use it as well; how many entries."""
         with self._lock:
-            return self._guarded("write", lambda: self._let_go(job, remove=True)) or 0
+            return self._guarded("write", lambda: self._let_go(job, _JOBS_AT, self._drop)) or 0
+
+    def forget_owner(self, owner: str) -> int:
+        """Removes what jobs stored that were kept for *owner*, as far as it is known; how many entries."""
+        with self._lock:
+            return self._guarded("write", lambda: self._let_go(owner, _OWNERS_AT, self._drop)) or 0
 
     def remove(self, keys: Sequence[bytes]) -> None:
         """Removes these, though others may use them as well."""
@@ -220,7 +235,7 @@ class BoundedCache:
             str(self._path),
             map_size=self._limit_bytes,
             mode=0o600,
-            max_dbs=len(_SEGMENTS) + 2,
+            max_dbs=len(_SEGMENTS) + 3,
             max_readers=512,
             metasync=False,  # one sync a commit: the last commit may be lost with the power, nothing else
             readahead=False,
@@ -235,7 +250,9 @@ class BoundedCache:
             raise lmdb.CorruptedError("the file is shorter than it says")
         if size > self._limit_bytes:  # an installation that lowered its limit: it cannot shrink in place
             raise lmdb.InvalidError("the file is over its limit")
-        self._segments = tuple(self._environment.open_db(name) for name in (*_SEGMENTS, _STATE, _JOBS))
+        self._segments = tuple(
+            self._environment.open_db(name) for name in (*_SEGMENTS, _STATE, _JOBS, _OWNERS)
+        )
         self._environment.reader_check()  # slots of processes that were killed
         self._inode = self._inode_at_path()
 
@@ -271,7 +288,7 @@ class BoundedCache:
             return 0
 
     def _young(self, transaction: Any) -> int:
-        return 1 if transaction.get(_YOUNG, db=self._segments[2]) == b"1" else 0
+        return 1 if transaction.get(_YOUNG, db=self._segments[_STATE_AT]) == b"1" else 0
 
     def _read(self, keys: Sequence[bytes]) -> tuple[dict[bytes, bytes], list[bytes]]:
         """The values that are there, and which keys were in the old segment only."""
@@ -301,14 +318,15 @@ class BoundedCache:
             with self._environment.begin(write=True) as transaction:
                 segment = self._segments[self._young(transaction)]
                 if job:  # in the same transaction: no entry is ever without its job
-                    transaction.put(_record(job, part[0]), b"".join(part), db=self._segments[3])
+                    transaction.put(_record(job, part[0]), b"".join(part), db=self._segments[_JOBS_AT])
                 for key in part:
                     transaction.put(key, values[key], db=segment)
             if job:
-                self._bound_jobs()
+                self._bound(_JOBS_AT, _JOBS_SHARE)
 
     def _list_jobs(self) -> list[str]:
-        with self._environment.begin() as transaction, transaction.cursor(db=self._segments[3]) as cursor:
+        jobs = self._segments[_JOBS_AT]
+        with self._environment.begin() as transaction, transaction.cursor(db=jobs) as cursor:
             records = cursor.iternext(keys=True, values=False)
             return list(dict.fromkeys(record.partition(b"\0")[0].decode() for record in records))
 
@@ -318,31 +336,47 @@ class BoundedCache:
                 for segment in self._segments[:2]:
                     transaction.delete(key, db=segment)
 
-    def _let_go(self, job: str, *, remove: bool) -> int:
-        """Remember no more what was stored for *job*, and *remove* it; how many entries were removed.
+    def _hand_over(self, job: str, owner: str) -> None:
+        def note(transaction: Any, keys: bytes) -> int:
+            # Jobs may begin with the same key.
+            record = _record(owner, keys[:_KEY_BYTES] + job.encode())
+            transaction.put(record, keys, db=self._segments[_OWNERS_AT])
+            return 0
+
+        self._let_go(job, _JOBS_AT, note if owner else _nothing)
+        self._bound(_OWNERS_AT, _OWNERS_SHARE)
+
+    def _drop(self, transaction: Any, keys: bytes) -> int:
+        removed = 0
+        for at in range(0, len(keys), _KEY_BYTES):
+            key = keys[at : at + _KEY_BYTES]
+            gone = [transaction.delete(key, db=segment) for segment in self._segments[:2]]
+            removed += any(gone)
+        return removed
+
+    def _let_go(self, name: str, place: int, action: Callable[[Any, bytes], int]) -> int:
+        """Remember no more what stands under *name* in the table *place*, after *action* on the keys of each
+        write; the sum of what it returns.
 
         A transaction for each write that there was: one for all could need more pages than are free.
         """
-        prefix = _record(job, b"")
-        removed = 0
+        prefix = _record(name, b"")
+        total = 0
         while True:
             with (
                 self._environment.begin(write=True) as transaction,
-                transaction.cursor(db=self._segments[3]) as cursor,
+                transaction.cursor(db=self._segments[place]) as cursor,
             ):
                 if not cursor.set_range(prefix) or not cursor.key().startswith(prefix):
-                    return removed
+                    return total
                 keys = cursor.value()
                 cursor.delete()
-                for at in range(0, len(keys) if remove else 0, _KEY_BYTES):
-                    key = keys[at : at + _KEY_BYTES]
-                    gone = [transaction.delete(key, db=segment) for segment in self._segments[:2]]
-                    removed += any(gone)
+                total += action(transaction, keys)
 
-    def _bound_jobs(self) -> None:
+    def _bound(self, place: int, share: int) -> None:
         with self._environment.begin(write=True) as transaction:
-            while self._used_bytes(transaction, 3) > self._limit_bytes // _JOBS_SHARE:
-                with transaction.cursor(db=self._segments[3]) as cursor:
+            while self._used_bytes(transaction, place) > self._limit_bytes // share:
+                with transaction.cursor(db=self._segments[place]) as cursor:
                     if not cursor.first():
                         return
                     cursor.delete()
@@ -358,7 +392,7 @@ class BoundedCache:
             if self._used_bytes(transaction, young) + more_bytes <= self._segment_bytes:
                 return
             transaction.drop(self._segments[1 - young], delete=False)
-            transaction.put(_YOUNG, b"0" if young else b"1", db=self._segments[2])
+            transaction.put(_YOUNG, b"0" if young else b"1", db=self._segments[_STATE_AT])
 
     def _used_bytes(self, transaction: Any, segment: int) -> int:
         pages = transaction.stat(self._segments[segment])
@@ -367,6 +401,10 @@ class BoundedCache:
     def _count(self) -> int:
         with self._environment.begin() as transaction:
             return sum(int(transaction.stat(segment)["entries"]) for segment in self._segments[:2])
+
+
+def _nothing(_transaction: Any, _keys: bytes) -> int:
+    return 0
 
 
 def _record(job: str, first: bytes) -> bytes:

@@ -12,10 +12,10 @@ dropped.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
+from hashlib import blake2b
 from itertools import accumulate
 from typing import Final, NamedTuple
 
@@ -78,14 +78,14 @@ def split(
     naming = _Naming(definitions)
     chunks: list[Chunk] = []
     for first, after in groups:
-        start, end = pieces[first].start, pieces[after - 1].end
+        start, _, line, depth, whole = pieces[first]
+        end = pieces[after - 1].end
         body = text[start:end]
-        if not body.strip():
+        if not (inked := body.strip()):
             continue
-        start_line = pieces[first].line + 1
-        end_line = start_line + body.count("\n") - body.endswith("\n")
-        owner = naming.of(*_not_blank(body, start_line))
-        at_a_seam = pieces[first].whole or pieces[first].line in starts or pieces[first].depth == 0
+        ink = start + body.index(inked[0])
+        owner = naming.of(bisect_right(lines, ink), bisect_right(lines, ink + len(inked) - 1))
+        at_a_seam = whole or line in starts or depth == 0
         whole_start = start == 0 or (root is not None and at_a_seam)
         context = "" if whole_start else _tail(text, start, overlap_chars)
         encoded = f"{context}\n{body}" if context else body
@@ -95,10 +95,10 @@ def split(
                 ordinal=len(chunks),
                 text=body,
                 context=context,
-                start_line=start_line,
-                end_line=end_line,
+                start_line=line + 1,
+                end_line=bisect_left(lines, end),
                 language=language,
-                content_hash=hashlib.blake2b(encoded.encode("utf-8"), digest_size=16).hexdigest(),
+                content_hash=blake2b(encoded.encode(), digest_size=16).hexdigest(),
                 symbol=owner.symbol if owner else "",
                 kind=owner.kind if owner else "",
                 docstring=owner.docstring[:_DOCSTRING_CHARS_MAX] if owner else "",
@@ -164,7 +164,7 @@ def _children(span: _Span) -> list[_Span]:
     Nodes that share a line are in one span, and comments with what follows them; what has one line alone is
     not looked into.
     """
-    nodes = span.nodes
+    span_first, span_after, nodes, depth, level = span
     while nodes:
         firsts: list[int] = []  # the first line of each group, and its nodes of several lines
         groups: list[list[Node]] = []
@@ -172,42 +172,43 @@ def _children(span: _Span) -> list[_Span]:
         leading = False
         for node in nodes:
             body = node.child_by_field_name("body")
-            for child in node.children:
+            for child in node.children:  # plain comparisons: these are most of what is looked at in a file
                 first = child.start_point[0]
-                end_row, end_column = child.end_point
-                after = max(end_row + 1 if end_column else end_row, first + 1)
-                if after <= span.first or first >= span.after:
+                after, end_column = child.end_point
+                if end_column or after == first:
+                    after += 1
+                if after <= span_first or first >= span_after:
                     continue
-                first, after = max(first, span.first), min(after, span.after)
+                if first < span_first or after > span_after:
+                    first, after = max(first, span_first), min(after, span_after)
                 beside = first < last_after
-                if beside or (leading and first == last_after):
-                    last_after = max(last_after, after)
-                else:
+                if not beside and not (leading and first == last_after):
+                    group: list[Node] = []
                     firsts.append(first)
-                    groups.append([])
+                    groups.append(group)
+                    last_after = after
+                elif after > last_after:
                     last_after = after
                 if after - first > 1:
-                    groups[-1].append(child)
+                    group.append(child)
                 # A comment after something explains that.
-                leading = (leading or not beside) and _leads(child, body)
+                leading = (leading or not beside) and (child.type in _LEADING_TYPES or _precedes(child, body))
         if len(groups) > 1:
-            firsts[0] = span.first
-            afters = [*firsts[1:], span.after]
-            depths = [span.depth, *[min(span.level, DEPTH_MAX)] * (len(groups) - 1)]
+            firsts[0] = span_first
+            afters = [*firsts[1:], span_after]
+            depths = [depth, *[min(level, DEPTH_MAX)] * (len(groups) - 1)]
             return [
-                _Span(first, after, group, depth, span.level + 1)
+                _Span(first, after, group, depth, level + 1)
                 for first, after, group, depth in zip(firsts, afters, groups, depths, strict=True)
             ]
         nodes = groups[0] if groups else ()
     return []
 
 
-def _leads(node: Node, body: Node | None) -> bool:
-    """Whether *node* belongs to what follows it: it is a comment or the like, or a part of what is before the
-    *body* of its parent, the last one only where a brace opens the body.
+def _precedes(node: Node, body: Node | None) -> bool:
+    """Whether *node* belongs to what follows it though it is no comment or the like: a part of what is before
+    the *body* of its parent does, the last one only where a brace opens the body.
     """
-    if node.type in _LEADING_TYPES:
-        return True
     if node.type == ":":  # of `public:` in C++
         before = node.prev_sibling
         return before is not None and before.type == "access_specifier"
@@ -342,13 +343,6 @@ class _Naming:
                 reaching = up
             return reaching, ended
         return -1, ended
-
-
-def _not_blank(body: str, start_line: int) -> tuple[int, int]:
-    """The lines of *body* from the first to the last that is not blank, where it starts on *start_line*."""
-    skipped = body[: len(body) - len(body.lstrip())].count("\n")
-    kept = body.strip().count("\n")
-    return start_line + skipped, start_line + skipped + kept
 
 
 def _tail(text: str, start: int, overlap_chars: int) -> str:

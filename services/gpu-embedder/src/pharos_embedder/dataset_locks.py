@@ -24,6 +24,7 @@ from pharos_embedder.ports import Check
 from pharos_embedder.vectors import DatasetKey
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError, FateUnknown
+from pharos_service.ending import end
 
 log = structlog.get_logger()
 
@@ -63,9 +64,8 @@ class DatasetLocks:
             yield held.check
         finally:
             held.lost = True  # for whoever still has the check
-            renewing.cancel()
             with anyio.CancelScope(shield=True), anyio.move_on_after(FAREWELL_SECONDS):
-                await asyncio.gather(renewing, return_exceptions=True)
+                await end(renewing)
                 await self._give_back(key, held)
 
     async def _acquire(self, key: str) -> _Held:

@@ -30,6 +30,7 @@ from pharos_contracts.identity import dataset_key
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
 from pharos_embedder import document_points
+from pharos_embedder.bounded_cache import owner_of
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.parse_cache import ParseCache
@@ -154,6 +155,9 @@ class Deleting:
             chunks += dropped.chunks
             if not dropped.left:
                 self._store.flush()
+                for cache in (self._cache, self._parse_cache):
+                    if cache is not None:
+                        cache.forget_owner(owner_of(*_names(key)))
                 if self._parse_cache is not None:
                     self._parse_cache.remove([key_of_graph(key)])
             if not dropped.left or time.monotonic() >= ends:

@@ -31,6 +31,7 @@ from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publis
 from pharos_embedder.stages import IndexIncomplete
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey, StoreError, StoreUnavailable, VectorStore
+from pharos_service.ending import end
 
 log = structlog.get_logger()
 
@@ -65,10 +66,7 @@ class GroupCommit:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        tasks = tuple(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        await end(*self._tasks)
 
     @contextmanager
     def making(self, dataset: DatasetKey) -> Iterator[None]:

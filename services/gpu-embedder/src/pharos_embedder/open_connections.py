@@ -21,6 +21,7 @@ from pharos_embedder.connecting import ConnectionGone
 from pharos_embedder.holding import clock
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import Bus
+from pharos_service.ending import end
 from pharos_sources.source import Source, SourceUnavailable
 
 log = structlog.get_logger()
@@ -59,10 +60,7 @@ class OpenConnections:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         assert self._sweeping is not None, "it was entered"
-        ending = (self._sweeping, *self._tasks)
-        for task in ending:
-            task.cancel()
-        await asyncio.gather(*ending, return_exceptions=True)
+        await end(self._sweeping, *self._tasks)
 
     @asynccontextmanager
     async def use(

@@ -11,7 +11,6 @@ import hashlib
 import struct
 import sys
 from array import array
-from collections import Counter
 from functools import lru_cache
 from typing import Final
 
@@ -81,28 +80,31 @@ class PackedFile(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
 
 def pack(file: ParsedFile) -> PackedFile:
     """*file* as it is passed on. Costs about as much as parsing it: its words are counted here."""
-    heads = bytearray()
-    records = bytearray()
-    terms, counts = array("I"), array("H")
+    heads: list[bytes] = []
+    records: list[bytes] = []
+    terms: list[int] = []
+    counts: list[int] = []
     for chunk in file.chunks:
         record = _ENCODER.encode(chunk)
         found = document_terms(chunk.text, path=chunk.path, symbol=chunk.symbol)
         ordered = sorted(found)
-        heads += HEAD.pack(
-            chunk.ordinal,
-            chunk.start_line,
-            chunk.end_line,
-            len(chunk.encoded_text),
-            len(found),
-            len(record),
-            bytes.fromhex(chunk.content_hash),
-            bytes.fromhex(chunk.identity),
+        terms += ordered
+        counts += map(found.__getitem__, ordered)
+        records.append(record)
+        heads.append(
+            HEAD.pack(
+                chunk.ordinal,
+                chunk.start_line,
+                chunk.end_line,
+                len(chunk.encoded_text),
+                len(ordered),
+                len(record),
+                bytes.fromhex(chunk.content_hash),
+                bytes.fromhex(chunk.identity),
+            )
         )
-        records += record
-        terms.extend(ordered)
-        if ordered and max(found.values()) > TERM_COUNT_MAX:
-            found = Counter({term: min(count, TERM_COUNT_MAX) for term, count in found.items()})
-        counts.extend(map(found.__getitem__, ordered))
+    if max(counts, default=0) > TERM_COUNT_MAX:
+        counts = [min(count, TERM_COUNT_MAX) for count in counts]
     defined, declared, used, uses, lengths = pack_names(file)
     return PackedFile(
         path=file.path,
@@ -117,10 +119,10 @@ def pack(file: ParsedFile) -> PackedFile:
         used=used,
         uses=uses,
         used_lengths=lengths,
-        heads=bytes(heads),
-        records=bytes(records),
-        terms=_little(terms),
-        term_counts=_little(counts),
+        heads=b"".join(heads),
+        records=b"".join(records),
+        terms=_little(array("I", terms)),
+        term_counts=_little(array("H", counts)),
     )
 
 

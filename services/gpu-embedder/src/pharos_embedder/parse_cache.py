@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import zlib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import distributions
@@ -11,6 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Final
 
 import msgspec
+import zstandard
 
 from pharos_embedder.bounded_cache import BoundedCache, Warn, key_of
 from pharos_embedder.packed_files import PackedFile
@@ -40,7 +40,7 @@ _JOB_SHARE: Final = 4
 """A job stores at most limit / this: more would drive out its own first files before they are asked for
 again, and those of all other repositories.
 """
-_LEVEL: Final = 1  # of compression: to a quarter, at 80 MB/s
+_LEVEL: Final = 3  # of compression: to two fifths, at 250 MB/s, where zlib needs three times as long
 
 
 @cache
@@ -86,15 +86,17 @@ class ParseCache(BoundedCache):
     def get_many(self, keys: Sequence[bytes]) -> dict[bytes, PackedFile]:
         """The files that are there, by key."""
         found = {}
+        decompress = zstandard.ZstdDecompressor().decompress  # one for each call: it is for one thread
         for key, body in self.read(keys).items():
             try:
-                found[key] = _DECODER.decode(zlib.decompress(body))
-            except (zlib.error, msgspec.DecodeError):
+                found[key] = _DECODER.decode(decompress(body))
+            except (zstandard.ZstdError, msgspec.DecodeError):
                 continue  # it is parsed and written again
         return found
 
     def put_many(self, files: Mapping[bytes, PackedFile], *, job: str = "") -> int:
         """Stores *files* by key; *job* as for `write`. How many bytes they take, about."""
-        values = {key: zlib.compress(_ENCODER.encode(file), _LEVEL) for key, file in files.items()}
+        compress = zstandard.ZstdCompressor(_LEVEL).compress
+        values = {key: compress(_ENCODER.encode(file)) for key, file in files.items()}
         self.write(values, job=job)
         return sum(map(len, values.values()))

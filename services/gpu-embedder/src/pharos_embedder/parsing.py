@@ -68,6 +68,9 @@ _PREPROCESSED: Final = frozenset({"c", "cpp"})
 """Languages in which a macro that only the preprocessor knows reads as an error: a few are nobody's fault."""
 _BROKEN_SHARE_MIN: Final = 0.1
 
+_PARTS: Final = frozenset({"name", "receiver"})
+"""Captures that are a part of a definition; the one beside them is its kind."""
+
 _PATH_KINDS: Final = frozenset({"scope", "namespace"})
 """Parts of symbols that are no definitions: an `impl` makes its functions methods, a namespace does not."""
 
@@ -75,7 +78,7 @@ _NAMESPACES_ARE_PACKAGES: Final = frozenset({"csharp", "php", "scala"})
 """Languages in which one namespace around a whole file is only an older way to write its package clause."""
 
 _PATH_SEPARATOR: Final = re.compile(r"\s*(?:::|\\)\s*")
-_SIGNATURE_END: Final = re.compile(r"(?:[ {:=(;]|=>)+$")
+_SIGNATURE_END: Final = " {:=(;"  # and `=>`
 _RECEIVER_TYPE: Final = re.compile(r"(\w+)\s*(?:\[[^\]]*\]|<.*>)?\s*[)?]?\s*$", re.DOTALL)
 _NAME_MATTER: Final = re.compile(r"[<\[].*", re.DOTALL)
 
@@ -167,14 +170,19 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     grammar.parser.reset()
     root = grammar.parser.parse(source).root_node
     found: dict[int, _Found] = {}
-    counts: dict[str, list[int]] = {}
+    used: dict[bytes, _Uses] = {}
     imports: list[Import] = []
     package = ""
     broken_bytes = broken_end = macros = 0
     foreign: Counter[str] = Counter()
     for pattern, captures in QueryCursor(grammar.query).matches(root):
-        if "reference" in captures:
-            _count(captures["reference"][0], counts)
+        if (nodes := captures.get("reference")) is not None:  # three of four matches
+            byte = nodes[0].start_byte
+            word = source[byte : nodes[0].end_byte]
+            if (known := used.get(word)) is None:
+                used[word] = _Uses(nodes[0], byte)
+            else:
+                known.add(nodes[0], byte)
         elif "name" in captures:
             macros += "macro" in captures
             if "macro" in captures and macros > _MACROS_MAX:
@@ -199,20 +207,17 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             broken_end = max(end, broken_end)
     if not package and language in _NAMESPACES_ARE_PACKAGES:
         package = _take_package(root, found)
+    counts = {word.decode("utf-8", "replace"): uses for word, uses in used.items()}
     if language == "java":
         imports = with_candidates(imports, counts)
     elif language == "rust":
         imports = with_distinct_paths(imports)
-    for name, uses in foreign.items():
+    for name, times in foreign.items():
         if name in counts:
-            counts[name][1] -= uses
+            counts[name].count -= times
     facts = _Facts(
         definitions=_qualified(language, found, source, text),
-        references=tuple(
-            Reference(name=name, line=line, count=count)
-            for name, (line, count) in sorted(counts.items(), key=lambda item: (item[1][0], item[0]))
-            if count > 0
-        )[:_REFERENCES_MAX],
+        references=_references(counts),
         imports=tuple(sorted(imports, key=lambda one: one.line)[:_IMPORTS_MAX]),
         package=package,
         broken_bytes=broken_bytes,
@@ -224,14 +229,31 @@ def _text(node: Node | None) -> str:
     return "" if node is None or node.text is None else node.text.decode("utf-8", "replace")
 
 
-def _count(node: Node, counts: dict[str, list[int]]) -> None:
-    name, line = _text(node), node.start_point[0] + 1
-    known = counts.get(name)
-    if known is None:
-        counts[name] = [line, 1]
-    else:
-        known[0] = min(known[0], line)
-        known[1] += 1
+class _Uses:
+    """Where a name is used first, and how often."""
+
+    __slots__ = ("byte", "count", "node")
+
+    def __init__(self, node: Node, byte: int) -> None:
+        self.node = node
+        self.byte = byte
+        self.count = 1
+
+    def add(self, node: Node, byte: int) -> None:
+        self.count += 1
+        if byte < self.byte:
+            self.byte, self.node = byte, node
+
+
+def _references(counts: Mapping[str, _Uses]) -> tuple[Reference, ...]:
+    """In the order of the lines of their first uses."""
+    placed = [
+        (uses.node.start_point[0] + 1, name, uses.count) for name, uses in counts.items() if uses.count > 0
+    ]
+    placed.sort()
+    return tuple(
+        [Reference(name=name, line=line, count=count) for line, name, count in placed[:_REFERENCES_MAX]]
+    )
 
 
 def _take_package(root: Node, found: dict[int, _Found]) -> str:
@@ -250,11 +272,8 @@ def _keep(found: dict[int, _Found], name: Node, candidate: _Found) -> None:
 
 
 def _definition(pattern: int, captures: Mapping[str, list[Node]]) -> _Found:
-    kind, core = next(
-        (kind, nodes[0])
-        for kind, nodes in captures.items()
-        if kind not in {"name", "receiver"} and not kind.startswith("_")
-    )
+    kind = next(kind for kind in captures if kind not in _PARTS and kind[0] != "_")
+    core = captures[kind][0]
     name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ")
     owner = ""
     if kind in _PATH_KINDS:
@@ -285,7 +304,7 @@ def _qualified(
     language: str, found: Mapping[int, _Found], source: bytes, text: str
 ) -> tuple[Definition, ...]:
     """The definitions in the order of the source, each under the path of those around it."""
-    lines = text.split("\n") if found else []
+    lines = text.split("\n") if found and language != "python" else []
     around: list[_Open] = []
     made: list[Definition] = []
     for one in sorted(found.values(), key=lambda item: (item.start, -item.end, item.pattern)):
@@ -331,28 +350,33 @@ def _line_range(node: Node) -> tuple[int, int]:
 
 
 def _signature(core: Node, source: bytes) -> str:
-    body = _body(core)
-    end = body.start_byte if body is not None and body.start_byte > core.start_byte else core.end_byte
-    whole = body is not None or core.type in _BODILESS
-    head = source[core.start_byte : min(end, core.start_byte + 4 * _SIGNATURE_CHARS_MAX)]
-    words = head.decode("utf-8", "ignore")
-    if core.type in _HASH_COMMENTED:
+    form, start = core.type, core.start_byte
+    body = _body(core, form)
+    end = core.end_byte
+    if body is not None and (inner := body.start_byte) > start:
+        end = inner
+    words = source[start : min(end, start + 4 * _SIGNATURE_CHARS_MAX)].decode("utf-8", "ignore")
+    if form in _HASH_COMMENTED:
         words = _HASH_COMMENT.sub("", words)
-    if not whole:
+    if body is None and form not in _BODILESS:
         return " ".join(words.partition("\n")[0].split())[:_SIGNATURE_CHARS_MAX]
-    return _SIGNATURE_END.sub("", " ".join(words.split()))[:_SIGNATURE_CHARS_MAX]
+    signature = " ".join(words.split()).rstrip(_SIGNATURE_END)
+    while signature.endswith("=>"):
+        signature = signature[:-2].rstrip(_SIGNATURE_END)
+    return signature[:_SIGNATURE_CHARS_MAX]
 
 
-def _body(core: Node) -> Node | None:
-    """Where the signature of *core* ends, if it does before *core* itself."""
-    if core.type.startswith("preproc_"):
+def _body(core: Node, form: str) -> Node | None:
+    """Where the signature of *core*, a *form*, ends, if it does before *core* itself."""
+    if form.startswith("preproc_"):
         return None
-    for field in ("body", "accessors"):
-        if (body := core.child_by_field_name(field)) is not None:
-            return body
+    if (body := core.child_by_field_name("body")) is not None:
+        return body
+    if (body := core.child_by_field_name("accessors")) is not None:
+        return body
     if (value := core.child_by_field_name("value")) is not None:
         return value if value.type == "arrow_expression_clause" else value.child_by_field_name("body")
-    match core.type:
+    match form:
         case "type_spec":
             inner = core.child_by_field_name("type")
             count = inner.named_child_count if inner is not None else 0

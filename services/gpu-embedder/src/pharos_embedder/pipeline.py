@@ -3,14 +3,15 @@
     fetch → discover → parse and chunk → link → train → store → encode
 
 Each stage is a module of its own that takes values and returns values; ``stages`` joins them, and this one
-only tells their order. Everything is written beside the live index, and nobody sees it until it is published.
+only tells their order. The chunks of a first index are stored while others are parsed. Everything is written
+beside the live index, and nobody sees it until it is published.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -22,11 +23,13 @@ import msgspec
 from pharos_contracts.jobs.v1 import IndexResult, Job, Stage
 from pharos_embedder import stages
 from pharos_embedder.discovery import discover
+from pharos_embedder.encodables import SpooledChunks
 from pharos_embedder.points import Origin
-from pharos_embedder.ports import Held
+from pharos_embedder.ports import Check, Held
 from pharos_embedder.spool import Spool
 from pharos_embedder.stages import Limits, Live, StageTimedOut, Tools
-from pharos_embedder.storing import store_stage
+from pharos_embedder.storing import store_stage, store_structure, store_words
+from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey
 from pharos_sources.git import fetch
@@ -50,7 +53,7 @@ Lookup = Callable[[str], Awaitable[Target]]
 """The target of a dataset's name."""
 
 OnLexicalReady = Callable[[IndexResult], Awaitable[None]]
-"""Publishes the first index of a dataset by words and structure, before its vectors are in."""
+"""Publishes the first index of a dataset by words, before its structure and its vectors are in."""
 
 
 class Unchanged(Exception):
@@ -107,11 +110,22 @@ async def index(
         found = await in_thread(
             lambda check: discover(checkout.root, limits.discovery, check=check), held.check
         )
+    origin = Origin(
+        dataset=target.dataset,
+        # Seconds, so that a number is never used again for other content after an index was withdrawn.
+        generation=max(target.live.follows + 1, int(time.time())),
+        scope=job.scope,
+        repository=job.source.identity,
+        encoder=tools.encoder.version,
+        job=job.job_id,
+        attempt=held.attempt,
+    )
+    is_first = target.live.generation == 0
     with Spool(workspace / SPOOL) as spool:
-        with within(Stage.PARSE):
-            account = await in_thread(
-                partial(
-                    stages.parse_stage,
+
+        def parse(check: Check) -> stages.ParseAccount:
+            with StoringAhead(origin, tools.store, check) if is_first else nullcontext() as ahead:
+                return stages.parse_stage(
                     checkout.root,
                     found,
                     spool,
@@ -120,9 +134,22 @@ async def index(
                     job.tenant,
                     job.job_id,
                     report,
-                ),
-                held.check,
-            )
+                    check,
+                    take_also=ahead.add if ahead is not None else stages.nobody,
+                )
+
+        def told(chunks: SpooledChunks) -> IndexResult:
+            told = stages.result_of(name, origin, target.live, checkout, found, spool, account, len(chunks))
+            return msgspec.structs.replace(told, stage_seconds=dict(within.seconds))
+
+        with within(Stage.PARSE):
+            account = await in_thread(parse, held.check)
+        # Where chunks did not fit, those that were stored already are too many: then all is stored anew.
+        words_first = is_first and not account.left_out and spool.chunks > 0
+        if words_first:
+            with within(Stage.STORE):
+                chunks = await in_thread(partial(store_words, spool, origin, tools.store), held.check)
+            await on_lexical_ready(told(chunks))
         with within(Stage.LINK):
             report(Stage.LINK, 0, len(spool.paths))
             graph = await in_thread(
@@ -133,36 +160,18 @@ async def index(
                 partial(stages.train_stage, graph, target.dataset, job.job_id, tools.parse_cache, report),
                 held.check,
             )
-
-        origin = Origin(
-            dataset=target.dataset,
-            # Seconds, so that a number is never used again for other content after an index was withdrawn.
-            generation=max(target.live.follows + 1, int(time.time())),
-            scope=job.scope,
-            repository=job.source.identity,
-            encoder=tools.encoder.version,
-            job=job.job_id,
-            attempt=held.attempt,
-        )
+        made = (spool, graph, training.vectors)
         with within(Stage.STORE):
-            chunks, notices = await in_thread(
-                partial(
-                    store_stage,
-                    spool,
-                    graph,
-                    training.vectors,
-                    target.live.generation,
-                    origin,
-                    tools.store,
-                    report,
-                ),
-                held.check,
-            )
-        result = stages.result_of(
-            name, origin, target.live, checkout, found, spool, account, graph, training, len(chunks), notices
-        )
-        if not target.live.full and chunks:
-            await on_lexical_ready(msgspec.structs.replace(result, stage_seconds=dict(within.seconds)))
+            if words_first:
+                report(Stage.STORE, 0, 0)
+                notices = await in_thread(partial(store_structure, *made, origin, tools.store), held.check)
+            else:
+                live = target.live.generation
+                chunks, notices = await in_thread(
+                    partial(store_stage, *made, live, origin, tools.store, report), held.check
+                )
+        if not words_first and not target.live.full and chunks:
+            await on_lexical_ready(told(chunks))
         with within(Stage.ENCODE):
             encoded, reused = await in_thread(
                 partial(
@@ -183,9 +192,8 @@ async def index(
             )
     keep = partial(tools.checkouts.keep, job.tenant, job.source.identity)
     await anyio.to_thread.run_sync(keep, workspace / CHECKOUT, checkout)
-    return msgspec.structs.replace(
-        result, chunks_encoded=encoded, chunks_reused=reused, stage_seconds=dict(within.seconds)
-    )
+    result = stages.with_structure(told(chunks), graph, training, notices)
+    return msgspec.structs.replace(result, chunks_encoded=encoded, chunks_reused=reused)
 
 
 def batch_tokens(job: Job, attempt: int, usual: int) -> int:
@@ -241,6 +249,6 @@ class _Stages:
             with anyio.move_on_after(self._limits[stage]) as scope:
                 yield
         finally:
-            self.seconds[stage] = round(time.perf_counter() - began, 3)
+            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - began, 3)
         if scope.cancelled_caught:
             raise StageTimedOut(stage, self._limits[stage])

@@ -17,7 +17,7 @@ import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
-from pharos_embedder.bounded_cache import BoundedCache, label_of
+from pharos_embedder.bounded_cache import BoundedCache, label_of, owner_of
 from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
 from pharos_embedder.problems import problem_of
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
@@ -87,7 +87,8 @@ class PublishedWork:
         # Readers that began before the publishing still see the generation before: it is kept until the next.
         await anyio.to_thread.run_sync(self._store.collect, key, result.built_on)
         for cache in self._caches:
-            await anyio.to_thread.run_sync(cache.keep, label_of(job.job_id, job.tenant))
+            label, owner = label_of(job.job_id, job.tenant), owner_of(key.tenant, key.project, key.dataset)
+            await anyio.to_thread.run_sync(cache.keep, label, owner)
 
     async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
         job = item.job

@@ -22,7 +22,7 @@ from pharos_embedder.linking import FileNames, names_of
 from pharos_embedder.packed_files import HEAD, PackedFile, decode_chunk, decode_facts
 from pharos_embedder.syntax import Chunk, ParsedFile
 
-_HEADS: Final = np.dtype(
+HEADS: Final = np.dtype(
     [
         ("ordinal", "<u4"),
         ("start_line", "<u4"),
@@ -34,7 +34,7 @@ _HEADS: Final = np.dtype(
         ("identity", "V16"),
     ]
 )
-assert _HEADS.itemsize == HEAD.size
+assert HEADS.itemsize == HEAD.size
 
 _BUFFER_BYTES: Final = 1 << 20
 _NAMES: Final = ("defined", "declared", "used", "uses", "used_lengths")
@@ -130,7 +130,7 @@ class Spool:
         self._offsets = np.cumsum(rows, axis=1)
         counts = np.array([len(each) // HEAD.size for each in heads], dtype=np.int64)
         self.first_chunks = np.concatenate([[0], np.cumsum(counts)])  # (N + 1,)
-        self.heads = np.frombuffer(b"".join(heads), dtype=_HEADS)  # (C,)
+        self.heads = np.frombuffer(b"".join(heads), dtype=HEADS)  # (C,)
         self.files_of_chunks = np.repeat(np.arange(len(order), dtype=np.int32), counts)  # (C,)
         self._records = self._starts("records", self.heads["bytes"])  # (C,)
         return tuple(left_out)

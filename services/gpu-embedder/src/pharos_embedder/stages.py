@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -198,6 +198,10 @@ class ParseAccount(msgspec.Struct):
             self.notices.append(Notice(message=sentence, path=path))
 
 
+def nobody(file: PackedFile) -> None:
+    """Who else takes parsed files, where nobody does."""
+
+
 def parse_stage(
     root: Path,
     found: Discovery,
@@ -208,8 +212,10 @@ def parse_stage(
     job: str,
     report: Report,
     check: Check,
+    take_also: Callable[[PackedFile], None] = nobody,
 ) -> ParseAccount:
-    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it.
+    """Everything that was *found* into *spool*, what is in the cache of *tenant* without parsing it, and to
+    *take_also*.
 
     However it ends, the files that were parsed are in the cache for *job*, as many as one job may keep.
     """
@@ -220,6 +226,7 @@ def parse_stage(
     def take(outcome: Outcome) -> None:
         if isinstance(outcome, PackedFile):
             spool.add(outcome)
+            take_also(outcome)
         account.take(outcome)
         report(Stage.PARSE, account.files, total, current_file=outcome.path)
 
@@ -471,11 +478,9 @@ def result_of(
     found: Discovery,
     spool: Spool,
     account: ParseAccount,
-    graph: FileGraph,
-    training: Training,
     chunks: int,
-    told: Sequence[Notice],
 ) -> IndexResult:
+    """What an index has, but for its structure: see `with_structure`."""
     left_out = dict(found.left_out)
     for reason, number in (("symlink", checkout.symlinks), ("submodule", checkout.submodules)):
         if number:
@@ -487,8 +492,6 @@ def result_of(
         left_out[OVER_CHUNKS] = len(account.left_out)
         examples[OVER_CHUNKS] = account.left_out[:EXAMPLES_MAX]
     files = len(spool.paths)
-    notices = [*([Notice(message=training.note)] if training.note else []), *told]
-    notices_total = len(notices) + account.notices_total
     return IndexResult(
         dataset=name,
         generation=origin.generation,
@@ -496,16 +499,31 @@ def result_of(
         commit=checkout.commit,
         branch=checkout.branch,
         files_processed=files,
-        embeddings_generated=len(training.vectors),
+        embeddings_generated=0,
         chunks=chunks,
-        edges=len(graph.sources),
         left_out=left_out,
         left_out_examples=examples,
         languages=dict(Counter(spool.languages).most_common()),
+        warnings=tuple(account.notices),
+        warnings_total=account.notices_total,
+        summary=summary(files, chunks, left_out, account.notices_total),
+    )
+
+
+def with_structure(
+    result: IndexResult, graph: FileGraph, training: Training, told: Sequence[Notice]
+) -> IndexResult:
+    """*result* with what linking and training say, and what is *told* of storing it."""
+    notices = (*([Notice(message=training.note)] if training.note else []), *told)
+    notices_total = len(notices) + result.warnings_total
+    return msgspec.structs.replace(
+        result,
+        embeddings_generated=len(training.vectors),
+        edges=len(graph.sources),
         losses=tuple(round(loss, 5) for loss in training.losses),
-        warnings=(*notices, *account.notices)[:NOTICES_MAX],
+        warnings=(*notices, *result.warnings)[:NOTICES_MAX],
         warnings_total=notices_total,
-        summary=summary(files, chunks, left_out, notices_total),
+        summary=summary(result.files_processed, result.chunks, dict(result.left_out), notices_total),
     )
 
 

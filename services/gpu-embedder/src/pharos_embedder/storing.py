@@ -67,6 +67,27 @@ def store_stage(
     return Stored(chunks, notices)
 
 
+def store_words(spool: Spool, origin: Origin, store: VectorStore, check: Check) -> SpooledChunks:
+    """Write what a search by words asks for beside chunks, which `StoringAhead` has stored; the chunks."""
+    store = store.guarded(check)
+    chunks = SpooledChunks(spool, _ids(spool, origin, check))
+    lexicon = lexicon_of(spool, chunks, check)
+    store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
+    store.flush()
+    return chunks
+
+
+def store_structure(
+    spool: Spool, graph: FileGraph, structure: Floats, origin: Origin, store: VectorStore, check: Check
+) -> tuple[Notice, ...]:
+    """Write what a first index has beside `store_words`, but for the dense vectors; as ``Stored.notices``."""
+    store = store.guarded(check)
+    _store_files(spool, graph, structure, 0, origin, store)
+    notices = _store_graph(spool, graph, structure, origin, store)
+    store.flush()
+    return notices
+
+
 def _ids(spool: Spool, origin: Origin, check: Check) -> Ids:
     """(C,) the ids of all chunks."""
     packed = bytearray()

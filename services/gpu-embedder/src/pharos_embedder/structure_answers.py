@@ -43,6 +43,7 @@ PAGE_BYTES_MAX: Final = 500_000  # of a page, about: half of what a message may 
 FILE_BYTES: Final = 120  # of a file on a page, without its path; of an edge, without its target
 EDGE_BYTES: Final = 60
 
+STILL_MADE: Final = "The graph of this index is still being made; ask again in a moment"
 UNKNOWN_REPOSITORY: Final = Refused(code="not_found", detail="There is no such repository", status=404)
 
 Question = ReadGraph | ReadMap | FindRelated
@@ -69,7 +70,8 @@ class StructureAnswers:
         except UnknownFile as error:
             return Refused(code="unknown_file", detail=str(error), status=404)
         except NoGraph as error:
-            return Refused(code="no_graph", detail=str(error), status=409)
+            detail = STILL_MADE if dataset.stage is IndexStage.LEXICAL else str(error)
+            return Refused(code="no_graph", detail=detail, status=409)
         except StoreError as error:
             return Refused(code="store_unavailable", detail=str(error), status=503)
 

@@ -52,6 +52,7 @@ from pharos_embedder.presence import Presence, ProgressFeed
 from pharos_embedder.taking import DEATHS_MAX, Drop, Expire, Finish, Poisoned, Start, decide, holder
 from pharos_service.buckets import Bucket, Entry, Gone
 from pharos_service.bus import TROUBLE, Bus, WrongLastSequence
+from pharos_service.ending import end
 from pharos_service.journal import Superseded
 from pharos_service.lease import Lease, term_of
 from pharos_service.pull import durable
@@ -220,7 +221,8 @@ class Worker:
         try:
             ending = await self._carry_out(item, take, items, hold)
         finally:
-            keeping.cancel()
+            with anyio.CancelScope(shield=True):
+                await end(keeping)
         match ending:
             case None | Ending.CANCELLED | Ending.PAUSED:
                 await _settle(message)
@@ -310,7 +312,8 @@ class Worker:
             feed.report(Stage.PUBLISH, 1, 1)
             return None
         finally:
-            sending.cancel()
+            with anyio.CancelScope(shield=True):
+                await end(sending)
 
     async def _until_ended(self, hold: Hold, work: Callable[[], Awaitable[T]]) -> T | None:
         """What *work* returns or raises; None where the hold ended first. Either way it goes on no more."""
@@ -406,7 +409,8 @@ class Worker:
                 await self._hand_back(item, message)
             return
         finally:
-            keeping.cancel()
+            with anyio.CancelScope(shield=True):
+                await end(keeping)
         log.info("job_cleared")
         await _settle(message)
 
@@ -428,7 +432,8 @@ class Worker:
                 await self._until_nobody_has(item, TURN_SECONDS_MAX)
                 tasks.cancel_scope.cancel()
         finally:
-            keeping.cancel()
+            with anyio.CancelScope(shield=True):
+                await end(keeping)
         return not self._drain.begun.is_set()
 
     async def _until_nobody_has(self, item: WorkItem, seconds_max: float) -> None:

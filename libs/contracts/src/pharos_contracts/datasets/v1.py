@@ -10,7 +10,7 @@ from pharos_contracts.message import Message
 
 
 class IndexStage(StrEnum):
-    """What a live generation answers: words and structure only, or meaning too."""
+    """What a live generation answers: words, and soon structure; or meaning too."""
 
     LEXICAL = "lexical"
     FULL = "full"

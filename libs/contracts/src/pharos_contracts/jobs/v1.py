@@ -456,7 +456,7 @@ class ItemStarted(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.star
 
 
 class ItemLexicalReady(ItemEvent, frozen=True, kw_only=True, tag="items.event.v1.lexical_ready"):
-    """The dataset's first index answers searches by words and structure; vectors follow."""
+    """The dataset's first index answers searches by words; its structure and its vectors follow."""
 
     dataset: str
     files: int

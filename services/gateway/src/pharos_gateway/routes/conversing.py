@@ -17,6 +17,7 @@ from pharos_gateway.authentication import Caller, Unauthenticated, address_of
 from pharos_gateway.feeds import FeedClosed
 from pharos_gateway.problems import Problem, body_of, invalid, problem_of
 from pharos_gateway.streams import SEND_SECONDS_MAX, Streams
+from pharos_service.ending import end
 
 log = structlog.get_logger()
 
@@ -171,9 +172,7 @@ class Conversing:
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await end(*tasks)
         for task in done:
             task.result()
         raise Unauthenticated
