@@ -14,13 +14,14 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import psutil
 import pytest
 import structlog
 
 from pharos_sources.removal import remove_tree
 
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
-_ROOM_BYTES: Final = 4 << 30  # ten times what the tests leave
+_ROOM_BYTES: Final = 8 << 30  # several times what the tests hold at once
 _scratch = pytest.StashKey[Path]()
 
 
@@ -35,16 +36,19 @@ def pytest_configure(config: pytest.Config) -> None:
     if hasattr(config, "workerinput"):
         return  # it inherits what was chosen
     tempfile.tempdir = None  # what was found before
-    if (
-        "TMPDIR" not in os.environ
-        and _IN_MEMORY.is_dir()
-        and shutil.disk_usage(_IN_MEMORY).free > _ROOM_BYTES
-    ):
+    if "TMPDIR" not in os.environ and _has_room():
         os.environ["TMPDIR"] = str(_IN_MEMORY)
     scratch = Path(tempfile.mkdtemp(prefix="pharos-tests-"))
     os.environ["TMPDIR"] = str(scratch)
     tempfile.tempdir = str(scratch)
     config.stash[_scratch] = scratch
+
+
+def _has_room() -> bool:
+    """Whether there is a file system in memory, with room in it and in the memory itself."""
+    if not _IN_MEMORY.is_dir():
+        return False
+    return min(shutil.disk_usage(_IN_MEMORY).free, psutil.virtual_memory().available) > _ROOM_BYTES
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:

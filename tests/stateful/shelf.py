@@ -99,10 +99,12 @@ class Shelf:
         )
 
     def inspect(self, live: LiveGeneration) -> InspectedDataset:
-        """As the store describes a dataset. What an earlier generation left is seen: nothing retires it."""
+        """As the store describes a dataset. Every run here writes all of it, so that what an earlier one wrote
+        is retired as soon as a later one is live.
+        """
         name = (live.tenant, live.project, live.dataset)
         numbers = [row.generation for row in self.rows() if row.dataset == name]
-        seen = sum(number <= live.generation for number in numbers)
+        seen = numbers.count(live.generation)
         return InspectedDataset(
             live=live,
             chunks=seen,
@@ -112,8 +114,8 @@ class Shelf:
             lexicon_unused=0,
             graph=GraphState.WHOLE,
             graph_files=1,
-            retired=0,
-            later=len(numbers) - seen,
+            retired=sum(number < live.generation for number in numbers),
+            later=sum(number > live.generation for number in numbers),
         )
 
     def _keep(self, stays: Callable[[Row], bool]) -> None:
