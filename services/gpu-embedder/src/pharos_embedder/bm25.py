@@ -48,7 +48,7 @@ _JOINER = re.compile(r"[_-]+")
 _BETWEEN_WORDS: Final = bytes(
     code if chr(code).isalnum() or chr(code) in "_-" else ord(" ") for code in range(128)
 ) + bytes(128)
-"""ASCII with a space for what is in no word: to split there is four times as fast as to look for _WORD."""
+"""ASCII with a space for what is in no word: to split there takes a tenth of looking for _WORD."""
 _WORDS_KEPT_MAX: Final = 65_536
 _KEPT_BYTES_MAX: Final = 256
 _PART = re.compile(
