@@ -99,7 +99,7 @@ class Shelf:
         )
 
     def inspect(self, live: LiveGeneration) -> InspectedDataset:
-        """As the store describes a dataset. Every run here writes all of it, so that what an earlier one wrote
+        """As the store describes a dataset. Every run here writes all of it: what an earlier one wrote
         is retired as soon as a later one is live.
         """
         name = (live.tenant, live.project, live.dataset)
