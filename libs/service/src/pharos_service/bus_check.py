@@ -154,7 +154,7 @@ async def take_snapshot(bus: Bus, *, history: bool = True, index: bool = True) -
         index=stored,
         records=records,
         inspected=await _inspected(bus, records) if index else (),
-        locked=frozenset([key async for key, _, _ in _entries(bus, streams.KV_LOCKS, WriteLock, unreadable)]),
+        locked=await _locked(bus, unreadable),
         history=await _history(bus) if history else None,
         found=(*fold.found, *unreadable),
     )
@@ -222,6 +222,17 @@ async def _claims(bus: Bus, unreadable: list[Unreadable]) -> tuple[Claim, ...]:
             if not key.endswith(f".{active.command.job_id}")
         ]
     )
+
+
+async def _locked(bus: Bus, unreadable: list[Unreadable]) -> frozenset[str]:
+    """The datasets that somebody holds. The bucket is in memory: none after a crash of the server."""
+    try:
+        await bus.api(f"STREAM.INFO.KV_{streams.KV_LOCKS}")
+    except NotFound:
+        return frozenset()
+    except BusError as error:
+        raise Unanswered(streams.KV_LOCKS, error) from error
+    return frozenset([key async for key, _, _ in _entries(bus, streams.KV_LOCKS, WriteLock, unreadable)])
 
 
 async def _history(bus: Bus) -> History:
