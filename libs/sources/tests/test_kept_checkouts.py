@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pharos_sources.git import Checkout, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
-from pharos_sources.kept_checkouts import FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
+from pharos_sources.kept_checkouts import DEPTH_MAX, FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
 from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
 from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
 
@@ -122,7 +122,9 @@ async def test_a_commit_costs_the_objects_that_it_changed(
     before = set((tmp_path / "first" / "git").rglob("*.pack"))
     unchanged = (tmp_path / "first" / "tree" / "3.bin").stat()
     running.add_commits(name, [{"new.py": "1\n"}])
+    running.add_commits(name, [{"a/b/c/d.py": "1\n"}])
     found = await fetch(address, tmp_path / "second", earlier=tmp_path / "first")
+    assert found.depth == 3
     packs = list((tmp_path / "second" / "git").rglob("*.pack"))
     assert len(before) == 1 and len(packs) == 2
     assert min(each.stat().st_size for each in packs) < 2_000
@@ -181,7 +183,7 @@ async def test_limits_and_refusals_are_those_of_a_whole_fetch(
     assert (tmp_path / "4").exists()  # nothing was transferred yet: it is as good as before
 
 
-def made_of(folder: Path, size: int, packs: int = 1) -> Checkout:
+def made_of(folder: Path, size: int, packs: int = 1, depth: int = 1) -> Checkout:
     """A folder that looks like a fetch's, of about *size* bytes."""
     pack = folder / "git" / "objects" / "pack"
     pack.mkdir(parents=True)
@@ -190,7 +192,7 @@ def made_of(folder: Path, size: int, packs: int = 1) -> Checkout:
     (folder / "tree").mkdir()
     return Checkout(
         root=folder / "tree", commit="", branch=None, default_branch=None, bytes=size - FILE_BYTES, files=1,
-        symlinks=0, submodules=0,
+        symlinks=0, submodules=0, depth=depth,
     )  # fmt: skip
 
 
@@ -198,9 +200,9 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     most = 100_000
     kept = kept_in(tmp_path / "kept", bytes_max=most)
 
-    def keep(number: int, size: int = most // SHARE, packs: int = 1) -> bool:
+    def keep(number: int, size: int = most // SHARE, packs: int = 1, depth: int = 1) -> bool:
         made = tmp_path / f"made-{number}"
-        there = kept.keep("acme", f"r{number}", made, made_of(made, size, packs))
+        there = kept.keep("acme", f"r{number}", made, made_of(made, size, packs, depth))
         if there:
             os.utime(kept.path_of("acme", f"r{number}"), (number, number))
         return there
@@ -215,6 +217,7 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert there() == [3, 4, 5, 6]
     assert not keep(7, size=most // SHARE + 1)
     assert not keep(8, packs=PACKS_MAX + 1)
+    assert not keep(10, depth=DEPTH_MAX + 1)
     kept.forget("acme", "r4")
     kept.forget("other", "r5")
     assert there() == [3, 5, 6]
@@ -224,6 +227,17 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 2
     kept = kept_in(tmp_path / "kept", bytes_max=0)
     assert there() == [] and not keep(9)
+
+
+async def test_of_two_that_are_kept_at_once_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = kept_in(tmp_path / "kept")
+    monkeypatch.setattr(kept, "_remove", lambda _place: None)  # as if the other came right behind it
+    found = []
+    for name in ("one", "other"):
+        made = tmp_path / name
+        found.append(kept.keep("acme", "r", made, made_of(made, 10_000)))
+    assert found == [True, False]
+    assert (tmp_path / "other").exists()  # it goes with its workspace
 
 
 async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> None:
