@@ -226,7 +226,9 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert there() == [] and not keep(9)
 
 
-async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> None:
+async def test_a_disk_that_fails_is_told_and_costs_no_job(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
     told: list[str] = []
     (tmp_path / "file").touch()
     kept = KeptCheckouts(tmp_path / "file" / "kept", bytes_max=1 << 30, warn=told.append)
@@ -234,3 +236,6 @@ async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> Non
     assert not kept.keep("acme", "r", made, made_of(made, 10_000))
     kept.forget("acme", "r")
     assert len(told) >= 2
+    running.add_repository(name, FILES)
+    found = await fetch(address_of(running, name), tmp_path / "found", earlier=kept.path_of("acme", name))
+    assert found.files == len(FILES) - 1  # the submodule

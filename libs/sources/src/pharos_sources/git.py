@@ -459,11 +459,11 @@ def _claim(into: Path) -> None:
 
 
 def _take_over(earlier: Path, into: Path) -> bool:
-    """Whether *earlier* was there; it is *into* then, which was empty."""
+    """Whether *earlier* was there, and could be had; it is *into* then, which was empty."""
+    into.rmdir()
     try:
-        into.rmdir()
         earlier.rename(into)
-    except FileNotFoundError:
+    except OSError:  # a disk that fails here, and not there, costs a fetch from the beginning
         into.mkdir(mode=0o700)
         return False
     return True
