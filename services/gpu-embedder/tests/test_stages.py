@@ -272,6 +272,38 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
     assert told[0] == "first: 0 of 3 chunks to encode: about 4 tokens"
 
 
+def test_what_another_machine_has_encoded_costs_nothing(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder, tmp_path: Path
+) -> None:
+    texts = [f"{number:010}" for number in range(5)]
+    assert encode(stored(store, texts[:4]), store, cache, encoder, by_path=True) == (4, 0)
+    encoder.batches.clear()
+    origin = replace(ORIGIN, dataset=DatasetKey("acme", "default", "elsewhere"))
+    chunks = {
+        chunk_id(each, origin): each for each in (chunk(text, f"{n}.py") for n, text in enumerate(texts))
+    }
+    store.upsert(chunk_points(((key, each, document_vector({1: 1})) for key, each in chunks.items()), origin))
+    service: Any = EncoderService(encoder)
+    nothing: Any = None
+    told: set[str | None] = set()
+    service.tariff = Tariff(job_tokens_max=6)
+
+    def report(*_: Any, detail: str | None = None, **__: Any) -> None:
+        told.add(detail)
+
+    with VectorCache(tmp_path / "its own", limit_bytes=LIMIT_BYTES_MIN, warn=pytest.fail) as its_own:
+        tools = Tools(
+            store=store, encoder=service, cache=its_own, parse_cache=nothing, parse_pool=nothing,
+            checkouts=nothing,
+        )  # fmt: skip
+        found = encode_stage(
+            EncodablesInMemory(chunks), origin, tools, 40, report, unchecked, unchecked, by_path=True
+        )
+    assert found == (1, 4)
+    assert sum(map(len, encoder.batches)) == 2, "a chunk and its path"
+    assert told == {"1 of 5 chunks to encode: about 6 tokens"}
+
+
 def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(
     store: VectorStore, cache: VectorCache, encoder: FakeEncoder
 ) -> None:
