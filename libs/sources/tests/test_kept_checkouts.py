@@ -226,6 +226,25 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert there() == [] and not keep(9)
 
 
+async def test_what_two_keep_at_once_and_what_is_not_whole_is_no_trouble(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = kept_in(tmp_path / "kept")
+    first, second, torn = tmp_path / "first", tmp_path / "second", tmp_path / "kept" / "torn"
+    assert kept.keep("acme", "r", first, made_of(first, 10_000))
+    with monkeypatch.context() as patch:
+        patch.setattr(kept, "_remove", lambda place: None)  # the other one came right after it
+        assert not kept.keep("acme", "r", second, made_of(second, 10_000))
+    torn.mkdir()  # the power failed before its size was on the disk: nobody would ever count it
+    (tmp_path / "kept" / "a file").touch()
+    assert kept.keep("acme", "r2", second, Checkout(
+        root=second / "tree", commit="", branch=None, default_branch=None, bytes=1, files=1, symlinks=0,
+        submodules=0,
+    ))  # fmt: skip
+    assert not torn.exists()
+    assert kept.path_of("acme", "r").exists() and kept.path_of("acme", "r2").exists()
+
+
 async def test_a_disk_that_fails_is_told_and_costs_no_job(
     running: GitServer, name: str, tmp_path: Path
 ) -> None:

@@ -7,6 +7,7 @@ is repaired: what a crash interrupts is lost, and costs a whole fetch.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -74,10 +75,13 @@ class KeptCheckouts:
         (made / _SIZE).write_text(str(size))
         os.utime(made)
         self._remove(place)
-        with suppress(FileExistsError):  # somebody else keeps another commit of it just now
+        try:
             made.rename(place)
-            return True
-        return False
+        except OSError as error:
+            if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
+                return False  # somebody else has kept a commit of it just now
+            raise
+        return True
 
     def forget(self, tenant: str, repository: str) -> None:
         """Remove what is kept of *repository*."""
@@ -103,10 +107,11 @@ class KeptCheckouts:
                 continue
             try:
                 yield place.stat().st_mtime, int((place / _SIZE).read_text()), place
-            except FileNotFoundError:
-                continue  # somebody has just taken it
-            except ValueError:
-                self._remove(place)  # it was not written whole when the power failed
+            except NotADirectoryError:
+                continue  # nobody's checkout
+            except (FileNotFoundError, ValueError):
+                # Somebody has just taken it; or it was not written whole when the power failed.
+                self._remove(place)
 
     def _remove(self, place: Path) -> None:
         going = place.with_name(f"{place.name}{_GOING}{secrets.token_hex(4)}")
