@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pharos_sources.git import Checkout, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
+from pharos_sources.git import Checkout, FetchError, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
 from pharos_sources.kept_checkouts import FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
 from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
 from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
@@ -179,6 +180,22 @@ async def test_limits_and_refusals_are_those_of_a_whole_fetch(
     with pytest.raises(RefNotFound):
         await fetch(address, tmp_path / "5", ref="absent", earlier=tmp_path / "4")
     assert (tmp_path / "4").exists()  # nothing was transferred yet: it is as good as before
+
+
+async def test_a_commit_that_the_remote_has_removed_is_not_given_from_what_is_kept(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
+    running.add_repository(name, {"password.txt": "secret\n"})
+    address, removed = address_of(running, name), running.commit_of(name, "main")
+    await fetch(address, tmp_path / "1")
+    running.add_repository(f"{name}-clean", {"a.py": "1\n"})
+    place = running.repository_path(name)
+    shutil.rmtree(place)
+    shutil.copytree(running.repository_path(f"{name}-clean"), place)
+    for number, earlier in ((2, None), (3, tmp_path / "1")):
+        with pytest.raises(FetchError):
+            await fetch(address, tmp_path / str(number), sha=removed, earlier=earlier)
+    assert not (tmp_path / "1").exists()
 
 
 def made_of(folder: Path, size: int, packs: int = 1) -> Checkout:
