@@ -244,14 +244,20 @@ class GenerationStore:
         return [Piece(generation=each.generation, name=each.path, text=each.text) for each in found]
 
     def put_graph(
-        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        graph: StoredGraph | None,
+        *,
+        job: str = "",
+        attempt: int = 0,
     ) -> None:
         try:
-            pieces = to_pieces(graph)
+            pieces = [(LEFT_OUT, "")] if graph is None else _numbered(to_pieces(graph))
         except GraphTooLarge:
-            self._replace(dataset, generation, "graph", [(LEFT_OUT, "")], job, attempt)
+            self.put_graph(dataset, generation, None, job=job, attempt=attempt)
             raise
-        self._replace(dataset, generation, "graph", _numbered(pieces), job, attempt)
+        self._replace(dataset, generation, "graph", pieces, job, attempt)
 
     def _replace(
         self,

@@ -234,7 +234,7 @@ def _restore_one(
     generation = max(follows + 1, int(clock))
     store.discard_unpublished(key, live)
     try:
-        closing = _store(key, generation, live, frames, store, dimensions)
+        closing = _store(record, generation, live, frames, store, dimensions)
         if closing is None:
             store.discard(key, generation)
             return None
@@ -249,13 +249,14 @@ def _restore_one(
 
 
 def _store(
-    key: DatasetKey,
+    record: Dataset,
     generation: int,
     live: int,
     frames: Iterator[Frame],
     store: VectorStore,
     dimensions: int,
 ) -> DatasetClosing | None:
+    key = key_of(record)
     pieces: list[str] = []
     kept: set[str] = set()  # of what is live; nothing where nothing is
     alive = {each for kind in KINDS for each in store.live_ids(key, live, kind)} if live else set()
@@ -291,6 +292,8 @@ def _store(
                     with _readable(key):
                         graph = from_pieces(pieces)
                     store.put_graph(key, generation, graph)
+                elif record.repository:
+                    store.put_graph(key, generation, None)  # and not that of what is replaced
                 store.retire(key, alive - kept, generation)
                 store.flush()
                 found = tuple(store.count(key, generation, kind) for kind in KINDS)
