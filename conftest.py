@@ -22,6 +22,8 @@ _scratch = pytest.StashKey[Path]()
 
 
 def pytest_configure(config: pytest.Config) -> None:
+    # As the services do, before anything loads torch: its threads spin at barriers, and others work as well.
+    os.environ.setdefault("GOMP_SPINCOUNT", "1000")
     # As the services do: what structlog does by itself renders the local variables of every frame, which
     # takes seconds for those of an index, in the thread of an event loop that others wait for.
     *before, _ = structlog.get_config()["processors"]

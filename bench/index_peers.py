@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 
 from pharos_embedder.devices import choose_device
 from pharos_embedder.discovery import SourceFile, discover
-from pharos_embedder.encoding import batches, encode
+from pharos_embedder.encoding import EncoderService, batches
 from pharos_embedder.languages import PARSED_LANGUAGES, grammar_of
 from pharos_embedder.model import PACKAGED_MODEL, load_encoder, model_folder
 from pharos_embedder.packed_files import PackedFile
@@ -64,9 +64,10 @@ def main() -> None:
         parse_seconds = time.perf_counter() - began
     texts = [chunk.encoded_text for file in parsed for chunk in file.chunks()]
     encoder = load_encoder("", choice)
+    service = EncoderService(encoder, lanes=choice.lanes, lane_threads=choice.lane_threads)
     ids = encoder.tokenize(texts)
-    encode(texts[:64], encoder)
-    alone = seconds_of(lambda: encode(texts, encoder))
+    service.encode_documents(texts[:64])
+    alone = seconds_of(lambda: service.encode_documents(texts))
 
     step = max(1, len(texts) // sample_size)
     sample = [texts[index] for index in sorted(range(len(texts)), key=lambda i: len(texts[i]))[::step]]
@@ -77,7 +78,7 @@ def main() -> None:
         for batch in cut:
             encoder.forward([tokens[index] for index in batch])
 
-    ours = seconds_of(lambda: encode(sample, encoder), 2)
+    ours = seconds_of(lambda: service.encode_documents(sample), 2)
     peak = seconds_of(forward_loop, 2)
     peers = {}
     for name, dtype in (("same_dtype", choice.dtype), ("default", "float32")):

@@ -126,7 +126,7 @@ RULES: Mapping[str, Rule] = {
 CONFINED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("pharos_embedder", "qdrant_client"): ("qdrant_store",),
     ("pharos_embedder", "qdrant_edge"): ("edge_store",),
-    ("pharos_embedder", "torch"): ("model", "encoding", "walk_graph", "devices"),
+    ("pharos_embedder", "torch"): ("model", "cpu_layers", "encoding", "walk_graph", "devices"),
     ("pharos_embedder", "torch_geometric"): ("walk_graph",),
     ("pharos_sources", "botocore"): ("s3",),
     ("pharos_sources", "jwt"): ("google_tokens",),

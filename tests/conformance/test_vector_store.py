@@ -291,7 +291,7 @@ def test_retiring_ignores_the_points_of_other_datasets(store: VectorStore) -> No
 def test_dropping_deletes_one_dataset_and_counts_its_chunks(store: VectorStore) -> None:
     store.upsert([chunk("a.py"), chunk("b.py", generation=2), chunk("a.py", kind="file")])
     store.upsert([chunk("a.py", dataset=FOREIGN)])
-    store.put_lexicon(ATLAS, 1, Lexicon.from_frequencies(1, 1, {7: 1}))
+    store.put_lexicon(ATLAS, 1, Lexicon.from_frequencies(1, {7: 1}))
     assert drop(store, ATLAS) == 2
     assert drop(store, ATLAS) == 0
     assert [store.count(ATLAS, 1, kind) for kind in ("chunk", "file", "lexicon")] == [0, 0, 0]
@@ -514,8 +514,8 @@ def test_files_have_neighbours_in_structure(store: VectorStore) -> None:
 
 
 def test_a_lexicon_belongs_to_its_generation(store: VectorStore) -> None:
-    old = Lexicon.from_frequencies(2, 10, {1: 2, 4294967295: 1})
-    big = Lexicon.from_frequencies(3, 90_000, dict.fromkeys(range(120_000), 1))
+    old = Lexicon.from_frequencies(2, {1: 2, 4294967295: 1})
+    big = Lexicon.from_frequencies(3, dict.fromkeys(range(120_000), 1))
     assert store.lexicon(ATLAS, 1).documents == 0
     store.put_lexicon(ATLAS, 1, old)
     store.put_lexicon(ATLAS, 2, old)

@@ -324,7 +324,7 @@ END = DatasetClosing(chunks=1, files=0)
         (ATLAS, [wire(BORA), END]),  # a point of another dataset
         (ATLAS, [Points(points=[to_wire(point(ATLAS, 1, 5, "lexicon"))]), END]),
         (ATLAS, [Points(points=[msgspec.structs.replace(wire(ATLAS).points[0], text=b"123")]), END]),
-        (ATLAS, [wire(ATLAS), Words(documents=1, total_length=1, terms=b"1", counts=b""), END]),
+        (ATLAS, [wire(ATLAS), Words(documents=1, terms=b"1", counts=b""), END]),
         (ATLAS, [wire(ATLAS), GraphPiece(text="?"), END]),
         (ATLAS, [wire(ATLAS), GraphPiece(text=BOMB), END]),
         (ATLAS, [wire(ATLAS), *[GraphPiece(text="")] * 300, END]),

@@ -6,6 +6,7 @@ import pytest
 
 from pharos_embedder.devices import (
     Capabilities,
+    DeviceChoice,
     DeviceUnavailable,
     Gpu,
     _nvidia_card,
@@ -202,3 +203,21 @@ def test_this_machine_has_at_least_a_cpu() -> None:
 def test_the_memory_of_a_cpu_is_that_of_the_machine() -> None:
     used, total = memory_of("cpu")
     assert 0 < used < total
+
+
+@pytest.mark.parametrize(
+    ("device", "threads", "lanes", "lane_threads"),
+    [
+        ("cpu", 1, 1, 1),
+        ("cpu", 2, 2, 1),
+        ("cpu", 8, 8, 1),
+        ("cpu", 20, 8, 2),
+        ("cuda:0", 16, 1, 16),
+        ("mps", 8, 1, 8),
+    ],
+)
+def test_a_cpu_has_a_lane_for_each_thread_up_to_a_limit(
+    device: str, threads: int, lanes: int, lane_threads: int
+) -> None:
+    choice = DeviceChoice(device=device, dtype="float32", why="", threads=threads)
+    assert (choice.lanes, choice.lane_threads) == (lanes, lane_threads)

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from pharos_embedder import encoding
+from pharos_embedder.devices import is_out_of_memory
 from pharos_embedder.encoders import EncoderBusy, Priority
 from pharos_embedder.encoding import (
     TURNS_BEFORE_YIELD,
@@ -19,7 +21,6 @@ from pharos_embedder.encoding import (
     Turnstile,
     batches,
     encode,
-    is_out_of_memory,
 )
 from pharos_embedder.model import Pending
 from pharos_embedder.ports import Check, Stopped, unchecked
@@ -107,6 +108,7 @@ def test_progress_only_grows_and_ends_at_the_total() -> None:
             "[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"
         ),
         lambda: RuntimeError("MPS backend out of memory"),
+        lambda: RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
         MemoryError,
     ],
 )
@@ -318,6 +320,125 @@ def test_a_query_waits_for_one_batch_of_a_repository_at_most() -> None:
     assert [width for _, width in encoder.shapes] == [40, 3, 40, 40]
     assert lengths_of(answers[0]) == [3]
     assert encoder.overlapping == 0
+
+
+class SideBySide(FakeEncoder):
+    """Each pass waits to be let go, or stopped, by its width, and checks whether to go on until then."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.began: list[int] = []
+        self.going = 0
+        self.let_go: set[int] = set()
+        self.ended: set[int] = set()
+        self.error: type[Exception] = Stopped
+        self._changed = threading.Condition()
+
+    def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+        width = len(batch[0])
+        with self._changed:
+            self.began.append(width)
+            self.going += 1
+        try:
+            wait_until(lambda: self._may_go(width, midway))
+            return super().launch(batch)
+        finally:
+            with self._changed:
+                self.going -= 1
+
+    def _may_go(self, width: int, midway: Check) -> bool:
+        midway()
+        if width in self.ended:
+            raise self.error
+        return width in self.let_go
+
+
+def test_lanes_go_side_by_side_and_a_query_takes_the_first_that_is_free() -> None:
+    encoder = SideBySide()
+    service = EncoderService(encoder, lanes=2)
+    found: list[NDArray[np.float32]] = []
+    texts = ["a" * 40, "a" * 39, "a" * 38, "a" * 37]
+    repository = started(lambda: found.append(service.encode_documents(texts)))
+    wait_until(lambda: encoder.began == [40, 39])
+    wait_until(lambda: service.waiting(Priority.REPOSITORY) == 1)  # a third is ready, and there is no lane
+    query = started(lambda: found.append(service.encode_queries(["abc"])))
+    wait_until(lambda: service.waiting(Priority.QUERY) == 1)
+    encoder.let_go |= {39}  # the second ends first
+    wait_until(lambda: encoder.began == [40, 39, 3])
+    encoder.let_go |= {3, 37, 38}
+    query.join(DEADLINE_SECONDS)
+    wait_until(lambda: encoder.began == [40, 39, 3, 38] and encoder.going == 1)  # 37 waits until 40 is kept
+    encoder.let_go |= {40}
+    repository.join(DEADLINE_SECONDS)
+    assert [lengths_of(each) for each in found] == [[3], [40, 39, 38, 37]]
+
+
+@pytest.mark.parametrize("error", [Stopped, RuntimeError])
+def test_an_end_midway_waits_for_the_passes_of_all_lanes_and_keeps_what_they_made(
+    error: type[Exception],
+) -> None:
+    encoder = SideBySide()
+    encoder.error = error
+    encoder.let_go = {40}
+    service = EncoderService(encoder, lanes=2)
+    checked, kept = threading.Event(), list[int]()
+    errors: list[Exception] = []
+
+    def encode_all() -> None:
+        texts = ["a" * n for n in (40, 39, 38, 37)]
+        try:
+            service.encode_documents(texts, midway=checked.set, on_batch=lambda at, _: kept.extend(at))
+        except error as ended:
+            errors.append(ended)
+
+    thread = started(encode_all)
+    wait_until(lambda: encoder.began == [40, 39, 38])
+    encoder.ended = {39, 37}
+    encoder.let_go |= {38, 3}
+    thread.join(DEADLINE_SECONDS)
+    assert len(errors) == 1
+    assert kept == [0, 2]
+    assert checked.is_set()
+    assert encoder.going == 0
+    assert lengths_of(service.encode_queries(["abc"])) == [3]
+
+
+def test_two_places_that_become_free_at_once_are_both_taken() -> None:
+    turnstile = Turnstile(2)
+    turnstile.enter(Priority.REPOSITORY)
+    turnstile.enter(Priority.REPOSITORY)
+    waiting = []
+    for priority in (Priority.REPOSITORY, Priority.QUERY):  # the second goes first, and is woken last
+        waiting.append(started(partial(turnstile.enter, priority)))
+        wait_until(partial(lambda which: turnstile.waiting(which) == 1, priority))
+    with turnstile._changed:
+        turnstile.leave()
+        turnstile.leave()
+    for thread in waiting:
+        thread.join(DEADLINE_SECONDS)
+        assert not thread.is_alive()
+
+
+def test_lanes_that_do_not_fit_memory_together_take_turns_before_any_batch_is_halved() -> None:
+    class Tight(FakeEncoder):
+        """Its first two passes meet, and there is no memory for both."""
+
+        together = threading.Barrier(2)
+        met = 0
+
+        def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+            if self.met < 2:
+                self.met += 1
+                self.together.wait(DEADLINE_SECONDS)
+                raise MemoryError
+            return super().launch(batch)
+
+    budgets: list[int] = []
+    encoder = Tight()
+    texts = ["a" * n for n in range(40, 20, -1)]
+    vectors = EncoderService(encoder, lanes=2).encode_documents(texts, on_budget=budgets.append)
+    assert lengths_of(vectors) == [len(text) for text in texts]
+    assert budgets == []
 
 
 def test_queries_of_one_call_come_back_in_their_order_whatever_batches_they_made() -> None:

@@ -14,11 +14,12 @@ from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 
 from pharos_embedder import model as model_module
+from pharos_embedder.cpu_layers import PackedLinear, has_packing
 from pharos_embedder.devices import DeviceChoice
 from pharos_embedder.encoding import EncoderService, encode
 from pharos_embedder.model import (
-    CPU_TOKEN_BUDGET,
     GPU_TOKEN_BUDGET_MAX,
+    GPU_TOKEN_BUDGET_MIN,
     EncoderUnavailable,
     TransformerEncoder,
     gpu_token_budget,
@@ -101,6 +102,39 @@ def test_bf16_gives_the_same_directions_and_the_same_version(packaged: Transform
     assert half.version.startswith("all-MiniLM-L6-v2@")
     cosine = (encode(TEXTS, half) * encode(TEXTS, packaged)).sum(axis=1)
     assert cosine.min() > 0.999
+
+
+def by_transformers(ids: list[list[int]]) -> NDArray[np.float32]:
+    """(B, D) unit vectors of the packaged model, by the library alone."""
+    folder = model_module.model_folder("")
+    model = transformers.AutoModel.from_pretrained(folder, attn_implementation="eager")
+    width = max(len(each) for each in ids)
+    tokens = torch.tensor([each + [0] * (width - len(each)) for each in ids])
+    present = torch.tensor([[1] * len(each) + [0] * (width - len(each)) for each in ids])
+    with torch.inference_mode():
+        hidden = model.eval()(input_ids=tokens, attention_mask=present).last_hidden_state
+    sums = (hidden * present[..., None]).sum(dim=1)
+    vectors: NDArray[np.float32] = torch.nn.functional.normalize(sums, dim=1).numpy()
+    return vectors
+
+
+@pytest.mark.parametrize(("choice", "least"), [(EXACT, 0.99999), (HALF, 0.9995)], ids=["fp32", "bf16"])
+def test_code_gets_the_vectors_of_the_model_as_transformers_runs_it(
+    choice: DeviceChoice, least: float
+) -> None:
+    source = Path(model_module.__file__).read_text()
+    texts = [source[start : start + 300 + 90 * n] for n, start in enumerate(range(0, 12_000, 2_000))]
+    encoder = load_encoder("", choice)
+    packed = [each for each in encoder._model.modules() if isinstance(each, PackedLinear)]
+    assert len(packed) == (6 * 6 + 1 if has_packing(torch.float32) else 0)
+    found = EncoderService(encoder, lanes=2).encode_documents(texts)
+    assert (found * by_transformers(encoder.tokenize(texts))).sum(axis=1).min() > least
+
+
+def test_lanes_give_the_vectors_of_one_pass_after_the_other(packaged: TransformerEncoder) -> None:
+    service = EncoderService(packaged, lanes=2)
+    texts = [text * times for times in (1, 2, 5) for text in TEXTS]
+    assert np.allclose(service.encode_documents(texts, token_budget=300), encode(texts, packaged), atol=1e-5)
 
 
 def test_a_query_is_nearest_to_the_text_that_answers_it(packaged: TransformerEncoder) -> None:
@@ -274,6 +308,15 @@ def test_a_model_that_cannot_be_used_says_what_to_do(tmp_path: Path, monkeypatch
             load_encoder(name, EXACT)
 
 
+def test_a_model_that_does_not_fit_its_device_says_what_to_do() -> None:
+    class Large:
+        def to(self, device: str) -> None:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+    with pytest.raises(EncoderUnavailable, match="cuda:0 has no memory for it; choose a smaller one"):
+        model_module._placed("large", Large(), "cuda:0")
+
+
 def test_a_model_that_is_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(EncoderUnavailable, match="fetch it once with a network"):
@@ -283,7 +326,7 @@ def test_a_model_that_is_not_here_says_how_to_get_it(monkeypatch: pytest.MonkeyP
 @pytest.mark.parametrize(
     ("free", "expected"),
     [
-        (0, CPU_TOKEN_BUDGET),
+        (0, GPU_TOKEN_BUDGET_MIN),
         (1 << 30, (1 << 30) // 4 // (4 * (6 * 384 + 2 * 1536))),
         (80 << 30, GPU_TOKEN_BUDGET_MAX),
     ],

@@ -15,6 +15,7 @@ from pharos_embedder.linking import link
 from pharos_embedder.parsing import parse
 from pharos_embedder.repository_configs import RepositoryConfigs
 from pharos_embedder.resolution import resolvers, tree
+from pharos_embedder.resolution.python import PythonResolver
 from pharos_embedder.resolution.rust_modules import Bodies
 from pharos_embedder.resolution.tree import SameNamed, shared_folders
 from pharos_embedder.syntax import Definition, Import, ParsedFile
@@ -125,6 +126,37 @@ def test_the_neighbours_that_are_held_at_once_are_bounded(monkeypatch: pytest.Mo
     texts = {f"p/F{n}.java": f"package p; class F{n} {{ void f() {{ new F{n + 1}(); }} }}" for n in range(60)}
     link([parse(path, "java", text.encode()) for path, text in texts.items()])
     assert len(held) > 1 and max(held) <= 500
+
+
+def test_an_import_of_python_is_looked_for_where_its_name_is_and_in_so_many_roots_at_most(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = 0
+    module = PythonResolver._module
+
+    def counted(one: PythonResolver, target: str) -> str | None:
+        nonlocal asked
+        asked += 1
+        return module(one, target)
+
+    monkeypatch.setattr(PythonResolver, "_module", counted)
+    monkeypatch.setattr("pharos_embedder.resolution.python._ROOTS_MAX", 10)
+    projects = [f"p{number}" for number in range(200)]
+    paths = [f"{one}/{path}" for one in projects for path in ("setup.py", f"{one}_own/a.py", "tests/b.py")]
+    found = resolvers(paths, lambda _: (), RepositoryConfigs())["python"]
+    for number, one in enumerate(projects):
+        other = projects[number - 1]
+        user = file(f"{one}/tests/b.py", "python")
+        assert found.resolve(user, Import(module=f"{other}_own.a")) == (f"{other}/{other}_own/a.py",)
+        assert found.resolve(user, Import(module=f"elsewhere{number}.x")) is None
+        assert found.resolve(file(f"{one}/c.py", "python"), Import(module="tests.b")) != ()
+        assert found.resolve(user, Import(module="tests.gone")) == ()
+    assert asked < 60 * len(projects)  # in every root it was 200 for each name, and for each import
+    nested = ["p/" * depth for depth in range(1, 30)]
+    found = resolvers(
+        [f"{one}{path}" for one in nested for path in ("setup.py", "x.py")], lambda _: (), RepositoryConfigs()
+    )["python"]
+    assert found.resolve(file(f"{nested[-1]}y.py", "python"), Import(module="x")) == (f"{nested[-1]}x.py",)
 
 
 def test_modules_of_go_share_what_they_all_see() -> None:

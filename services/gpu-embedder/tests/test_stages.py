@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ from pharos_embedder.model import Pending
 from pharos_embedder.packed_files import pack
 from pharos_embedder.path_vectors import placed
 from pharos_embedder.pipeline import BATCH_TOKENS_MIN, OUT_OF_MEMORY, batch_tokens
-from pharos_embedder.points import Origin, chunk_points
+from pharos_embedder.points import Origin, chunk_points, key_of
 from pharos_embedder.ports import Check, Stopped, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.spool import Spool
@@ -45,7 +46,7 @@ from pharos_embedder.stages import (
 )
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
-from pharos_embedder.vector_cache import VectorCache
+from pharos_embedder.vector_cache import VectorCache, vector_name
 from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 from tests.support.chunk_ids import chunk_id
@@ -272,36 +273,44 @@ def test_what_a_run_costs_is_told_before_it_and_of_what_is_not_known_yet(
     assert told[0] == "first: 0 of 3 chunks to encode: about 4 tokens"
 
 
-def test_what_another_machine_has_encoded_costs_nothing(
-    store: VectorStore, cache: VectorCache, encoder: FakeEncoder, tmp_path: Path
+@pytest.mark.parametrize("by_path", [True, False])
+def test_what_another_machine_has_encoded_costs_nothing_here(
+    by_path: bool, store: VectorStore, encoder: FakeEncoder, tmp_path: Path
 ) -> None:
-    texts = [f"{number:010}" for number in range(5)]
-    assert encode(stored(store, texts[:4]), store, cache, encoder, by_path=True) == (4, 0)
-    encoder.batches.clear()
-    origin = replace(ORIGIN, dataset=DatasetKey("acme", "default", "elsewhere"))
-    chunks = {
-        chunk_id(each, origin): each for each in (chunk(text, f"{n}.py") for n, text in enumerate(texts))
-    }
-    store.upsert(chunk_points(((key, each, document_vector({1: 1})) for key, each in chunks.items()), origin))
-    service: Any = EncoderService(encoder)
-    nothing: Any = None
-    told: set[str | None] = set()
-    service.tariff = Tariff(job_tokens_max=6)
+    """The store of all has its vectors: a run that is free is not refused for what it would cost."""
 
-    def report(*_: Any, detail: str | None = None, **__: Any) -> None:
-        told.add(detail)
+    def run(home: str, dataset: str, tariff: Tariff) -> tuple[int, int]:
+        service: Any = EncoderService(encoder)
+        service.tariff = tariff
+        nothing: Any = None
+        origin = replace(ORIGIN, dataset=DatasetKey("acme", "default", dataset))
+        found = {
+            f"{uuid4()}": chunk(text, f"{number}.py") for number, text in enumerate(["one", "two", "two"])
+        }
+        points = chunk_points(((key, each, document_vector({1: 1})) for key, each in found.items()), origin)
+        if not by_path:  # as those of documents, which are stored as they were encoded
+            points = (
+                replace(
+                    point,
+                    payload=replace(
+                        point.payload, vector=vector_name(key_of(point.payload.content_hash, origin))
+                    ),
+                )
+                for point in points
+            )
+        store.upsert(points)
+        with VectorCache(tmp_path / home, limit_bytes=LIMIT_BYTES_MIN, warn=pytest.fail) as cache:
+            tools = Tools(
+                store=store, encoder=service, cache=cache, parse_cache=nothing, parse_pool=nothing,
+                checkouts=nothing,
+            )  # fmt: skip
+            return encode_stage(
+                EncodablesInMemory(found), origin, tools, 40, lambda *_, **__: None, unchecked, unchecked,
+                by_path=by_path,
+            )  # fmt: skip
 
-    with VectorCache(tmp_path / "its own", limit_bytes=LIMIT_BYTES_MIN, warn=pytest.fail) as its_own:
-        tools = Tools(
-            store=store, encoder=service, cache=its_own, parse_cache=nothing, parse_pool=nothing,
-            checkouts=nothing,
-        )  # fmt: skip
-        found = encode_stage(
-            EncodablesInMemory(chunks), origin, tools, 40, report, unchecked, unchecked, by_path=True
-        )
-    assert found == (1, 4)
-    assert sum(map(len, encoder.batches)) == 2, "a chunk and its path"
-    assert told == {"1 of 5 chunks to encode: about 6 tokens"}
+    assert run("here", "first", Tariff()) == (2, 1)
+    assert run("there", "second", Tariff(job_tokens_max=1)) == (0, 3)
 
 
 def test_a_stop_keeps_what_was_encoded_and_writes_nothing_more(

@@ -88,10 +88,10 @@ def test_a_whole_part_has_no_counts_below_one_and_the_most_frequent_terms(
 def test_a_lexicon_comes_back_in_shards_and_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stored_lexicon, "SHARD_TERMS", 2)
     base, change = Part.of({1: 4, 2: 1, 2**32 - 1: 9}), Part.of({2: -1, 7: 2})
-    head = Head(totals=Totals(9, 20), parts=(PartFacts(3, 3), PartFacts(5, 2)))
+    head = Head(totals=Totals(9), parts=(PartFacts(3, 3), PartFacts(5, 2)))
     pieces = [*pieces_of(5, change), head_piece(5, head), *pieces_of(3, base)]
     assert len(pieces) == 4
-    assert lexicon_of(pieces) == Lexicon.from_frequencies(9, 20, {1: 4, 7: 2, 2**32 - 1: 9})
+    assert lexicon_of(pieces) == Lexicon.from_frequencies(9, {1: 4, 7: 2, 2**32 - 1: 9})
     assert lexicon_of([]) == EMPTY_LEXICON
 
 
@@ -99,7 +99,7 @@ def test_a_lexicon_comes_back_in_shards_and_parts(monkeypatch: pytest.MonkeyPatc
 def test_a_lexicon_of_which_something_is_gone_is_none(monkeypatch: pytest.MonkeyPatch, missing: int) -> None:
     monkeypatch.setattr(stored_lexicon, "SHARD_TERMS", 2)
     base, change = Part.of({1: 4, 2: 1, 3: 9}), Part.of({2: -1})
-    head = Head(totals=Totals(9, 20), parts=(PartFacts(3, 3), PartFacts(5, 1)))
+    head = Head(totals=Totals(9), parts=(PartFacts(3, 3), PartFacts(5, 1)))
     pieces = [*pieces_of(3, base), *pieces_of(5, change), head_piece(5, head)]
     del pieces[missing]
     with pytest.raises(LexiconPiecesMissing):
@@ -113,6 +113,6 @@ def test_what_an_earlier_release_stored_is_read(monkeypatch: pytest.MonkeyPatch)
         '{"documents":3,"total_length":12,"terms":"/////w==","counts":"AgAAAA=="}',
     )
     pieces = [Piece(generation=4, name=f"{n:04d}", text=text) for n, text in enumerate(texts)]
-    assert lexicon_of(pieces) == Lexicon.from_frequencies(3, 12, {1: 3, 2: 1, 2**32 - 1: 2})
+    assert lexicon_of(pieces) == Lexicon.from_frequencies(3, {1: 3, 2: 1, 2**32 - 1: 2})
     head, _ = stored_lexicon.read(pieces)
-    assert head == Head(totals=Totals(3, 12), parts=(PartFacts(4, 3),))
+    assert head == Head(totals=Totals(3), parts=(PartFacts(4, 3),))

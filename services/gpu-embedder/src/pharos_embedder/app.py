@@ -383,9 +383,10 @@ def _model(settings: Settings) -> _Encoding:
     except (DeviceUnavailable, EncoderUnavailable) as error:
         raise CannotStart(str(error)) from error
     choice = model.choice
-    log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why)
+    log.info("device_chosen", device=choice.device, dtype=choice.dtype, why=choice.why, lanes=choice.lanes)
     shown = f"{choice.device} {choice.dtype}"
-    return _Encoding(EncoderService(model), shown, choice.device, _gpu_name(choice.device))
+    service = EncoderService(model, lanes=choice.lanes, lane_threads=choice.lane_threads)
+    return _Encoding(service, shown, choice.device, _gpu_name(choice.device))
 
 
 async def _provider(settings: Settings, opened: ExitStack) -> _Encoding:

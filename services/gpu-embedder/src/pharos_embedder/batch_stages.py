@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 
 import msgspec
 import numpy as np
@@ -17,12 +16,13 @@ from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import Job, Stage
 from pharos_embedder.bm25 import LexiconChange, document_vector
+from pharos_embedder.costing import Candidate, costed
 from pharos_embedder.document_points import Passage, key_of, terms_of
 from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
-from pharos_embedder.shared_vectors import known_vectors, shared_vectors
-from pharos_embedder.stages import ENCODE_WINDOW, IndexIncomplete, Live, StageTimedOut, costed
+from pharos_embedder.shared_vectors import known_vectors
+from pharos_embedder.stages import ENCODE_WINDOW, IndexIncomplete, Live, StageTimedOut
 from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, DocumentFacts, Floats, Point, VectorStore
 
@@ -101,9 +101,10 @@ def encode_passages(
     vectors = np.zeros((len(passages), encoder.dimensions), dtype=np.float16)
     encoded = 0
     if encoder.tariff is not None:
-        texts = ((key, passage.encoded_text) for key, passage in zip(keys, passages, strict=True))
-        shared = partial(shared_vectors, store=store)
-        report = costed(texts, len(passages), encoder.tariff, cache, report, check, shared=shared)
+        candidates = (
+            Candidate(key, key, passage.encoded_text) for key, passage in zip(keys, passages, strict=True)
+        )
+        report = costed(candidates, len(passages), encoder.tariff, cache, store, report, check)
     report(Stage.ENCODE, 0, len(passages))
     for start in range(0, len(passages), ENCODE_WINDOW):
         check()

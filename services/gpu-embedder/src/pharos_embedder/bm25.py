@@ -88,26 +88,22 @@ def sorted_vector(indices: Sequence[int], values: Sequence[float]) -> SparseVect
 
 
 class Totals(msgspec.Struct, frozen=True):
-    """How many documents a dataset has, and how many terms they have in all."""
+    """How many documents a dataset has. An earlier release also kept how long they are together."""
 
     documents: int = 0
-    total_length: int = 0
 
     def changed(self, change: "LexiconChange") -> "Totals":
-        return Totals(
-            max(0, self.documents + change.documents), max(0, self.total_length + change.total_length)
-        )
+        return Totals(max(0, self.documents + change.documents))
 
 
 class LexiconChange(msgspec.Struct, frozen=True, kw_only=True):
     """What some documents more and some less change in a lexicon.
 
-    `documents` and `total_length` are what the change adds, and may be negative; `frequencies` says of each
-    term whose count changes by how much.
+    `documents` is how many the change adds, and may be negative; `frequencies` says of each term whose count
+    changes by how much.
     """
 
     documents: int
-    total_length: int
     frequencies: Mapping[int, int]
 
     @classmethod
@@ -116,17 +112,15 @@ class LexiconChange(msgspec.Struct, frozen=True, kw_only=True):
     ) -> Self:
         """Documents as `document_terms` gives them; those *removed* were counted in the lexicon."""
         frequencies: Counter[int] = Counter()
-        number = total = 0
+        number = 0
         for document in added:
             number += 1
-            total += sum(document.values())
             frequencies.update(document.keys())
         for document in removed:
             number -= 1
-            total -= sum(document.values())
             frequencies.subtract(document.keys())
         changed = {term: count for term, count in frequencies.items() if count}
-        return cls(documents=number, total_length=total, frequencies=changed)
+        return cls(documents=number, frequencies=changed)
 
 
 class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
@@ -138,7 +132,6 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     documents: int
-    total_length: int
     terms: "array[int]"
     counts: "array[int]"
 
@@ -146,34 +139,30 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
     def of(cls, documents: Iterable[Mapping[int, int]]) -> Self:
         """The lexicon of *documents*, as `document_terms` gives them; it may be a generator."""
         frequencies: Counter[int] = Counter()
-        number = total = 0
+        number = 0
         for document in documents:
             number += 1
-            total += sum(document.values())
             frequencies.update(document.keys())
-        return cls.from_frequencies(number, total, frequencies)
+        return cls.from_frequencies(number, frequencies)
 
     @classmethod
-    def from_frequencies(cls, documents: int, total_length: int, frequencies: Mapping[int, int]) -> Self:
+    def from_frequencies(cls, documents: int, frequencies: Mapping[int, int]) -> Self:
         ordered = sorted(frequencies.items())
         return cls.from_columns(
             documents,
-            total_length,
             array("I", (term for term, _ in ordered)),
             array("I", (count for _, count in ordered)),
         )
 
     @classmethod
-    def from_columns(
-        cls, documents: int, total_length: int, terms: "array[int]", counts: "array[int]"
-    ) -> Self:
+    def from_columns(cls, documents: int, terms: "array[int]", counts: "array[int]") -> Self:
         """*terms*, ascending, and in how many documents each is; of more than are kept, the commonest."""
         if len(terms) > LEXICON_TERMS_MAX:
             entries = zip(terms, counts, strict=True)
             kept = sorted(sorted(entries, key=lambda entry: (-entry[1], entry[0]))[:LEXICON_TERMS_MAX])
             terms = array("I", (term for term, _ in kept))
             counts = array("I", (count for _, count in kept))
-        return cls(documents=documents, total_length=total_length, terms=terms, counts=counts)
+        return cls(documents=documents, terms=terms, counts=counts)
 
     @classmethod
     def merged(cls, lexicons: Sequence[Self], *, only: Iterable[int] | None = None) -> Self:
@@ -187,7 +176,6 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
                 frequencies.update({term: n for term in wanted if (n := lexicon.frequency(term))})
         return cls.from_frequencies(
             sum(lexicon.documents for lexicon in lexicons),
-            sum(lexicon.total_length for lexicon in lexicons),
             frequencies,
         )
 
@@ -205,7 +193,7 @@ class Lexicon(msgspec.Struct, frozen=True, kw_only=True):
         return math.log(1 + (self.documents - frequency + 0.5) / (frequency + 0.5)) if self.documents else 1.0
 
 
-EMPTY_LEXICON: Final = Lexicon(documents=0, total_length=0, terms=array("I"), counts=array("I"))
+EMPTY_LEXICON: Final = Lexicon(documents=0, terms=array("I"), counts=array("I"))
 
 
 def tokens(text: str) -> Iterator[str]:

@@ -6,10 +6,12 @@ such servers are not installed here, and the bill is theirs to write.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Final
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 ASCII_CHARACTERS_PER_TOKEN: Final = 3
 """Of source code: its tokens are shorter than those of prose, which have about four."""
@@ -64,13 +66,17 @@ def tokens_of(text: str) -> int:
     return -(-ascii_characters // ASCII_CHARACTERS_PER_TOKEN) + len(text) - ascii_characters
 
 
-def cost_of(tokens: Iterable[int], chunks: int, tariff: Tariff, *, beside: int = 0) -> Cost:
+def cost_of(
+    tokens: Sequence[int] | NDArray[np.int64], chunks: int, tariff: Tariff, *, beside: int = 0
+) -> Cost:
     """The cost of encoding chunks of *tokens* each, of all the *chunks* of a run, and *beside* more tokens.
 
     Raises JobTooCostly above the limit of the tariff.
     """
-    counts = [min(each, tariff.input_tokens_max or each) for each in tokens]
-    total = sum(counts) + beside
+    counts = np.asarray(tokens, dtype=np.int64)
+    if tariff.input_tokens_max:
+        counts = np.minimum(counts, tariff.input_tokens_max)
+    total = int(counts.sum()) + beside
     if 0 < tariff.job_tokens_max < total:
         raise JobTooCostly(total, tariff.job_tokens_max)
     return Cost(

@@ -13,6 +13,9 @@ import torch
 
 CUDA_PREFIX: Final = "cuda:"
 
+LANES_MAX: Final = 8
+"""Passes that go side by side on a CPU."""
+
 
 Version = tuple[int, int]
 """(major, minor), of a GPU's compute capability."""
@@ -84,7 +87,20 @@ class DeviceChoice(msgspec.Struct, frozen=True, kw_only=True):
     device: str  # "cpu", "mps", "cuda:0" …
     dtype: str  # "bfloat16", "float16", "float32"
     why: str
-    threads: int = 1  # CPU threads of one forward pass
+    threads: int = 1  # CPU threads, of all passes together
+
+    @property
+    def lanes(self) -> int:
+        """Passes that go side by side: on a CPU one for each thread, up to a limit.
+
+        Threads of one pass wait for each other after each product, and the longer the busier the machine is
+        (docs/experiments.md). The limit is for memory: each pass has its own intermediate values.
+        """
+        return min(self.threads, LANES_MAX) if self.device == "cpu" else 1
+
+    @property
+    def lane_threads(self) -> int:
+        return self.threads // self.lanes
 
 
 def choose_device(requested: str = "auto", *, worker: int = 0) -> DeviceChoice:
@@ -239,3 +255,21 @@ def free_bytes(device: str) -> int:
         free, _total = torch.cuda.mem_get_info(device)
         return int(free)
     return int(psutil.virtual_memory().available)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether *error* is a device's or the system's way of saying that memory ran out."""
+    if isinstance(error, torch.OutOfMemoryError | MemoryError):
+        return True
+    # The allocators of CPUs and of Apple raise a bare RuntimeError, and so do NVIDIA's libraries for the
+    # workspace that they take for themselves (CUBLAS_STATUS_ALLOC_FAILED).
+    signs = ("can't allocate memory", "out of memory", "_STATUS_ALLOC_FAILED")
+    return isinstance(error, RuntimeError) and any(sign in str(error) for sign in signs)
+
+
+def release_memory() -> None:
+    """Give the device back what torch keeps of its memory for later."""
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+    elif torch.backends.mps.is_available():
+        torch.mps.empty_cache()

@@ -12,13 +12,14 @@ import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from pharos_embedder.devices import is_out_of_memory, release_memory
 from pharos_embedder.encoders import EncoderBusy, OnBatch, Priority, Progress
 from pharos_embedder.ports import Check, unchecked
 
@@ -52,8 +53,9 @@ def encode(
     on_budget: Callable[[int], None] | None = None,
     check: Check = unchecked,
     midway: Check = unchecked,
+    at_once: int = UNDER_WAY_MAX,
 ) -> NDArray[np.float32]:
-    """(N, D) float32 unit vectors, in the order of *texts*.
+    """(N, D) float32 unit vectors, in the order of *texts*. Up to *at_once* batches are under way.
 
     *token_budget* bounds the padded tokens of a batch (the encoder's own by default). When the device runs
     out of memory the budget is halved for the rest of the call, and *on_budget* hears of it. *check* is
@@ -61,7 +63,7 @@ def encode(
     EncodingOutOfMemory when a single text does not fit.
     """
     budget = max(1, encoder.token_budget if token_budget is None else token_budget)
-    run = _Run(encoder, budget, len(texts), on_progress, on_batch, on_budget)
+    run = _Run(encoder, budget, at_once, len(texts), on_progress, on_batch, on_budget)
     with closing(_windows(texts, encoder)) as windows:
         for start, ids in windows:
             run.window(start, ids, check, midway)
@@ -96,6 +98,7 @@ class _Run:
         self,
         encoder: Encoder,
         budget: int,
+        at_once: int,
         total: int,
         on_progress: Progress | None,
         on_batch: OnBatch | None,
@@ -104,18 +107,33 @@ class _Run:
         self.vectors = np.empty((total, encoder.dimensions), dtype=np.float32)
         self._encoder = encoder
         self._budget = budget
+        self._at_once = at_once
         self._done = 0
         self._on_progress = on_progress
         self._on_batch = on_batch
         self._on_budget = on_budget
 
     def window(self, start: int, ids: Sequence[Sequence[int]], check: Check, midway: Check) -> None:
-        """Encode *ids*, those of the texts from *start* on. Up to two batches are under way at once."""
+        """Encode *ids*, those of the texts from *start* on. A few batches are under way at once."""
+        under_way: deque[_UnderWay] = deque()
+        try:
+            self._window(start, ids, under_way, check, midway)
+        except BaseException:
+            self._save(start, under_way)
+            raise
+
+    def _window(
+        self,
+        start: int,
+        ids: Sequence[Sequence[int]],
+        under_way: deque[_UnderWay],
+        check: Check,
+        midway: Check,
+    ) -> None:
         lengths = [len(one) for one in ids]
         waiting = deque(batches(lengths, self._budget))
-        under_way: deque[_UnderWay] = deque()
         while waiting or under_way:
-            launching = bool(waiting) and len(under_way) < UNDER_WAY_MAX
+            launching = bool(waiting) and len(under_way) < self._at_once
             try:
                 if launching:
                     check()
@@ -129,24 +147,23 @@ class _Run:
                 if not is_out_of_memory(error):
                     raise
                 failed = error
-            except BaseException:
-                self._settle(start, under_way)  # what was computed is not computed again
-                raise
             # Outside the handler: the traceback held the tensors of the failed pass.
-            alone = not (launching and under_way)
             if not launching:
                 waiting.appendleft(under_way.popleft()[0])
+                if under_way:
+                    self._at_once = 1  # or the same ones would meet again
+            alone = not under_way
             batch = waiting[0]
             waiting.extendleft(self._settle(start, under_way))
             if not alone:
                 del failed
-                _release_memory()
+                release_memory()
                 continue  # it may fit when nothing else is there
             widest = lengths[batch[0]]
             if len(batch) == 1:
                 raise EncodingOutOfMemory(widest) from failed
             del failed
-            _release_memory()
+            release_memory()
             self._shrink(widest * len(batch))
             left = [index for each in waiting for index in each]
             waiting = deque(
@@ -165,6 +182,12 @@ class _Run:
                     raise
                 lost.append(batch)
         return lost
+
+    def _save(self, start: int, under_way: deque[_UnderWay]) -> None:
+        """The call ends: wait for all that is under way, and keep what was computed of it."""
+        for batch, pending in under_way:
+            with suppress(Exception):  # what ended the call is told already
+                self._keep(start, batch, pending)
 
     def _keep(self, start: int, batch: Sequence[int], pending: Pending) -> None:
         """Wait for the vectors of *batch*, and tell who wants to know."""
@@ -200,21 +223,6 @@ def batches(lengths: Sequence[int], budget: int) -> list[list[int]]:
     return result
 
 
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether *error* is a device's or the system's way of saying that memory ran out."""
-    if isinstance(error, torch.OutOfMemoryError | MemoryError):
-        return True
-    text = str(error)  # the CPU's and Apple's allocators raise a bare RuntimeError
-    return isinstance(error, RuntimeError) and ("can't allocate memory" in text or "out of memory" in text)
-
-
-def _release_memory() -> None:
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    elif torch.backends.mps.is_available():
-        torch.mps.empty_cache()
-
-
 WAITING_MAX: Final = {Priority.QUERY: 256, Priority.NOTE: 64, Priority.REPOSITORY: 64}
 """Callers of each kind that may wait at a time; the next one is refused with EncoderBusy."""
 
@@ -223,31 +231,36 @@ TURNS_BEFORE_YIELD: Final = 8
 
 
 class Turnstile:
-    """One at a time, by priority and then in order of arrival; the lower ones are slowed, never starved."""
+    """So many at a time, by priority and then by arrival; the lower ones are slowed, never starved."""
 
-    def __init__(self) -> None:
+    def __init__(self, places: int = 1) -> None:
         self._changed = threading.Condition()
         self._waiting: dict[Priority, deque[object]] = {priority: deque() for priority in Priority}
-        self._busy = False
+        self._free = places
         self._passed_over = dict.fromkeys(Priority, 0)
 
     @contextmanager
     def turn(self, priority: Priority, timeout_seconds: float | None = None) -> Iterator[None]:
-        """Holds the encoder for one pass. Raises EncoderBusy when the line is full or the wait too long."""
-        self._enter(priority, timeout_seconds)
+        """Holds a place for one pass. Raises EncoderBusy when the line is full or the wait too long."""
+        self.enter(priority, timeout_seconds)
         try:
             yield
         finally:
-            with self._changed:
-                self._busy = False
-                self._changed.notify_all()
+            self.leave()
+
+    def leave(self) -> None:
+        """Give back the place that `enter` gave, from any thread."""
+        with self._changed:
+            self._free += 1
+            self._changed.notify_all()
 
     def waiting(self, priority: Priority) -> int:
         """How many of *priority* wait now."""
         with self._changed:
             return len(self._waiting[priority])
 
-    def _enter(self, priority: Priority, timeout_seconds: float | None) -> None:
+    def enter(self, priority: Priority, timeout_seconds: float | None = None) -> None:
+        """Wait for a place, which is held until `leave`. Raises EncoderBusy as `turn` does."""
         ticket = object()
         deadline = None if timeout_seconds is None else time.monotonic() + timeout_seconds
         with self._changed:
@@ -256,7 +269,7 @@ class Turnstile:
                 raise EncoderBusy(f"{len(line)} callers wait already")
             line.append(ticket)
             try:
-                while self._busy or self._next() is not ticket:
+                while not self._free or self._next() is not ticket:
                     left = None if deadline is None else deadline - time.monotonic()
                     if left is not None and left <= 0:
                         raise EncoderBusy(f"no turn within {timeout_seconds:g} s")
@@ -266,7 +279,9 @@ class Turnstile:
                 self._changed.notify_all()  # whoever comes next may be able to go now
                 raise
             line.popleft()
-            self._busy = True
+            self._free -= 1
+            if self._free:
+                self._changed.notify_all()  # whoever comes next has a place as well
             self._passed_over[priority] = 0
             for lower in Priority:
                 if lower > priority:
@@ -284,14 +299,18 @@ class Turnstile:
 class EncoderService:
     """One model for everyone in this process, a `TextEncoder`; safe to call from several threads.
 
-    A query waits for the batches under way and for the queries before it; once in TURNS_BEFORE_YIELD passes
-    also for a batch of documents, so that a stream of queries does not stop the indexing. Two encoders on
-    the same cores would be no faster together than one: share this one.
+    A query waits for the first of the batches under way and for the queries before it; once in
+    TURNS_BEFORE_YIELD passes also for a batch of documents, so that a stream of queries does not stop the
+    indexing. Two encoders on the same cores would be no faster together than one: share this one.
     """
 
-    def __init__(self, encoder: Encoder, *, query_wait_seconds: float = 10.0) -> None:
+    def __init__(
+        self, encoder: Encoder, *, lanes: int = 1, lane_threads: int = 1, query_wait_seconds: float = 10.0
+    ) -> None:
+        """*lanes* passes go side by side, each on *lane_threads* threads; only on a CPU are there several."""
+        self._passes = _Passes(encoder, lanes, lane_threads)
+        self._at_once = lanes + 1  # so that none waits for the slowest of them
         self._encoder = encoder
-        self._turnstile = Turnstile()
         self._query_wait_seconds = query_wait_seconds
         self.version: Final = encoder.version
         self.dimensions: Final = encoder.dimensions
@@ -314,7 +333,7 @@ class EncoderService:
         """As `encode`, giving way to whoever goes first before each batch. Blocks; raises EncoderBusy as
         well.
         """
-        shared = _SharedEncoder(self._encoder, self._turnstile, priority)
+        shared = _SharedEncoder(self._encoder, self._passes, priority)
         return encode(
             texts,
             shared,
@@ -324,6 +343,7 @@ class EncoderService:
             on_budget=on_budget,
             check=check,
             midway=midway,
+            at_once=self._at_once,
         )
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
@@ -333,22 +353,61 @@ class EncoderService:
         ids = self._encoder.tokenize([self._encoder.query_prompt + text for text in texts])
         vectors = np.empty((len(ids), self.dimensions), dtype=np.float32)
         for batch in batches([len(one) for one in ids], self.token_budget):
-            with self._turnstile.turn(Priority.QUERY, self._query_wait_seconds):
-                pending = self._encoder.launch([ids[index] for index in batch])
-            vectors[batch] = pending()
+            tokens = [ids[index] for index in batch]
+            vectors[batch] = self._passes.launch(tokens, Priority.QUERY, self._query_wait_seconds)()
         return vectors
 
     def waiting(self, priority: Priority) -> int:
         """How many callers of *priority* wait now, for health and metrics."""
-        return self._turnstile.waiting(priority)
+        return self._passes.turnstile.waiting(priority)
+
+
+class _Passes:
+    """All passes of one encoder, in turns.
+
+    With one lane a pass is launched by whoever wants it, and its turn ends when the device has it. Of several
+    each is a thread, and the turn ends with the pass.
+    """
+
+    def __init__(self, encoder: Encoder, lanes: int, lane_threads: int) -> None:
+        self.turnstile = Turnstile(lanes)
+        self._encoder = encoder
+        self._lanes = None
+        if lanes > 1:  # torch's number of threads is one of each thread, and what later threads begin with
+            self._lanes = ThreadPoolExecutor(lanes, "lane", torch.set_num_threads, (lane_threads,))
+
+    def launch(
+        self,
+        batch: Sequence[Sequence[int]],
+        priority: Priority,
+        timeout_seconds: float | None = None,
+        midway: Check = unchecked,
+    ) -> Pending:
+        """As the encoder's own, when it is the turn of *priority*. Raises EncoderBusy as well."""
+        if self._lanes is None:
+            with self.turnstile.turn(priority, timeout_seconds):
+                return self._encoder.launch(batch, midway)
+        self.turnstile.enter(priority, timeout_seconds)
+        try:
+            under_way = self._lanes.submit(self._pass, batch, midway)
+        except BaseException:
+            self.turnstile.leave()
+            raise
+        return under_way.result
+
+    def _pass(self, batch: Sequence[Sequence[int]], midway: Check) -> NDArray[np.float32]:
+        try:
+            return self._encoder.launch(batch, midway)()
+        finally:
+            self.turnstile.leave()
 
 
 class _SharedEncoder:
     """The encoder as one caller of the service sees it: every pass takes a turn."""
 
-    def __init__(self, encoder: Encoder, turnstile: Turnstile, priority: Priority) -> None:
+    def __init__(self, encoder: Encoder, passes: _Passes, priority: Priority) -> None:
         self._encoder = encoder
-        self._turnstile = turnstile
+        self._passes = passes
         self._priority = priority
         self.version = encoder.version
         self.dimensions = encoder.dimensions
@@ -362,5 +421,4 @@ class _SharedEncoder:
         return self._encoder.tokenize(texts)  # the tokenizer is safe to share and needs no turn
 
     def launch(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
-        with self._turnstile.turn(self._priority):
-            return self._encoder.launch(batch, midway)
+        return self._passes.launch(batch, self._priority, midway=midway)

@@ -192,7 +192,7 @@ class GenerationStore:
     ) -> None:
         part = Part.of_lexicon(lexicon)
         head = stored_lexicon.Head(
-            totals=Totals(lexicon.documents, lexicon.total_length),
+            totals=Totals(lexicon.documents),
             parts=(PartFacts(generation, len(part.terms)),),
         )
         self._replace(dataset, generation, "lexicon", _pieces(head, part), job, attempt)

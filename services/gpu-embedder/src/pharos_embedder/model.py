@@ -7,6 +7,7 @@ sentence-transformers itself is not imported: its `encode` pads more, and knows 
 
 import hashlib
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from pathlib import Path
@@ -21,10 +22,9 @@ from huggingface_hub.errors import GatedRepoError, HFValidationError, Repository
 from huggingface_hub.utils.tqdm import disable_progress_bars
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
-from transformers.masking_utils import eager_mask
 
-from pharos_embedder.devices import DeviceChoice, free_bytes
+from pharos_embedder.cpu_layers import tune
+from pharos_embedder.devices import DeviceChoice, free_bytes, is_out_of_memory, release_memory
 from pharos_embedder.ports import Check, unchecked
 
 PACKAGED_MODEL: Final = "all-MiniLM-L6-v2"
@@ -44,10 +44,13 @@ CHARACTERS_PER_TOKEN_MAX: Final = 64
 than a long one.
 """
 
-CPU_TOKEN_BUDGET: Final = 4_096
-"""Padded tokens of a batch on a CPU: larger batches leave its caches and are slower (see
-docs/experiments.md).
+CPU_TOKEN_BUDGET: Final = 2_048
+"""Padded tokens of a batch on a CPU: 1,024 to 4,096 are equally fast (docs/experiments.md), and a query waits
+for the first of the batches under way.
 """
+
+GPU_TOKEN_BUDGET_MIN: Final = 4_096
+"""The least that is tried on a GPU, and what is used on Apple's, which does not say what is free."""
 
 GPU_TOKEN_BUDGET_MAX: Final = 65_536
 """Padded tokens of a batch on a GPU: it is saturated well before, and a query waits for the batch under
@@ -135,7 +138,7 @@ class SentenceSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TransformerEncoder:
-    """A transformers model on one device. Not thread-safe: `EncoderService` shares it."""
+    """A transformers model on one device, on a CPU for a few threads at once. `EncoderService` shares it."""
 
     def __init__(
         self,
@@ -160,7 +163,7 @@ class TransformerEncoder:
         self.window_texts = GPU_WINDOW_TEXTS if on_gpu else CPU_WINDOW_TEXTS
         self._transfers = Transfers(choice.device)
         self._model = model
-        self._midway: Check = unchecked
+        self._pass_of = _PassOf()
         for stack in model.modules():
             if isinstance(stack, torch.nn.ModuleList):
                 for layer in stack:
@@ -184,19 +187,19 @@ class TransformerEncoder:
         on a CPU it is done. *midway* is called before each layer: on a slow or busy machine a batch takes
         seconds.
         """
-        self._midway = midway
+        self._pass_of.midway = midway
         try:
             with torch.inference_mode():
                 return self._transfers.download(self._pass(*self._upload(batch)))
         finally:
-            self._midway = unchecked
+            self._pass_of.midway = unchecked
 
     def forward(self, batch: Sequence[Sequence[int]], midway: Check = unchecked) -> NDArray[np.float32]:
         """(B, D) unit vectors: `launch`, waited for."""
         return self.launch(batch, midway)()
 
     def _look(self, *_: object) -> None:
-        self._midway()
+        self._pass_of.midway()
 
     def _upload(self, batch: Sequence[Sequence[int]]) -> tuple[torch.Tensor, torch.Tensor, bool]:
         """Token ids (B, T) and which of them are present (B, T), on the device; and whether all are."""
@@ -217,6 +220,12 @@ class TransformerEncoder:
         hidden = self._model(input_ids=tokens, attention_mask=attention).last_hidden_state  # (B, T, D)
         pooled = _pool(hidden.float(), present, self._settings.pooling)  # (B, D), in fp32
         return torch.nn.functional.normalize(pooled, dim=1)
+
+
+class _PassOf(threading.local):
+    """What each thread's pass is to be checked with, on its way."""
+
+    midway: Check = staticmethod(unchecked)
 
 
 class Transfers:
@@ -286,9 +295,9 @@ def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
     if getattr(config, "is_encoder_decoder", False) or not hasattr(config, "hidden_size"):
         raise EncoderUnavailable(name, "it is not a text encoder; choose a model for sentence embeddings")
 
-    model = model.to(choice.device).eval()
-    if choice.device == "cpu" and choice.dtype == "bfloat16" and model._supports_attention_backend:
-        model.set_attn_implementation(_SLICED)
+    model = _placed(name, model, choice.device).eval()
+    if choice.device == "cpu":
+        tune(model)
     max_tokens = min(
         settings.max_tokens or TOKENS_MAX, tokens_of_tokenizer, _positions(config) or TOKENS_MAX, TOKENS_MAX
     )
@@ -306,8 +315,23 @@ def load_encoder(name: str, choice: DeviceChoice) -> TransformerEncoder:
     )
     if choice.dtype == "float16" and not np.isfinite(encoder.forward(encoder.tokenize([_TRIAL]))).all():
         why = f"{choice.why}; but the numbers of this model are too large for that, so fp32"
+        del encoder, model  # there may not be memory for both
+        release_memory()
         return load_encoder(name, msgspec.structs.replace(choice, dtype="float32", why=why))
     return encoder
+
+
+def _placed(name: str, model: Any, device: str) -> Any:
+    """*model* in the memory of *device*. Raises EncoderUnavailable where it does not fit."""
+    try:
+        return model.to(device)
+    except RuntimeError as error:
+        if not is_out_of_memory(error):
+            raise
+        release_memory()
+        raise EncoderUnavailable(
+            name, f"{device} has no memory for it; choose a smaller one, another device, or PHAROS_DEVICE=cpu"
+        ) from error
 
 
 def model_folder(name: str) -> Path:
@@ -458,7 +482,7 @@ def _pool(hidden: torch.Tensor, present: torch.Tensor, mode: Pooling) -> torch.T
 
 def _token_budget(choice: DeviceChoice, config: object) -> int:
     if not choice.device.startswith("cuda"):
-        return CPU_TOKEN_BUDGET
+        return CPU_TOKEN_BUDGET if choice.device == "cpu" else GPU_TOKEN_BUDGET_MIN
     hidden = int(getattr(config, "hidden_size", 768))
     inner = int(getattr(config, "intermediate_size", 4 * hidden))
     return gpu_token_budget(free_bytes(choice.device), hidden, inner)
@@ -473,7 +497,7 @@ def gpu_token_budget(free: int, hidden_size: int, inner_size: int) -> int:
     this may be optimistic.
     """
     per_token = 4 * (6 * hidden_size + 2 * inner_size)
-    return max(CPU_TOKEN_BUDGET, min(GPU_TOKEN_BUDGET_MAX, free // 4 // per_token))
+    return max(GPU_TOKEN_BUDGET_MIN, min(GPU_TOKEN_BUDGET_MAX, free // 4 // per_token))
 
 
 def _digest(folder: Path, settings: SentenceSettings, max_tokens: int) -> str:
@@ -510,53 +534,3 @@ def _quiet() -> None:
     cast(Any, transformers.utils.logging).disable_progress_bar()
     if "HF_HUB_DISABLE_PROGRESS_BARS" not in os.environ:
         disable_progress_bars()
-
-
-_SLICED: Final = "pharos_sliced"
-_SLICE_BYTES: Final = (
-    4 << 20
-)  # scores of a slice: two to four chunks of 256 tokens at 12 heads, within the caches
-
-
-def _sliced_attention(
-    module: torch.nn.Module,
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    attention_mask: torch.Tensor | None,
-    scaling: float | None = None,
-    dropout: float = 0.0,
-    **others: Any,
-) -> tuple[torch.Tensor, None]:
-    """Attention as two batched products, a few sequences at a time: (B, H, T, d) to (B, T, H, d).
-
-    torch's fused kernel for CPUs does not use the bf16 instructions well at 32 to 64 dimensions a head: it
-    takes 38 % of the time for 10 % of the arithmetic. This takes half of that, at the accuracy of the eager
-    path.
-    """
-    if any(others.get(name) is not None for name in ("position_bias", "softcap", "s_aux")):
-        return sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout=dropout, scaling=scaling, **others
-        )
-    groups = getattr(module, "num_key_value_groups", 1)
-    key, value = repeat_kv(key, groups), repeat_kv(value, groups)
-    batch, heads, length, depth = query.shape
-    scale = depth**-0.5 if scaling is None else scaling
-    output = torch.empty(batch, length, heads, value.shape[-1], dtype=query.dtype, device=query.device)
-    unused = torch.empty((), dtype=query.dtype, device=query.device)  # beta=0: baddbmm does not read it
-    step = max(1, _SLICE_BYTES // (heads * length * length * query.element_size()))
-    for start in range(0, batch, step):
-        part = slice(start, start + step)
-        q = query[part].reshape(-1, length, depth)
-        k = key[part].reshape(-1, key.shape[2], depth)
-        v = value[part].reshape(-1, value.shape[2], value.shape[3])
-        scores = torch.baddbmm(unused, q, k.transpose(1, 2), beta=0, alpha=scale)  # (b·H, T, T)
-        if attention_mask is not None:
-            scores.view(-1, heads, length, key.shape[2]).add_(attention_mask[part])
-        weighted = torch.bmm(torch.softmax(scores, dim=-1), v)
-        output[part] = weighted.view(-1, heads, length, value.shape[-1]).transpose(1, 2)
-    return output, None
-
-
-transformers.AttentionInterface.register(_SLICED, _sliced_attention)
-transformers.AttentionMaskInterface.register(_SLICED, eager_mask)

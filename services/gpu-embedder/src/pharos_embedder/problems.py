@@ -11,10 +11,11 @@ from typing import Any, Final, NamedTuple
 
 from pharos_contracts.jobs.v1 import Stage
 from pharos_embedder.costs import JobTooCostly
+from pharos_embedder.devices import is_out_of_memory
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.encoders import EncoderBusy
-from pharos_embedder.encoding import EncodingOutOfMemory, is_out_of_memory
+from pharos_embedder.encoding import EncodingOutOfMemory
 from pharos_embedder.parse_pool import ParsePoolBroken
 from pharos_embedder.pipeline import OUT_OF_MEMORY
 from pharos_embedder.ports import Problem

@@ -55,7 +55,6 @@ class Words(msgspec.Struct, frozen=True, kw_only=True, tag="words"):
     """A Lexicon; terms and counts are little-endian 32-bit integers."""
 
     documents: int
-    total_length: int
     terms: bytes
     counts: bytes
 

@@ -123,7 +123,6 @@ def _take_one(
     writer.write(
         Words(
             documents=lexicon.documents,
-            total_length=lexicon.total_length,
             terms=np.asarray(lexicon.terms, dtype="<u4").tobytes(),
             counts=np.asarray(lexicon.counts, dtype="<u4").tobytes(),
         )
@@ -324,4 +323,4 @@ def _lexicon(words: Words) -> Lexicon:
     terms, counts = array("I"), array("I")
     terms.frombytes(np.frombuffer(words.terms, dtype="<u4").astype(np.uint32).tobytes())
     counts.frombytes(np.frombuffer(words.counts, dtype="<u4").astype(np.uint32).tobytes())
-    return Lexicon(documents=words.documents, total_length=words.total_length, terms=terms, counts=counts)
+    return Lexicon(documents=words.documents, terms=terms, counts=counts)

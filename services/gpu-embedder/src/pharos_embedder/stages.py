@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.costs import Tariff, cost_of, tokens_of
+from pharos_embedder.costing import Candidate, costed
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs, unread
 from pharos_embedder.encodables import Encodables
 from pharos_embedder.encoders import Priority, TextEncoder
@@ -342,19 +342,15 @@ def encode_stage(
     budget = _Budget(batch_tokens)
     label = label_of(origin.job, origin.dataset.tenant)
     if tools.encoder.tariff is not None:
-        places = ordered[is_waiting[ordered]]
-        if by_path:
-            places = _not_placed_before(chunks, places, origin, tools, check)
-        files = {chunks.path_of(place) for place in places.tolist()} if by_path else set()
         report = costed(
-            _keyed(chunks, places, origin),
+            _candidates(chunks, ordered[is_waiting[ordered]], origin, by_path=by_path),
             total,
             tools.encoder.tariff,
             tools.cache,
+            store,
             report,
             check,
-            shared=nothing_shared if by_path else partial(shared_vectors, store=store),
-            beside=paths.keyed(files),
+            paths,
         )
     report(Stage.ENCODE, done, total)
     at_once = tools.encoder.window_texts
@@ -419,22 +415,6 @@ def _placed_before(
     return {place: found[key] for place, key in keys.items() if key in found}
 
 
-def _not_placed_before(
-    chunks: Encodables, places: NDArray[np.int64], origin: Origin, tools: EncodingTools, check: Check
-) -> NDArray[np.int64]:
-    """Those of *places* whose chunks take their vectors from the cache or an encoder, not from the store."""
-    store = tools.store.guarded(check)
-    left = []
-    for start in range(0, len(places), ENCODE_WINDOW):
-        window = places[start : start + ENCODE_WINDOW]
-        keys = [key_of(each, origin) for each in chunks.content_hashes(window)]
-        known = tools.cache.get_many(keys)
-        unknown = np.array([key not in known for key in keys], dtype=np.bool_)
-        ready = _placed_before(chunks, window[unknown], origin, store)
-        left += [place for place in window.tolist() if place not in ready]
-    return np.array(left, dtype=np.int64)
-
-
 def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDArray[np.bool_]:
     """(N,) which of *chunks* have no dense vector yet."""
     waiting = np.zeros(len(chunks), dtype=np.bool_)
@@ -444,59 +424,16 @@ def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDA
     return waiting
 
 
-def _keyed(chunks: Encodables, places: NDArray[np.int64], origin: Origin) -> Iterator[tuple[bytes, str]]:
-    """The chunks at *places*, each by its key with its text; a few are in memory at a time."""
+def _candidates(
+    chunks: Encodables, places: NDArray[np.int64], origin: Origin, *, by_path: bool
+) -> Iterator[Candidate]:
+    """The chunks at *places*; a few are in memory at a time."""
     for start in range(0, len(places), ENCODE_WINDOW):
         window = places[start : start + ENCODE_WINDOW]
-        keys = (key_of(each, origin) for each in chunks.content_hashes(window))
-        yield from zip(keys, chunks.texts(window), strict=True)
-
-
-Shared = Callable[[Sequence[bytes]], Mapping[bytes, Floats]]
-"""What is known beside the cache, of these keys."""
-
-
-def nothing_shared(keys: Sequence[bytes]) -> Mapping[bytes, Floats]:
-    """Where the cache alone tells what is known."""
-    return {}
-
-
-def costed(
-    texts: Iterable[tuple[bytes, str]],
-    chunks: int,
-    tariff: Tariff,
-    cache: VectorCache,
-    report: Report,
-    check: Check,
-    *,
-    shared: Shared,
-    beside: Iterable[tuple[bytes, str]] = (),
-) -> Report:
-    """*report*, which from now on says what it costs to encode *texts*, by their keys, of a run's *chunks*.
-
-    *shared*: where those are as well that cost nothing. *beside*: texts that are no chunks, and cost, too.
-    Raises JobTooCostly, before anything is encoded.
-    """
-    tokens = _new_tokens(texts, cache, shared, check)
-    others = sum(_new_tokens(beside, cache, nothing_shared, check).values())
-    cost = cost_of(tokens.values(), chunks, tariff, beside=others)
-    log.info("encoding_planned", chunks=cost.chunks, known=cost.known, tokens=cost.tokens, price=cost.price)
-    return partial(report, detail=cost.sentence)
-
-
-def _new_tokens(
-    texts: Iterable[tuple[bytes, str]], cache: VectorCache, shared: Shared, check: Check
-) -> dict[bytes, int]:
-    """By key, the tokens of those of *texts* that neither *cache* nor *shared* has."""
-    tokens: dict[bytes, int] = {}
-    remaining = iter(texts)
-    while window := dict(islice(remaining, ENCODE_WINDOW)):
-        check()
-        unknown = [key for key in window if key not in tokens]
-        known = cache.get_many(unknown)
-        known |= shared([key for key in unknown if key not in known])
-        tokens |= {key: tokens_of(text) for key, text in window.items() if key not in known}
-    return tokens
+        hashes, texts = chunks.content_hashes(window), chunks.texts(window)
+        for place, content_hash, text in zip(window.tolist(), hashes, texts, strict=True):
+            key, path = key_of(content_hash, origin), chunks.path_of(place) if by_path else ""
+            yield Candidate(key, placed_key(content_hash, path, origin) if by_path else key, text, path)
 
 
 class _Budget:

@@ -143,7 +143,6 @@ def lexicon_of(pieces: Iterable[Piece]) -> Lexicon:
     part = Part.sum(parts).whole()
     return Lexicon(
         documents=head.totals.documents,
-        total_length=head.totals.total_length,
         terms=_array(part.terms),
         counts=_array(part.counts),
     )
@@ -188,7 +187,6 @@ class _Shard(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     terms: str  # base64
     counts: str
     documents: int | None = None
-    total_length: int = 0
 
 
 def _shard(text: str) -> _Shard:
@@ -209,7 +207,7 @@ def _head_of_shards(pieces: Sequence[Piece]) -> Head:
     if documents is None:
         raise LexiconPiecesMissing  # of newer parts the head is gone
     return Head(
-        totals=Totals(documents, shards[0].total_length),
+        totals=Totals(documents),
         parts=(PartFacts(pieces[0].generation, sum(len(_unpacked(each.terms, "<u4")) for each in shards)),),
     )
 

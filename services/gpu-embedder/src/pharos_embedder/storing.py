@@ -108,20 +108,19 @@ def lexicon_of(spool: Spool, chunks: SpooledChunks, check: Check) -> Lexicon:
     is_counted[chunks.places] = True
     terms, counts = np.zeros(0, dtype=np.uint32), np.zeros(0, dtype=np.int64)
     waiting: list[NDArray[np.uint32]] = []
-    total = held = 0
+    held = 0
     for files in spool.windows(STORE_WINDOW):
         check()
         words = spool.terms_of(files)
         wanted = is_counted[spool.first_chunks[files.start] : spool.first_chunks[files.stop]]
         kept = np.repeat(wanted, np.diff(words.rows))
-        total += int(words.counts[kept].sum(dtype=np.int64))
         waiting.append(words.terms[kept])
         held += len(waiting[-1])
         if held > _COUNTED_MAX:
             terms, counts = _summed(terms, counts, waiting)
             waiting, held = [], 0
     terms, counts = _summed(terms, counts, waiting)
-    return Lexicon.from_columns(len(chunks), total, array("I", terms.tolist()), array("I", counts.tolist()))
+    return Lexicon.from_columns(len(chunks), array("I", terms.tolist()), array("I", counts.tolist()))
 
 
 def _summed(

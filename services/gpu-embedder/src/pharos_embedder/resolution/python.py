@@ -5,6 +5,7 @@ from __future__ import annotations
 import posixpath
 import sys
 from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Final
 
 from pharos_embedder.manifests.paths import above
@@ -16,6 +17,8 @@ _PROJECT_FILES: Final = ("pyproject.toml", "setup.py", "setup.cfg")
 _SOURCE_FOLDERS: Final = ("src", "lib", "python")
 _MODULE_ENDINGS: Final = (".py", "/__init__.py", ".pyi", "/__init__.pyi", ".pyx")
 _PACKAGE_FILES: Final = ("__init__.py", "__init__.pyi")
+_ROOTS_MAX: Final = 200
+"""Roots that are looked into for one import, the nearest first: a name like `tests` is in every project."""
 _SCOPES: Final = frozenset({"function", "method", "class"})
 
 
@@ -42,13 +45,8 @@ class PythonResolver:
         self._roots = frozenset(
             {""} | projects | self._source_roots | {posixpath.dirname(one) for one in outermost}
         )
-        self._with_modules = {
-            folder
-            for path in tree.files
-            if path.endswith(_MODULE_ENDINGS)
-            for folder in above(posixpath.dirname(path))
-        }
-        self._roots_of: dict[str, tuple[str, ...]] = {}
+        self._holding = self._tops_of_roots(tree)
+        self._asked_last: tuple[str, dict[str, tuple[str, ...]]] = ("", {})
         self._bound = {
             file.path: names
             for file in files
@@ -75,7 +73,7 @@ class PythonResolver:
             return own if own and own != (file.path,) and top not in sys.builtin_module_names else None
         target = one.module.replace(".", "/")
         found: dict[str, None] = {}
-        for root in self._roots_for(folder, top):
+        for root in self._searched(folder, top):
             for path in self._targets(below(root, target), one):
                 found[path] = None
             package = below(root, target)
@@ -83,7 +81,7 @@ class PythonResolver:
                 break  # else a namespace package, of which other roots may have other parts
         if found:
             return tuple(path for path in found if path != file.path) or None
-        return () if any(self._holds(root, top) for root in self._known_roots(top)) else None
+        return () if top in self._holding else None
 
     def _relative(self, folder: str, one: Import) -> tuple[str, ...]:
         for _ in range(one.level - 1):
@@ -109,7 +107,11 @@ class PythonResolver:
     def _module(self, target: str) -> str | None:
         if not target:
             return self._tree.first(*_PACKAGE_FILES)
-        return self._tree.first(*(target + ending for ending in _MODULE_ENDINGS))
+        files = self._tree.files
+        for ending in _MODULE_ENDINGS:
+            if (path := target + ending) in files:
+                return path
+        return None
 
     def _is_script_folder(self, folder: str) -> bool:
         """Whether files of *folder* are run as they are: it is no package, nor part of one without
@@ -119,26 +121,47 @@ class PythonResolver:
             return False
         return folder in self._roots or not any(one in self._source_roots for one in above(folder))
 
+    def _searched(self, folder: str, top: str) -> tuple[str, ...]:
+        """As `_roots_for`. Those of one folder are remembered: its files come one after the other."""
+        if self._asked_last[0] != folder:
+            self._asked_last = folder, {}
+        known = self._asked_last[1]
+        if top not in known:
+            known[top] = tuple(self._roots_for(folder, top))
+        return known[top]
+
     def _roots_for(self, folder: str, top: str) -> Iterator[str]:
         """Where to look for the package *top*: a script's own folder, the roots, those nearest above first,
         and then whatever lies above without being a package.
         """
-        chain = {one: depth for depth, one in enumerate(above(folder))}
+        chain = list(above(folder))
         if self._is_script_folder(folder):
             yield folder
-        yield from sorted(self._known_roots(top), key=lambda root: (chain.get(root, len(chain)), root))
+        holding = self._holding.get(top, {})
+        near = [one for one in chain if one in holding]
+        yield from near
+        yield from islice((one for one in holding if one not in near), max(0, _ROOTS_MAX - len(near)))
         yield from (one for one in chain if one not in self._packages)
 
-    def _known_roots(self, top: str) -> tuple[str, ...]:
-        """The roots that hold something of the name *top*."""
-        known = self._roots_of.get(top)
-        if known is None:
-            known = self._roots_of[top] = tuple(root for root in self._roots if self._holds(root, top))
-        return known
-
-    def _holds(self, root: str, top: str) -> bool:
-        target = below(root, top)
-        return target in self._with_modules or self._module(target) is not None
+    def _tops_of_roots(self, tree: Tree) -> dict[str, dict[str, None]]:
+        """Name → the roots that hold a module or folder of modules of that name, in the order of their
+        paths.
+        """
+        found: dict[str, set[str]] = {}
+        folders: set[str] = set()
+        for path in tree.files:
+            ending = next((one for one in (".py", ".pyi", ".pyx") if path.endswith(one)), None)
+            if ending is None:
+                continue
+            root, name = posixpath.split(path.removesuffix(ending))
+            if root in self._roots:
+                found.setdefault(name, set()).add(root)
+            while root and root not in folders:
+                folders.add(root)
+                root, name = posixpath.split(root)
+                if root in self._roots:
+                    found.setdefault(name, set()).add(root)
+        return {name: dict.fromkeys(sorted(roots)) for name, roots in found.items()}
 
 
 def _bound_names(file: ParsedFile) -> frozenset[str]:

@@ -91,7 +91,7 @@ class RustResolver:
             return self._descend(scope, rest, depth)
         if first in module.absent:
             return [], ()
-        return ([module], parts) if first in module.items else None
+        return ([module], parts) if module.has_item(first) else None
 
     def _descend(
         self, modules: list[Module], parts: Sequence[str], depth: int

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import sys
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
@@ -33,6 +33,7 @@ class Module:
     """One module: its file, the folder in which its own modules lie, and what it has and passes on."""
 
     __slots__ = (
+        "_items",
         "absent",
         "by_path",
         "children",
@@ -40,7 +41,6 @@ class Module:
         "file",
         "folder",
         "globs",
-        "items",
         "parent",
         "root",
         "uses",
@@ -55,9 +55,17 @@ class Module:
         self.children: dict[str, list[Module]] = {}
         self.by_path: dict[tuple[str, str], list[Module]] = {}
         self.absent: set[str] = set()
-        self.items: frozenset[str] = frozenset()
+        self._items: tuple[str, ...] = ()
         self.uses: dict[str, list[Parts]] = {}
         self.globs: list[Parts] = []
+
+    def take_items(self, names: tuple[str, ...]) -> None:
+        """What its file defines outside of modules: *names*, ascending."""
+        self._items = names
+
+    def has_item(self, name: str) -> bool:
+        place = bisect_left(self._items, name)
+        return place < len(self._items) and self._items[place] == name
 
     def declared(self, name: str, path: str) -> list[Module]:
         """The modules of `mod name;`, with `#[path = path]` where that is not empty."""
@@ -100,7 +108,7 @@ class _File(NamedTuple):
     bodies: Bodies
     declarations: tuple[tuple[Inline, str, str], ...]  # around it, name, #[path]
     uses: tuple[tuple[Inline, str, Parts], ...]  # around it, name or "*", parts
-    items: frozenset[str]
+    items: tuple[str, ...]  # ascending: a quarter of a set's memory
 
 
 class ModuleTree:
@@ -187,7 +195,7 @@ class ModuleTree:
         for inline, one in inside.items():
             self._by_file.setdefault((module.file, inline), []).append(one)
             self._by_folder.setdefault(one.folder, one)
-        module.items = read.items
+        module.take_items(read.items)
         for inline, name, parts in read.uses:
             user = inside.get(inline, module)
             if name == "*":
@@ -235,10 +243,14 @@ def _read(file: ParsedFile) -> _File:
             for one in imports
             if one.kind == "import"
         ),
-        items=frozenset(
-            sys.intern(one.name)
-            for one in file.definitions
-            if one.kind != "module" and one.symbol == one.name
+        items=tuple(
+            sorted(
+                {
+                    sys.intern(one.name)
+                    for one in file.definitions
+                    if one.kind != "module" and one.symbol == one.name
+                }
+            )
         ),
     )
 
