@@ -345,7 +345,15 @@ NAN = np.full(4, np.nan, dtype="<f4").tobytes()
     ("question", "words"),
     [
         (Put(points=()), "length >= 1"),
-        (Put(points=(WirePoint(id=A_POINT.id, payload=A_POINT.payload, text=VECTOR[:8]),)), "of 4 numbers"),
+        (
+            Put(points=(WirePoint(id=A_POINT.id, payload=A_POINT.payload, text=VECTOR[:8]),)),
+            "expected dim: 4",
+        ),
+        (Put(points=(WirePoint(id=A_POINT.id, payload=A_POINT.payload, text=b""),)), "from 1 to 65536"),
+        (
+            Put(points=(WirePoint(id=A_POINT.id, payload=A_POINT.payload, text=VECTOR[:7]),)),
+            "number of bytes",
+        ),
         (Put(points=(WirePoint(id=A_POINT.id, payload=A_POINT.payload, text=NAN),)), "NaN"),
         (Put(points=(WirePoint(id="short", payload=A_POINT.payload),)), "length >= 36"),
         (

@@ -7,9 +7,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from pharos_local.nats_server import USER
@@ -62,6 +64,15 @@ def running_beside(client: httpx.Client, ids: list[str]) -> str | None:
         if found is not None and found["state"] == "running" and found["worker"] == BESIDE:
             return each
     return None
+
+
+def is_up(client: httpx.Client, stack: Stack) -> bool:
+    """Whether the process beside that runs now takes work, and not one before it."""
+    began = datetime.fromtimestamp(psutil.Process(stack.pid(BESIDE)).create_time(), UTC)
+    return any(
+        each["name"] == BESIDE and datetime.fromisoformat(each["since"]) > began
+        for each in client.get("/api/v1/workers").json()["workers"]
+    )
 
 
 def check_whole(client: httpx.Client, ended: dict[str, Any], name: str, creature: str) -> None:
@@ -119,6 +130,7 @@ def test_the_job_of_a_worker_that_is_killed_is_finished_whoever_takes_it(
 def test_nothing_is_lost_when_the_owner_of_the_store_is_killed(
     git: GitServer, client: httpx.Client, stack: Stack
 ) -> None:
+    eventually(lambda: is_up(client, stack) or None)  # another test may have killed it just now
     ids = submitted(client, git, "owned", CREATURES)
     victim = eventually(lambda: running_beside(client, ids), poll_seconds=0.02)
     stack.kill("embedder")

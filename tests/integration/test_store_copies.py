@@ -20,6 +20,7 @@ from pharos_contracts.jobs.v1 import Scope
 from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
 from pharos_embedder.dataset_locks import LockLost
 from pharos_embedder.edge_store import edge_store, edge_volumes
+from pharos_embedder.linking import FileGraph, LinkStats
 from pharos_embedder.migration import migrate
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.qdrant_store import local_mode_store
@@ -182,13 +183,16 @@ def opened(folder: Path) -> Iterator[VectorStore]:
     made.close()
 
 
+NO_EDGES = FileGraph.of([], [], LinkStats(imports_resolved=0, imports_external=0, imports_missing=0))
+
+
 def alone(_key: DatasetKey) -> AbstractContextManager[Check]:
     """Nobody else is there."""
     return nullcontext(unchecked)
 
 
 def restored(path: Path, store: VectorStore, shelf: Shelf, **options: Any) -> None:
-    restore(path, store, shelf, **{"dimensions": 4, "hold": alone, "now": lambda: LATER, **options})
+    restore(path, store, shelf, **{"hold": alone, "now": lambda: LATER, **options})
 
 
 def test_a_snapshot_is_restored_as_it_was_taken(
@@ -285,28 +289,55 @@ def test_a_file_that_was_changed_is_refused(tmp_path: Path, empty: VectorStore) 
         restored(path, empty, Shelf())
 
 
-def test_vectors_of_another_length_are_refused_with_what_to_do(tmp_path: Path, empty: VectorStore) -> None:
-    shelf, path = Shelf(), tmp_path / "snapshot"
-    fill(empty, ATLAS, shelf, chunks=1)
-    take(path, [ATLAS], empty, shelf, dimensions=4)
-    with pytest.raises(CannotCopy, match="vectors of 4 dimensions, and this index has 8: restore it where"):
-        restored(path, empty, Shelf(), dimensions=8)
+@pytest.mark.parametrize("through", ["embedded", "asked"])
+def test_vectors_of_another_length_are_copied_and_restored_as_they_are(tmp_path: Path, through: str) -> None:
+    """Another encoder was set, and not every dataset was indexed again since."""
+    folder, here, there, path = tmp_path / "index", Shelf(), Shelf(), tmp_path / "snapshot"
+    for before in opened(folder):
+        fill(before, ATLAS, here, chunks=2)
+    with ExitStack() as stack:
 
+        def store_in(place: Path) -> VectorStore:
+            if through == "asked":
+                engine = edge_volumes(place, dimensions=6)
+                found = stack.enter_context(AskedStores(place, dimensions=6, engine=engine)).store()
+            else:
+                found = edge_store(place, dimensions=6)
+                stack.callback(found.close)
+            found.open()
+            return found
 
-def test_a_snapshot_that_could_not_be_restored_is_not_taken(tmp_path: Path) -> None:
-    shelf, path = Shelf(), tmp_path / "snapshot"
-    for dimensions in (4, 8):  # another encoder: what there was is in a volume of its own
-        store = edge_store(tmp_path / "index", dimensions=dimensions)
-        store.open()
-        if dimensions == 4:
-            fill(store, ATLAS, shelf, chunks=2)
-        else:
-            with pytest.raises(
-                CannotCopy, match="has vectors of 4 dimensions, and the encoder in use makes 8"
-            ):
-                take(path, [ATLAS], store, shelf, dimensions=8)
-        store.close()
-    assert list(tmp_path.glob("snapshot*")) == []
+        store = store_in(folder)
+        longer = np.arange(1, 7, dtype=np.float32)
+        store.upsert([msgspec.structs.replace(point(BORA, 1, 5), text_vector=longer)])
+        store.put_lexicon(BORA, 5, Lexicon.of([{1: 1}]))
+        store.put_graph(
+            BORA,
+            5,
+            StoredGraph.of(
+                NO_EDGES, np.zeros((0, 64)), languages=[], lines=np.zeros(0, np.int32), symbols=[]
+            ),
+        )
+        assert here.set(BORA, record_of(BORA, 5), None)
+        take(path, [ATLAS, BORA], store, here, dimensions=6)
+        another = store_in(tmp_path / "other")
+        restored(path, another, there)
+        target = local_mode_store(None, dimensions=6)
+        target.open()
+        stack.callback(target.close)
+        for key, generation in ((ATLAS, 6), (BORA, 5)):
+            wanted = seen(store, key, generation)
+            assert seen(another, key, there.live(key).generation) == wanted
+            first = migrate(here.live(key), store, target)
+            assert seen(target, key, generation) == wanted
+            assert migrate(here.live(key), store, target) == msgspec.structs.replace(first, sent=0)
+        # Again, over what is live: nothing is there twice.
+        restored(path, another, there, replace=True)
+        for key, generation in ((ATLAS, 6), (BORA, 5)):
+            assert seen(another, key, there.live(key).generation) == seen(store, key, generation)
+            number = there.live(key).generation
+            assert another.collect(key, number) >= 0
+            assert another.size(key) == sum(another.count(key, number, kind) for kind in KINDS)
 
 
 def wire(key: DatasetKey) -> Points:
@@ -446,15 +477,15 @@ def test_a_migrated_dataset_is_the_same_there_and_is_not_sent_twice(
     fill(store, ATLAS, shelf)
     target = local_mode_store(None, dimensions=4)
     target.open()
-    first = migrate(shelf.live(ATLAS), store, target, dimensions=4)
+    first = migrate(shelf.live(ATLAS), store, target)
     assert seen(target, ATLAS, 6) == seen(store, ATLAS, 6)
     assert target.size(ATLAS) == first.points == first.sent
-    assert migrate(shelf.live(ATLAS), store, target, dimensions=4) == msgspec.structs.replace(first, sent=0)
+    assert migrate(shelf.live(ATLAS), store, target) == msgspec.structs.replace(first, sent=0)
     # What was interrupted goes on, and what is no longer here goes.
     target.retire(ATLAS, [point(ATLAS, 1, 5).id], 6)
     target.collect(ATLAS, 6)
     target.upsert([point(ATLAS, 999, 5)])
-    assert migrate(shelf.live(ATLAS), store, target, dimensions=4) == msgspec.structs.replace(first, sent=1)
+    assert migrate(shelf.live(ATLAS), store, target) == msgspec.structs.replace(first, sent=1)
     assert target.size(ATLAS) == first.points
     target.close()
 
@@ -464,10 +495,10 @@ def test_a_point_that_is_another_there_is_noticed(empty: VectorStore) -> None:
     fill(empty, ATLAS, shelf, chunks=9)
     target = local_mode_store(None, dimensions=4)
     target.open()
-    migrate(shelf.live(ATLAS), empty, target, dimensions=4)
+    migrate(shelf.live(ATLAS), empty, target)
     target.add_text_vectors([point(ATLAS, 1, 5).id], np.array([[9, 0, 0, 0]], dtype=np.float32))
     with pytest.raises(CannotCopy, match="is not there what it is here"):
-        migrate(shelf.live(ATLAS), empty, target, dimensions=4)
+        migrate(shelf.live(ATLAS), empty, target)
     target.close()
 
 
@@ -475,30 +506,3 @@ def test_a_dataset_that_is_gone_is_said_by_name(tmp_path: Path, empty: VectorSto
     with pytest.raises(CannotCopy, match="There is no dataset atlas"):
         take(tmp_path / "snapshot", [ATLAS], empty, Shelf(), dimensions=4)
     assert list(tmp_path.glob("snapshot*")) == []
-
-
-@pytest.mark.parametrize("through", ["embedded", "asked"])
-def test_vectors_of_another_length_are_not_copied_and_the_dataset_is_told(
-    tmp_path: Path, through: str
-) -> None:
-    folder, shelf = tmp_path / "index", Shelf()
-    for before in opened(folder):
-        fill(before, ATLAS, shelf, chunks=2)
-    with ExitStack() as stack:
-        store: VectorStore
-        if through == "asked":
-            engine = edge_volumes(folder, dimensions=6)
-            stores = stack.enter_context(AskedStores(folder, dimensions=6, engine=engine))
-            store = stores.store()
-        else:
-            store = edge_store(folder, dimensions=6)
-            stack.callback(store.close)
-        store.open()
-        reason = "atlas .* has vectors of 4 dimensions, and the encoder in use makes 6: index it again first"
-        with pytest.raises(CannotCopy, match=reason):
-            take(tmp_path / "snapshot", [ATLAS], store, shelf, dimensions=6)
-        assert not list(tmp_path.glob("snapshot*"))
-        target = local_mode_store(None, dimensions=6)
-        target.open()
-        with pytest.raises(CannotCopy, match=reason):
-            migrate(shelf.live(ATLAS), store, target, dimensions=6)

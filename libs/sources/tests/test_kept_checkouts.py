@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pharos_sources.git import Checkout, FetchError, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
-from pharos_sources.kept_checkouts import FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
+from pharos_sources.kept_checkouts import DEPTH_MAX, FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
 from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
 from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
 
@@ -123,7 +123,9 @@ async def test_a_commit_costs_the_objects_that_it_changed(
     before = set((tmp_path / "first" / "git").rglob("*.pack"))
     unchanged = (tmp_path / "first" / "tree" / "3.bin").stat()
     running.add_commits(name, [{"new.py": "1\n"}])
+    running.add_commits(name, [{"a/b/c/d.py": "1\n"}])
     found = await fetch(address, tmp_path / "second", earlier=tmp_path / "first")
+    assert found.depth == 3
     packs = list((tmp_path / "second" / "git").rglob("*.pack"))
     assert len(before) == 1 and len(packs) == 2
     assert min(each.stat().st_size for each in packs) < 2_000
@@ -198,7 +200,7 @@ async def test_a_commit_that_the_remote_has_removed_is_not_given_from_what_is_ke
     assert not (tmp_path / "1").exists()
 
 
-def made_of(folder: Path, size: int, packs: int = 1) -> Checkout:
+def made_of(folder: Path, size: int, packs: int = 1, depth: int = 1) -> Checkout:
     """A folder that looks like a fetch's, of about *size* bytes."""
     pack = folder / "git" / "objects" / "pack"
     pack.mkdir(parents=True)
@@ -207,7 +209,7 @@ def made_of(folder: Path, size: int, packs: int = 1) -> Checkout:
     (folder / "tree").mkdir()
     return Checkout(
         root=folder / "tree", commit="", branch=None, default_branch=None, bytes=size - FILE_BYTES, files=1,
-        symlinks=0, submodules=0,
+        symlinks=0, submodules=0, depth=depth,
     )  # fmt: skip
 
 
@@ -215,9 +217,9 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     most = 100_000
     kept = kept_in(tmp_path / "kept", bytes_max=most)
 
-    def keep(number: int, size: int = most // SHARE, packs: int = 1) -> bool:
+    def keep(number: int, size: int = most // SHARE, packs: int = 1, depth: int = 1) -> bool:
         made = tmp_path / f"made-{number}"
-        there = kept.keep("acme", f"r{number}", made, made_of(made, size, packs))
+        there = kept.keep("acme", f"r{number}", made, made_of(made, size, packs, depth))
         if there:
             os.utime(kept.path_of("acme", f"r{number}"), (number, number))
         return there
@@ -232,6 +234,7 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert there() == [3, 4, 5, 6]
     assert not keep(7, size=most // SHARE + 1)
     assert not keep(8, packs=PACKS_MAX + 1)
+    assert not keep(10, depth=DEPTH_MAX + 1)
     kept.forget("acme", "r4")
     kept.forget("other", "r5")
     assert there() == [3, 5, 6]
@@ -243,23 +246,24 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert there() == [] and not keep(9)
 
 
-async def test_what_two_keep_at_once_and_what_is_not_whole_is_no_trouble(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_of_two_that_are_kept_at_once_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept = kept_in(tmp_path / "kept")
-    first, second, torn = tmp_path / "first", tmp_path / "second", tmp_path / "kept" / "torn"
-    assert kept.keep("acme", "r", first, made_of(first, 10_000))
-    with monkeypatch.context() as patch:
-        patch.setattr(kept, "_remove", lambda place: None)  # the other one came right after it
-        assert not kept.keep("acme", "r", second, made_of(second, 10_000))
-    torn.mkdir()  # the power failed before its size was on the disk: nobody would ever count it
+    monkeypatch.setattr(kept, "_remove", lambda _place: None)  # as if the other came right behind it
+    found = []
+    for name in ("one", "other"):
+        made = tmp_path / name
+        found.append(kept.keep("acme", "r", made, made_of(made, 10_000)))
+    assert found == [True, False]
+    assert (tmp_path / "other").exists()  # it goes with its workspace
+
+
+async def test_what_is_not_whole_goes_and_what_is_nobodys_stays(tmp_path: Path) -> None:
+    kept = kept_in(tmp_path / "kept")
+    torn, made = tmp_path / "kept" / "torn", tmp_path / "made"
+    torn.mkdir(parents=True)  # the power failed before its size was on the disk: nobody would ever count it
     (tmp_path / "kept" / "a file").touch()
-    assert kept.keep("acme", "r2", second, Checkout(
-        root=second / "tree", commit="", branch=None, default_branch=None, bytes=1, files=1, symlinks=0,
-        submodules=0,
-    ))  # fmt: skip
-    assert not torn.exists()
-    assert kept.path_of("acme", "r").exists() and kept.path_of("acme", "r2").exists()
+    assert kept.keep("acme", "r", made, made_of(made, 10_000))
+    assert not torn.exists() and (tmp_path / "kept" / "a file").exists()
 
 
 async def test_a_disk_that_fails_is_told_and_costs_no_job(

@@ -391,6 +391,12 @@ def test_encodings_and_line_ends(source: bytes, line_count: int, start: int | No
     assert [one.start_byte for one in parsed.definitions] == ([] if start is None else [start])
 
 
+@pytest.mark.parametrize("mark", [b"\xef", b"\xef\xbb", b"\xef\xbb\xbf"])
+def test_a_mark_of_utf_8_and_no_more_is_no_text(mark: bytes) -> None:
+    assert parse("a.txt", "text", mark).chunks == ()
+    assert parse("a.txt", "text", b"\xef\xbb\xbfa").chunks[0].text == "a"
+
+
 def test_binary_content_is_refused() -> None:
     with pytest.raises(NotText):
         parse("f.py", "python", b"\x00\x01\x02")

@@ -159,9 +159,13 @@ def test_an_import_of_python_is_looked_for_where_its_name_is_and_in_so_many_root
     assert found.resolve(file(f"{nested[-1]}y.py", "python"), Import(module="x")) == (f"{nested[-1]}x.py",)
 
 
-def test_modules_of_go_share_what_they_all_see() -> None:
+@pytest.mark.parametrize("is_workspace", [False, True])
+def test_modules_of_go_share_what_they_all_see(is_workspace: bool) -> None:
     def peak(modules: int) -> int:
         texts = {f"m{number}/go.mod": f"module example.com/m{number}\n" for number in range(modules)}
+        if is_workspace:
+            used = "".join(f"\t./m{number}\n" for number in range(modules))
+            texts["go.work"] = f"go 1.22\nuse (\n{used})\n"
         configs = RepositoryConfigs.read(texts)
         files = [
             file(f"m{number}/a.go", "go", package="a", imports=(Import(module="example.com/m0"),))
@@ -171,7 +175,7 @@ def test_modules_of_go_share_what_they_all_see() -> None:
         tracemalloc.start()
         try:
             for one in files:
-                found.resolve(one, one.imports[0])
+                assert found.resolve(one, one.imports[0]) == ("m0/a.go",)
             return tracemalloc.get_traced_memory()[1]
         finally:
             tracemalloc.stop()

@@ -124,6 +124,7 @@ class Checkout:
     symlinks: int
     submodules: int
     symlink_examples: tuple[str, ...] = ()
+    depth: int = 0  # folders that lie within each other
 
 
 async def fetch(
@@ -440,6 +441,7 @@ async def _fetch(
         files=count.files,
         symlinks=len(count.symlinks),
         submodules=count.submodules,
+        depth=count.depth,
         symlink_examples=tuple(path.decode("utf-8", "replace") for path in count.symlinks[:_EXAMPLES_MAX]),
     )
 
@@ -459,12 +461,14 @@ def _claim(into: Path) -> None:
 
 
 def _take_over(earlier: Path, into: Path) -> bool:
-    """Whether *earlier* was there, and could be had; it is *into* then, which was empty."""
-    into.rmdir()
+    """Whether *earlier* was there; it is *into* then, which was empty."""
+    if not earlier.exists():
+        return False
     try:
+        into.rmdir()
         earlier.rename(into)
-    except OSError:  # a disk that fails here, and not there, costs a fetch from the beginning
-        into.mkdir(mode=0o700)
+    except OSError:  # somebody else has just taken it, or it is on another file system
+        into.mkdir(mode=0o700, exist_ok=True)
         return False
     return True
 

@@ -131,6 +131,7 @@ class TreeCount:
     size_bytes: int = 0
     files: int = 0
     submodules: int = 0
+    depth: int = 0
     symlinks: list[bytes] = field(default_factory=list)
     _partial: bytes = b""
 
@@ -145,6 +146,7 @@ class TreeCount:
         facts, _, path = record.partition(b"\t")
         if len(path) > PATH_LENGTH_MAX:
             raise FetchFailed("the repository has a path that is too long")
+        self.depth = max(self.depth, path.count(b"/"))
         mode, _, _, size = facts.split()
         if mode == b"160000":
             self.submodules += 1

@@ -23,6 +23,11 @@ PACKS_MAX: Final = 32
 """Every fetch adds one, and none is ever taken away: a checkout of more begins anew."""
 
 FILE_BYTES: Final = 4_096  # that a file takes on the disk beside what is in it, about
+DEPTH_MAX: Final = 256
+"""Folders within each other: a thousand end whatever goes through them by calling itself, as many a program
+does that is to clean up what somebody left.
+"""
+
 SHARE: Final = 4  # one checkout takes at most the limit / this
 ENTRIES_MAX: Final = 10_000
 
@@ -68,7 +73,7 @@ class KeptCheckouts:
     def _keep(self, place: Path, made: Path, checkout: Checkout) -> bool:
         size = bytes_in(made / "git") + checkout.bytes + FILE_BYTES * checkout.files
         packs = sum(1 for _ in (made / "git" / "objects" / "pack").glob("*.pack"))
-        if size > self._bytes_max // SHARE or packs > PACKS_MAX:
+        if size > self._bytes_max // SHARE or packs > PACKS_MAX or checkout.depth > DEPTH_MAX:
             return False
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._make_room(size)
@@ -79,7 +84,7 @@ class KeptCheckouts:
             made.rename(place)
         except OSError as error:
             if error.errno in (errno.EEXIST, errno.ENOTEMPTY):
-                return False  # somebody else has kept a commit of it just now
+                return False  # somebody else has just kept another commit of it
             raise
         return True
 

@@ -265,7 +265,7 @@ class AskedEngine:
                     raise
                 self._points_max = max(1, limit * protocol.MESSAGE_BYTES_MAX // (2 * error.size))
             else:
-                return protocol.points_of(found.points, None), found.after  # of whichever volume
+                return protocol.points_of(found.points), found.after
 
     def structures(self, condition: Condition, *, limit: int) -> list[Floats]:
         # 64 numbers each: as many as may be asked for always fit.

@@ -44,10 +44,9 @@ STOP_WORDS: Final = frozenset((
 # fmt: on
 
 _WORD = re.compile(r"[^\W_]+(?:[_-]+[^\W_]+)*")  # foo, foo_bar, foo-bar; a dot or slash ends a word
-_JOINERS = "_-"
 _JOINER = re.compile(r"[_-]+")
 _BETWEEN_WORDS: Final = bytes(
-    code if chr(code).isalnum() or chr(code) in _JOINERS else ord(" ") for code in range(128)
+    code if chr(code).isalnum() or chr(code) in "_-" else ord(" ") for code in range(128)
 ) + bytes(128)
 """ASCII with a space for what is in no word: to split there is four times as fast as to look for _WORD."""
 _WORDS_KEPT_MAX: Final = 65_536
@@ -213,9 +212,9 @@ class _KnownWords(dict[bytes, bytes]):
     """The hashes of the terms of a word, which may have joiners around it; bounded."""
 
     def __missing__(self, word: bytes) -> bytes:
-        terms = _of_word(word.decode().strip(_JOINERS))
+        terms = _of_word(word.decode())
         hashes = array("I", map(term_hash, terms)).tobytes()
-        if len(word) <= _KEPT_BYTES_MAX:
+        if len(word) <= _KEPT_BYTES_MAX:  # a longer one is a key, and comes once
             if len(self) >= _WORDS_KEPT_MAX:
                 self.clear()
             self[word] = hashes

@@ -110,7 +110,10 @@ def edge_volumes(folder: Path, *, dimensions: int) -> Volumes:
             raise TooManyVolumes(str(folder))
         return current, others
 
-    return Volumes(find)
+    def make(length: int) -> EdgeEngine:
+        return EdgeEngine(folder.with_name(f"{folder.name}-{length}"), dimensions=length)
+
+    return Volumes(find, make, place=str(folder))
 
 
 def stored_dimensions(folder: Path) -> int | None:
@@ -163,6 +166,10 @@ class EdgeEngine:
         self._given_way = 0
         self._rests_until = 0.0
         self._closing = False
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
 
     # Opening and closing
 

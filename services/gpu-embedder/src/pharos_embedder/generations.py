@@ -125,10 +125,17 @@ class GenerationStore:
     # Writing
 
     def upsert(self, points: Iterable[Point]) -> int:
+        return self._put(points, self._dimensions)
+
+    def copy(self, points: Iterable[Point]) -> int:
+        return self._put(points, None)
+
+    def _put(self, points: Iterable[Point], dimensions: int | None) -> int:
+        """*dimensions* of the text vectors; None where each may have another length."""
         given = 0
         for batch in _batches(points, WRITE_BATCH):
             for point in batch:
-                self._check(point)
+                self._check(point, dimensions)
             self._engine.put(batch)
             given += len(batch)
         return given
@@ -484,11 +491,12 @@ class GenerationStore:
         if ids:
             self._engine.set_until(ids, generation)
 
-    def _check(self, point: Point) -> None:
+    def _check(self, point: Point, dimensions: int | None) -> None:
         if not 0 < point.payload.generation < ALIVE:
             raise ValueError(f"generation {point.payload.generation} is out of range")
         if point.text_vector is not None:
-            self._check_vector("text", point.text_vector, self._dimensions)
+            length = len(point.text_vector) if dimensions is None else dimensions
+            self._check_vector("text", point.text_vector, length)
         if point.structure is not None:
             self._check_vector("structure", point.structure, STRUCTURE_DIMENSIONS)
 

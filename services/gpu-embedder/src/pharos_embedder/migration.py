@@ -12,7 +12,7 @@ import msgspec
 import numpy as np
 
 from pharos_contracts.datasets.v1 import Dataset
-from pharos_embedder.snapshots import CannotCopy, key_of, pages_of
+from pharos_embedder.snapshots import CannotCopy, key_of
 from pharos_embedder.vectors import ALIVE, Floats, Kind, Point, VectorStore
 
 KINDS: Final[tuple[Kind, ...]] = ("chunk", "file", "lexicon", "graph")
@@ -26,10 +26,10 @@ class Migrated(msgspec.Struct, frozen=True, kw_only=True):
     sent: int
 
 
-def migrate(record: Dataset, source: VectorStore, target: VectorStore, *, dimensions: int) -> Migrated:
-    """Bring the live generation of a dataset to *target*, whose text vectors have *dimensions*.
+def migrate(record: Dataset, source: VectorStore, target: VectorStore) -> Migrated:
+    """Bring the live generation of a dataset to *target*, with vectors of whatever length.
 
-    Raises StoreError, and CannotCopy if it differs or its vectors have another length.
+    Raises StoreError, and CannotCopy if it differs.
     """
     key, generation = key_of(record), record.generation
     target.discard_unpublished(key, generation)
@@ -37,10 +37,10 @@ def migrate(record: Dataset, source: VectorStore, target: VectorStore, *, dimens
     for kind in KINDS:
         there = target.live_ids(key, generation, kind)
         here: set[str] = set()
-        for page in pages_of(key, generation, kind, source, dimensions):
+        for page in source.points(key, generation, kind):
             here.update(point.id for point in page)
             missing = [_alive(point) for point in page if point.id not in there]
-            sent += target.upsert(missing)
+            sent += target.copy(missing)
         target.retire(key, there - here, generation)
         if target.live_ids(key, generation, kind) != here or source.live_ids(key, generation, kind) != here:
             raise CannotCopy(f"The dataset {key.dataset} changed meanwhile; run this again when it rests")

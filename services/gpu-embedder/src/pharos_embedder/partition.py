@@ -9,6 +9,7 @@ around it and no others, also where nothing is whole.
 from __future__ import annotations
 
 import zlib
+from bisect import bisect_left
 from collections.abc import Sequence
 from typing import Final, NamedTuple
 
@@ -45,38 +46,37 @@ def partition(text: str, pieces: Sequence[Piece], size_chars: int) -> list[tuple
     small = size_chars // 4
     # No more than the smaller of two things that are never joined: what is after them has no say before them.
     window = min(_JITTER_CHARS, small)
-    seams = [False] * count  # where there is always a cut
-    before_cut = [_CHUNK_COST] * count  # what a run costs that starts with piece i
+    starts = [piece.start for piece in pieces]
+    depths = [piece.depth for piece in pieces]
+    seams = [0] * count  # of each piece, the last one not after it before which there is always a cut
+    costs = [_CHUNK_COST] * count  # of a run that starts with a piece, and later of all runs before it too
     for index in range(1, count):
         start, end, _, depth, whole = pieces[index]
         last_start, last_end, _, _, last_whole = pieces[index - 1]
-        seams[index] = (whole or last_whole) and end - start >= small and last_end - last_start >= small
+        never_joined = (whole or last_whole) and end - start >= small and last_end - last_start >= small
+        seams[index] = index if never_joined else seams[index - 1]
         jitter = (zlib.crc32(text[start : start + window].encode()) & 0xFF) / 255
-        before_cut[index] = _CHUNK_COST + (_DEPTH_COST * min(depth, DEPTH_MAX) + _JITTER_COST * jitter)
-    starts = [piece.start for piece in pieces]
-    depths = [piece.depth for piece in pieces]
+        costs[index] = _CHUNK_COST + (_DEPTH_COST * min(depth, DEPTH_MAX) + _JITTER_COST * jitter)
     uneven = _UNEVEN_COST / size_chars**2
-    best = [0.0] + [float("inf")] * count
     chosen = [0] * (count + 1)
-    for after in range(1, count + 1):  # plain comparisons: this runs some 50 times per piece
-        end = pieces[after - 1].end
-        after_depth = depths[after] if after < count else 0
+    for last in range(count):  # plain comparisons: this runs some ten times per piece
+        end = pieces[last].end
+        after_depth = depths[last + 1] if last + 1 < count else 0
         shallowest = DEPTH_MAX + 1
-        cheapest, choice = best[after], 0
-        first = after - 1
-        while first >= 0 and (size := end - starts[first]) <= size_chars:
+        cheapest, choice = float("inf"), 0
+        for first in range(last, max(seams[last], bisect_left(starts, end - size_chars)) - 1, -1):
             depth = depths[first]
-            cost = best[first] + before_cut[first] + uneven * size * size
+            size = end - starts[first]
+            cost = costs[first] + uneven * size * size
             if shallowest < depth or shallowest < after_depth:
                 cost += _MIXED_COST
             if cost < cheapest:
                 cheapest, choice = cost, first
-            if seams[first]:
-                break
             if depth < shallowest:  # noqa: PLR1730  a call of min costs as much as all the rest
                 shallowest = depth
-            first -= 1
-        best[after], chosen[after] = cheapest, choice
+        chosen[last + 1] = choice
+        if last + 1 < count:
+            costs[last + 1] = cheapest + costs[last + 1]
     groups: list[tuple[int, int]] = []
     after = count
     while after > 0:

@@ -114,7 +114,10 @@ def _store(connection: "Connection", collection: str, dimensions: int) -> Genera
             QdrantEngine(connection, collection=name, dimensions=length) for length, name in names.items()
         ]
 
-    return GenerationStore(Volumes(find), dimensions=dimensions)
+    def make(length: int) -> "QdrantEngine":
+        return QdrantEngine(connection, collection=f"{collection}-{length}", dimensions=length)
+
+    return GenerationStore(Volumes(find, make, place=connection.place), dimensions=dimensions)
 
 
 class Connection:
@@ -189,6 +192,10 @@ class QdrantEngine:
         self._collection = collection
         self._dimensions = dimensions
         self._is_open = False
+
+    @property
+    def dimensions(self) -> int:
+        return self._dimensions
 
     def open(self) -> None:
         if self._is_open:

@@ -44,14 +44,12 @@ from pharos_embedder.vectors import (
     STRUCTURE_DIMENSIONS,
     DatasetKey,
     Kind,
-    Point,
     VectorStore,
 )
 from pharos_service.buckets import Entry
 
 KINDS: Final[tuple[Kind, ...]] = ("chunk", "file")
 TRIES_MAX: Final = 3
-DIMENSIONS_MAX: Final = 65_536  # an index is made for what a file says, where there is none yet
 
 
 class CannotCopy(Exception):
@@ -94,7 +92,7 @@ def take(
                 entry = records.get(key)
                 if entry is None or not isinstance(entry.value, Dataset):
                     raise CannotCopy(f"There is no dataset {key.dataset} (any more)")
-                if (closing := _take_one(writer, entry.value, store, records, dimensions)) is not None:
+                if (closing := _take_one(writer, entry.value, store, records)) is not None:
                     taken[key] = closing
                     break
                 writer.write(DatasetAbandoned())
@@ -104,7 +102,7 @@ def take(
 
 
 def _take_one(
-    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records, dimensions: int
+    writer: SnapshotWriter, record: Dataset, store: VectorStore, records: Records
 ) -> DatasetClosing | None:
     """What there is of it; None where it was replaced, and is collected already."""
     key, generation = key_of(record), record.generation
@@ -117,7 +115,7 @@ def _take_one(
     writer.write(DatasetOpening(record=record))
     found = dict.fromkeys(KINDS, 0)
     for kind in KINDS:
-        for page in pages_of(key, generation, kind, store, dimensions):
+        for page in store.points(key, generation, kind):
             writer.write(Points(points=[store_protocol.to_wire(point) for point in page]))
             found[kind] += len(page)
     writer.write(
@@ -136,39 +134,23 @@ def _take_one(
     return closing
 
 
-def pages_of(
-    key: DatasetKey, generation: int, kind: Kind, store: VectorStore, dimensions: int
-) -> Iterator[list[Point]]:
-    """What readers see, to be copied to where vectors have *dimensions*. Raises CannotCopy, StoreError."""
-    for page in store.points(key, generation, kind):
-        for point in page:
-            if point.text_vector is not None and len(point.text_vector) != dimensions:
-                raise CannotCopy(
-                    f"The dataset {key.dataset} ({key.tenant}, project {key.project}) has vectors of "
-                    f"{len(point.text_vector)} dimensions, and the encoder in use makes {dimensions}: "
-                    "index it again first, or name the others with --dataset"
-                )
-        yield page
-
-
 def restore(
     path: Path,
     store: VectorStore,
     records: Records,
     *,
-    dimensions: int,
     hold: Hold,
     now: Callable[[], datetime],
     replace: bool = False,
 ) -> dict[DatasetKey, DatasetClosing]:
-    """Restore the datasets of the snapshot at *path*; what there is of each.
+    """Restore the datasets of the snapshot at *path*, with vectors of whatever length; what there is of each.
 
     *replace*: also those that are live. Raises CannotCopy, BadSnapshot, StoreError and OSError; the datasets
     that were restored till then are whole, and of the others there is nothing.
     """
     frames = read_frames(path)
     opening = _opening(path, frames)
-    _check(opening, path, records, dimensions, replace)
+    _check(opening, path, records, replace)
     told = {DatasetKey(*names) for names in opening.datasets}  # what was looked at above
     restored: dict[DatasetKey, DatasetClosing] = {}
     for frame in frames:
@@ -176,9 +158,7 @@ def restore(
             if key_of(frame.record) not in told:
                 raise BadSnapshot(f"{path} holds the dataset {frame.record.dataset}, and does not say so")
             with hold(key_of(frame.record)) as check:
-                closing = _restore_one(
-                    frame.record, frames, store.guarded(check), records, dimensions, check, now
-                )
+                closing = _restore_one(frame.record, frames, store.guarded(check), records, check, now)
             if closing is not None:
                 restored[key_of(frame.record)] = closing
     return restored
@@ -191,19 +171,16 @@ def opening_of(path: Path) -> Opening:
 
 def _opening(path: Path, frames: Iterator[Frame]) -> Opening:
     opening = next(frames)
-    if not isinstance(opening, Opening) or not 0 < opening.text_dimensions <= DIMENSIONS_MAX:
+    if not isinstance(opening, Opening) or not 0 < opening.text_dimensions <= store_protocol.DIMENSIONS_MAX:
         raise BadSnapshot(f"{path} does not begin as a snapshot does")
     return opening
 
 
-def _check(opening: Opening, path: Path, records: Records, dimensions: int, replace: bool) -> None:
+def _check(opening: Opening, path: Path, records: Records, replace: bool) -> None:
     if opening.format != FORMAT:
         raise BadSnapshot(f"{path} has format {opening.format}; this release reads {FORMAT}")
-    if (opening.text_dimensions, opening.structure_dimensions) != (dimensions, STRUCTURE_DIMENSIONS):
-        raise CannotCopy(
-            f"{path} holds vectors of {opening.text_dimensions} dimensions, and this index has {dimensions}: "
-            "restore it where PHAROS_ENCODER is what it was, or index the datasets again"
-        )
+    if opening.structure_dimensions != STRUCTURE_DIMENSIONS:
+        raise BadSnapshot(f"{path} was written by another release")
     for names in opening.datasets:
         entry = records.get(DatasetKey(*names))
         if entry is not None and isinstance(entry.value, Dataset) and not replace:
@@ -218,7 +195,6 @@ def _restore_one(
     frames: Iterator[Frame],
     store: VectorStore,
     records: Records,
-    dimensions: int,
     check: Check,
     now: Callable[[], datetime],
 ) -> DatasetClosing | None:
@@ -233,7 +209,7 @@ def _restore_one(
     generation = max(follows + 1, int(clock))
     store.discard_unpublished(key, live)
     try:
-        closing = _store(record, generation, live, frames, store, dimensions)
+        closing = _store(record, generation, live, frames, store)
         if closing is None:
             store.discard(key, generation)
             return None
@@ -253,7 +229,6 @@ def _store(
     live: int,
     frames: Iterator[Frame],
     store: VectorStore,
-    dimensions: int,
 ) -> DatasetClosing | None:
     key = key_of(record)
     pieces: list[str] = []
@@ -263,11 +238,11 @@ def _store(
         match frame:
             case Points():
                 with _readable(key):
-                    points = store_protocol.points_of(frame.points, dimensions)
+                    points = store_protocol.points_of(frame.points)
                 if any(each.payload.dataset != key or each.payload.kind not in KINDS for each in points):
                     raise BadSnapshot(f"a point among those of {key.dataset} is of something else")
                 kept |= alive.intersection(point.id for point in points)
-                store.upsert(
+                store.copy(
                     msgspec.structs.replace(
                         point,
                         payload=msgspec.structs.replace(

@@ -93,7 +93,7 @@ def _name(key: DatasetKey) -> str:
 
 
 async def _store(bus: Bus, settings: Settings, made_for: int | None) -> tuple[VectorStore, int]:
-    """The store, not opened, and the length of its text vectors; *made_for* where there is none yet."""
+    """The store, not opened, and the length of its first text vectors; *made_for* where there is none yet."""
     if settings.uses_server:
         return await anyio.to_thread.run_sync(partial(_server, settings, settings.qdrant_url, made_for))
     asking = asked_store(bus, dimensions=0)
@@ -199,15 +199,12 @@ def _snapshot(
     return f"{path}: {len(taken)} datasets, {chunks} chunks, {path.stat().st_size} bytes"
 
 
-def _restore(
-    path: Path, store: VectorStore, records: BusRecords, hold: snapshots.Hold, dimensions: int, replace: bool
-) -> str:
+def _restore(path: Path, store: VectorStore, records: BusRecords, hold: snapshots.Hold, replace: bool) -> str:
     with _opened(store):
         restored = snapshots.restore(
             path,
             store,
             records,
-            dimensions=dimensions,
             hold=hold,
             now=lambda: datetime.now(UTC),
             replace=replace,
@@ -232,13 +229,12 @@ def _check_target(url: str, settings: Settings) -> None:
 def _migrate(
     url: str, wanted: Sequence[Dataset], store: VectorStore, dimensions: int, settings: Settings
 ) -> str:
-    target, there = _server(settings, url, dimensions)
-    if there != dimensions:
-        raise DimensionMismatch(url, there, dimensions)
+    key = settings.qdrant_api_key.reveal() if settings.qdrant_api_key else None
+    target = qdrant_store(url, dimensions=dimensions, api_key=key)
     lines = []
     with _opened(store), _opened(target):
         for record in wanted:
-            done = migrate(record, store, target, dimensions=dimensions)
+            done = migrate(record, store, target)
             lines.append(f"{record.dataset}: {done.points} points, {done.sent} of them sent now")
     lines.append(f"Set PHAROS_QDRANT_URL to {url} and start the service again; the records stay as they are.")
     return "\n".join(lines)
@@ -263,7 +259,7 @@ async def _act(bus: Bus, arguments: argparse.Namespace, settings: Settings) -> s
             act = partial(_snapshot, arguments.file, wanted, store, records, dimensions)
         case "restore":
             hold = partial(_holding, DatasetLocks(bus, "pharos-store"))
-            act = partial(_restore, arguments.file, store, records, hold, dimensions, arguments.replace)
+            act = partial(_restore, arguments.file, store, records, hold, arguments.replace)
         case _:
             wanted = _wanted(arguments.dataset, live)
             act = partial(_migrate, arguments.to, wanted, store, dimensions, settings)

@@ -136,7 +136,7 @@ class StoreOwner:
             case Greet(dimensions=wanted):
                 return Done() if wanted == self._dimensions else OtherLength(dimensions=self._dimensions)
             case Put():
-                engine.put(protocol.points_of(question.points, self._dimensions))
+                engine.put(protocol.points_of(question.points))
             case SetText(ids=ids, vectors=vectors):
                 engine.set_text(ids, protocol.floats_of(vectors, len(ids), self._dimensions))
             case SetUntil(ids=ids, generation=generation):

@@ -41,6 +41,7 @@ PART_BYTES: Final = (
 )  # what a question of many points aims at: a few milliseconds of the owner's time
 MESSAGE_BYTES_MAX: Final = 768 * 1024  # of one question or answer; a bus takes 1 MiB unless told otherwise
 ENVELOPE_BYTES: Final = 1024  # more than what is around a question takes
+DIMENSIONS_MAX: Final = 65_536  # of a text vector
 CONDITION_DEPTH_MAX: Final = 8  # the engine follows a condition on its stack
 CONDITION_PARTS_MAX: Final = 4_096
 _ID_BYTES: Final = 40
@@ -362,14 +363,14 @@ def set_texts(ids: Sequence[str], vectors: Floats) -> Iterator[bytes]:
         yield _ENCODER.encode(SetText(ids=tuple(ids[part]), vectors=to_bytes(vectors[part])))
 
 
-def points_of(points: Iterable[WirePoint], dimensions: int | None) -> list[Point]:
-    """The points. Raises Unreadable where a vector is not of *dimensions*, or with None of any."""
+def points_of(points: Iterable[WirePoint]) -> list[Point]:
+    """The points, whose text vectors may have any length up to DIMENSIONS_MAX. Raises Unreadable."""
     return [
         Point(
             id=point.id,
             payload=point.payload,
             code_bm25=None if point.code_bm25 is None else sparse_of(point.code_bm25),
-            text_vector=None if point.text is None else _text_of(point.text, dimensions),
+            text_vector=None if point.text is None else _text_of(point.text),
             structure=None
             if point.structure is None
             else floats_of(point.structure, 1, STRUCTURE_DIMENSIONS)[0],
@@ -378,8 +379,11 @@ def points_of(points: Iterable[WirePoint], dimensions: int | None) -> list[Point
     ]
 
 
-def _text_of(data: bytes, dimensions: int | None) -> Floats:
-    vector: Floats = floats_of(data, 1, len(data) // 4 if dimensions is None else dimensions)[0]
+def _text_of(data: bytes) -> Floats:
+    length = len(data) // 4
+    if not 0 < length <= DIMENSIONS_MAX:
+        raise Unreadable(f"a text vector has from 1 to {DIMENSIONS_MAX} numbers")
+    vector: Floats = floats_of(data, 1, length)[0]
     return vector
 
 

@@ -26,9 +26,10 @@ def decode(source: bytes, *, truncated: bool = False) -> str | None:
         return source.decode("utf-16", errors="replace").replace("\0", "\ufffd")
     if b"\0" in source:
         return None
-    decoder = codecs.getincrementaldecoder("utf-8-sig")()
+    if codecs.BOM_UTF8.startswith(source):  # the mark or less of it, and nothing else
+        return ""
     try:
-        return decoder.decode(source, final=not truncated)
+        return codecs.utf_8_decode(source.removeprefix(codecs.BOM_UTF8), "strict", not truncated)[0]
     except UnicodeDecodeError:
         pass
     controls = len(source) - len(source.translate(None, _CONTROLS))

@@ -341,6 +341,12 @@ class VectorStore(VectorReader, Protocol):
         can take a point away from the readers of the live generation. A retired one is replaced.
         """
 
+    def copy(self, points: Iterable[Point]) -> int:
+        """As `upsert`, of points of another store: their dense vectors may have any length.
+
+        StoreError where the store has vectors of too many lengths by then.
+        """
+
     def add_text_vectors(self, ids: Sequence[str], vectors: Floats) -> None:
         """Give existing points their dense vector, (N, D) in the order of *ids*. Raises PointsMissing."""
 

@@ -3,14 +3,16 @@
 An engine holds text vectors of one length, and another encoder may make others. Then the store gets another
 volume: new points go to the current one, whose vectors are as long as those of the encoder in use, and what
 is in the others is found by words and structure, retired and deleted as before. So a dataset is indexed again
-beside its live generation, wherever that is, and nothing is lost by trying another encoder.
+beside its live generation, wherever that is, and nothing is lost by trying another encoder. What is copied
+from another store goes to the volume of its length, which is made where there is none.
 """
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Final
+from collections.abc import Callable, Iterator, Sequence
+from typing import Final, Protocol
 
 import msgspec
 
@@ -43,8 +45,18 @@ class TooManyVolumes(StoreError):
         )
 
 
-Find = Callable[[], tuple[Engine, Sequence[Engine]]]
+class Volume(Engine, Protocol):
+    """An engine whose text vectors have ``dimensions``."""
+
+    @property
+    def dimensions(self) -> int: ...
+
+
+Find = Callable[[], tuple[Volume, Sequence[Volume]]]
 """The current volume, and the others. None is open."""
+
+Make = Callable[[int], Volume]
+"""A volume for vectors of another length than those that were found; not open."""
 
 
 class Volumes:
@@ -53,15 +65,18 @@ class Volumes:
     Ids are in one order in all engines: a page of all is made of a page of each.
     """
 
-    def __init__(self, find: Find) -> None:
+    def __init__(self, find: Find, make: Make, *, place: str) -> None:
         self._find = find
-        self._opened: tuple[Engine, ...] = ()
+        self._make = make
+        self._place = place
+        self._opened: tuple[Volume, ...] = ()
+        self._making = threading.Lock()
 
     def open(self) -> None:
         if self._opened:
             raise StoreError("The index is already open in this process")
         current, others = self._find()
-        opened: list[Engine] = []
+        opened: list[Volume] = []
         try:
             for engine in (current, *others):
                 engine.open()
@@ -78,13 +93,13 @@ class Volumes:
             engine.close()
 
     @property
-    def _all(self) -> tuple[Engine, ...]:
+    def _all(self) -> tuple[Volume, ...]:
         if not self._opened:
             raise StoreClosed("the index is not open")
         return self._opened
 
     @property
-    def _current(self) -> Engine:
+    def _current(self) -> Volume:
         return self._all[0]
 
     def flush(self) -> None:
@@ -98,7 +113,41 @@ class Volumes:
     # Writing
 
     def put(self, points: Sequence[Point]) -> None:
-        self._current.put(points)
+        """Each goes to the volume of its length; one without a text vector stays where it is, if it is."""
+        for engine, own in self._by_volume(points):
+            engine.put(own)
+
+    def _by_volume(self, points: Sequence[Point]) -> Iterator[tuple[Engine, list[Point]]]:
+        lengths: dict[int, list[Point]] = {}
+        rest: dict[str, Point] = {}
+        for point in points:
+            if point.text_vector is None:
+                rest[point.id] = point
+            else:
+                lengths.setdefault(len(point.text_vector), []).append(point)
+        for length, own in lengths.items():
+            yield self._of_length(length), own
+        for engine in self._all[1:] if rest else ():
+            found, _ = engine.ids(Ids(tuple(rest)), after=None, limit=len(rest))
+            if found:
+                yield engine, [rest.pop(each) for each in found]
+            if not rest:
+                return
+        if rest:
+            yield self._current, list(rest.values())
+
+    def _of_length(self, length: int) -> Volume:
+        """Raises TooManyVolumes."""
+        with self._making:
+            for engine in self._all:
+                if engine.dimensions == length:
+                    return engine
+            if len(self._all) >= VOLUMES_MAX:
+                raise TooManyVolumes(self._place)
+            made = self._make(length)
+            made.open()
+            self._opened = (*self._opened, made)
+            return made
 
     def set_text(self, ids: Sequence[str], vectors: Floats) -> None:
         self._current.set_text(ids, vectors)

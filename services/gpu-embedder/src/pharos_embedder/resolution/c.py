@@ -24,7 +24,7 @@ _HEADERS: Final = frozenset({".h", ".hh", ".hpp", ".hxx", ".h++", ".cuh"})
 _SOURCES: Final = frozenset({".c", ".cc", ".cpp", ".cxx", ".c++", ".cu"})
 _SAME_NAMED_MAX: Final = 500
 """Files of one name among which the nearest is searched; more are as good as ambiguous."""
-_LOOKED_AT_MAX: Final = 5_000
+_LOOKED_AT_MAX: Final = 2_000
 """Files of one name of which all are looked at; of more only those in the folder itself."""
 
 _STANDARD: Final = frozenset(

@@ -23,6 +23,11 @@ class GoResolver:
         self._modules = {module.folder: module for module in configs.go_modules}
         self._folders = {module.path: module.folder for module in reversed(configs.go_modules)}
         self._works = configs.go_works
+        self._work_of: dict[str, int] = {}
+        for place, work in enumerate(configs.go_works):
+            for folder in work.used:
+                self._work_of.setdefault(folder, place)
+        self._of_works: dict[int, dict[str, str]] = {}
         self._seen: dict[str, ChainMap[str, str]] = {}
         named: dict[str, dict[str, list[str]]] = {}
         for file in files:
@@ -66,21 +71,26 @@ class GoResolver:
         own = self._module_of(folder)
         key = own if own is not None else ""
         if key not in self._seen:
-            made = ChainMap({}, self._folders)  # each module sees nearly the same
             module = self._modules.get(key)
-            for work in self._works:
-                if key in work.used:
-                    members = [self._modules[one] for one in work.used if one in self._modules]
-                    made.update(_replaced(members))
-                    made.update((one.path, one.folder) for one in members)
-                    made.update(work.replaced)
-                    break
-            else:
-                made.update(_replaced([module] if module is not None else []))
+            work = self._work_of.get(key)
+            around = _replaced([module] if module is not None else []) if work is None else self._inside(work)
+            # Each module sees nearly the same: what they share is there once.
+            made = ChainMap({}, around, self._folders)
             if module is not None:
                 made[module.path] = module.folder
             self._seen[key] = made
         return self._seen[key]
+
+    def _inside(self, work: int) -> dict[str, str]:
+        """Module path → folder, as the workspace *work* says."""
+        if work not in self._of_works:
+            used = self._works[work].used
+            members = [self._modules[one] for one in used if one in self._modules]
+            made = _replaced(members)
+            made.update((one.path, one.folder) for one in members)
+            made.update(self._works[work].replaced)
+            self._of_works[work] = made
+        return self._of_works[work]
 
 
 def _replaced(modules: Iterable[GoModule]) -> dict[str, str]:
