@@ -610,7 +610,9 @@ def _whole(what: str, generation: int) -> Iterator[None]:
     try:
         yield
     except (GraphPiecesMissing, LexiconPiecesMissing) as error:
-        raise StoreError(f"The {what} of generation {generation} is being taken away") from error
+        raise StoreError(
+            f"The {what} of generation {generation} is being stored or taken away: ask again"
+        ) from error
 
 
 def _pieces(head: stored_lexicon.Head, part: Part) -> Iterator[tuple[str, str]]:
