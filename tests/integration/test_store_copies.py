@@ -242,6 +242,17 @@ def test_a_graph_that_was_too_large_is_left_out_where_it_is_restored_too(
     assert store.graph(ATLAS, shelf.live(ATLAS).generation) is None
 
 
+def test_over_a_first_index_without_vectors_nothing_is_restored(tmp_path: Path, empty: VectorStore) -> None:
+    shelf, path = Shelf(), tmp_path / "snapshot"
+    fill(empty, ATLAS, shelf, chunks=2)
+    take(path, [ATLAS], empty, shelf, dimensions=4)
+    first = msgspec.structs.replace(record_of(ATLAS, 6), stage=IndexStage.LEXICAL)
+    shelf.set(ATLAS, first, shelf.get(ATLAS))
+    with pytest.raises(CannotCopy, match="has no vectors yet: let its job end, or delete the dataset"):
+        restored(path, empty, shelf, replace=True)
+    assert shelf.live(ATLAS) == first
+
+
 def test_what_was_deleted_comes_back_above_its_deletion(tmp_path: Path, empty: VectorStore) -> None:
     shelf, path = Shelf(), tmp_path / "snapshot"
     fill(empty, ATLAS, shelf)

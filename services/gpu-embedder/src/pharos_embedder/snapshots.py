@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 import numpy as np
 
-from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_embedder import store_protocol
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.generations import GRAPH_PIECES_MAX
@@ -183,11 +183,23 @@ def _check(opening: Opening, path: Path, records: Records, replace: bool) -> Non
         raise BadSnapshot(f"{path} was written by another release")
     for names in opening.datasets:
         entry = records.get(DatasetKey(*names))
-        if entry is not None and isinstance(entry.value, Dataset) and not replace:
+        if entry is None or not isinstance(entry.value, Dataset):
+            continue
+        if not replace:
             raise CannotCopy(
                 f"The dataset {names[2]} ({names[0]}, project {names[1]}) is live here; "
                 "delete it first, or say --replace"
             )
+        _check_whole(entry.value)
+
+
+def _check_whole(record: Dataset) -> None:
+    """Its points of the same ids stay as they are: without vectors, where they have none yet."""
+    if record.stage is not IndexStage.FULL:
+        raise CannotCopy(
+            f"The first index of {record.dataset} ({record.tenant}, project {record.project}) has no vectors "
+            "yet: let its job end, or delete the dataset, and restore it then"
+        )
 
 
 def _restore_one(
@@ -202,6 +214,8 @@ def _restore_one(
     key = key_of(record)
     entry = records.get(key)
     before = entry.value if entry is not None else None
+    if isinstance(before, Dataset):
+        _check_whole(before)
     live = before.generation if isinstance(before, Dataset) else 0
     follows = before.generation if isinstance(before, Dataset | DeletedDataset) else 0
     # By the clock of the one before: a number that lags behind would look like one begun long ago.
