@@ -172,7 +172,10 @@ async def test_an_address_with_credentials_is_refused_and_not_repeated(
     assert "s3cret" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("host", "told"), [("qdrant.example.org", True), ("127.0.0.1:1", False)])
+@pytest.mark.parametrize(
+    ("host", "told"),
+    [("qdrant.example.org", True), ("127.0.0.1:1", False), ("my_qdrant:6333", False)],
+)
 def test_of_a_key_that_would_go_unencrypted_to_anywhere_it_is_said(
     host: str, told: bool, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pytest
 
+from pharos_contracts.control.v1 import GraphState
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.jobs.v1 import Scope
 from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
@@ -225,6 +226,31 @@ def test_what_is_live_is_replaced_only_when_told_to(tmp_path: Path, empty: Vecto
     restored(path, empty, shelf, replace=True)
     assert seen(empty, ATLAS, shelf.live(ATLAS).generation) == before
     assert len(empty.live_ids(ATLAS, 7, "chunk")) == 300  # readers of what was live see that
+
+
+def test_a_graph_that_was_too_large_is_left_out_where_it_is_restored_too(
+    tmp_path: Path, store: VectorStore
+) -> None:
+    shelf, path = Shelf(), tmp_path / "snapshot"
+    fill(store, ATLAS, shelf, chunks=2)
+    graph = store.graph(ATLAS, 6)
+    store.put_graph(ATLAS, 6, None)
+    take(path, [ATLAS], store, shelf, dimensions=4)
+    store.put_graph(ATLAS, 6, graph)  # of what is replaced
+    restored(path, store, shelf, replace=True)
+    assert store.inspect(ATLAS, shelf.live(ATLAS).generation).graph is GraphState.LEFT_OUT
+    assert store.graph(ATLAS, shelf.live(ATLAS).generation) is None
+
+
+def test_over_a_first_index_without_vectors_nothing_is_restored(tmp_path: Path, empty: VectorStore) -> None:
+    shelf, path = Shelf(), tmp_path / "snapshot"
+    fill(empty, ATLAS, shelf, chunks=2)
+    take(path, [ATLAS], empty, shelf, dimensions=4)
+    first = msgspec.structs.replace(record_of(ATLAS, 6), stage=IndexStage.LEXICAL)
+    shelf.set(ATLAS, first, shelf.get(ATLAS))
+    with pytest.raises(CannotCopy, match="has no vectors yet: let its job end, or delete the dataset"):
+        restored(path, empty, shelf, replace=True)
+    assert shelf.live(ATLAS) == first
 
 
 def test_what_was_deleted_comes_back_above_its_deletion(tmp_path: Path, empty: VectorStore) -> None:

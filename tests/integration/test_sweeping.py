@@ -149,6 +149,8 @@ async def test_what_somebody_restores_stays_however_long_that_takes(bus: Bus, st
 async def test_on_a_server_a_dataset_without_a_record_goes_if_jobs_of_this_bus_wrote_it(
     bus: Bus, store: GenerationStore
 ) -> None:
+    await publish(bus, "atlas", NUMBER)
+    fill(store, "atlas", NUMBER)
     ours, theirs = new_job("https://h.example/o/r"), new_job("https://h.example/o/other")
     fill(store, "ours", NUMBER, job=ours.job_id)
     fill(store, "theirs", NUMBER, job=theirs.job_id)
@@ -158,7 +160,7 @@ async def test_on_a_server_a_dataset_without_a_record_goes_if_jobs_of_this_bus_w
     assert await sweep(bus, store, alone=False) == 0
     await say(bus, ours, JobCancelled, JobState.CANCELLED)
     assert await sweep(bus, store, alone=False) == 1
-    assert store.datasets() == {key_of("theirs"), key_of("both")}
+    assert store.datasets() == {key_of("atlas"), key_of("theirs"), key_of("both")}
 
 
 async def test_a_store_is_swept_and_optimized_again_and_again(bus: Bus, store: GenerationStore) -> None:
@@ -204,5 +206,8 @@ async def test_what_cannot_be_swept_now_is_swept_later(
 
 
 async def test_of_a_bus_that_knows_no_dataset_nothing_is_believed(bus: Bus, store: GenerationStore) -> None:
-    fill(store, "atlas", NUMBER)
+    job = new_job("https://h.example/o/r")
+    fill(store, "atlas", NUMBER, job=job.job_id)
+    await say(bus, job, JobCompleted, JobState.COMPLETED)
     assert await sweep(bus, store) == 0
+    assert await sweep(bus, store, alone=False) == 0

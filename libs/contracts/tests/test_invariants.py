@@ -631,6 +631,10 @@ RIGHT: dict[str, Change] = {
         shows("cancelled", points("cancelled"), points("cancelled", 11), stage=IndexStage.LEXICAL),
         has(workers=(*CLEAN.workers, worker("w3", "cancelled"))),
     ),
+    "a first index that is shown before it is linked": holds(
+        "running", files=0, graph=GraphState.NONE, graph_files=0, without_vector=5
+    ),
+    "a first index whose graph is being stored": holds("running", graph=GraphState.BROKEN, graph_files=0),
     "files that a batch published before it was cancelled": both(
         has(jobs={**CLEAN.jobs, "cancelled": replace(CLEAN.jobs["cancelled"], is_batch=True)}),
         shows("cancelled", points("cancelled")),

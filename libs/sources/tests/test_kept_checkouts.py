@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from pharos_sources.git import Checkout, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
+from pharos_sources.git import Checkout, FetchError, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
 from pharos_sources.kept_checkouts import DEPTH_MAX, FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
 from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
 from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
@@ -183,6 +184,22 @@ async def test_limits_and_refusals_are_those_of_a_whole_fetch(
     assert (tmp_path / "4").exists()  # nothing was transferred yet: it is as good as before
 
 
+async def test_a_commit_that_the_remote_has_removed_is_not_given_from_what_is_kept(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
+    running.add_repository(name, {"password.txt": "secret\n"})
+    address, removed = address_of(running, name), running.commit_of(name, "main")
+    await fetch(address, tmp_path / "1")
+    running.add_repository(f"{name}-clean", {"a.py": "1\n"})
+    place = running.repository_path(name)
+    shutil.rmtree(place)
+    shutil.copytree(running.repository_path(f"{name}-clean"), place)
+    for number, earlier in ((2, None), (3, tmp_path / "1")):
+        with pytest.raises(FetchError):
+            await fetch(address, tmp_path / str(number), sha=removed, earlier=earlier)
+    assert not (tmp_path / "1").exists()
+
+
 def made_of(folder: Path, size: int, packs: int = 1, depth: int = 1) -> Checkout:
     """A folder that looks like a fetch's, of about *size* bytes."""
     pack = folder / "git" / "objects" / "pack"
@@ -240,7 +257,18 @@ async def test_of_two_that_are_kept_at_once_one_is(tmp_path: Path, monkeypatch: 
     assert (tmp_path / "other").exists()  # it goes with its workspace
 
 
-async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> None:
+async def test_what_is_not_whole_goes_and_what_is_nobodys_stays(tmp_path: Path) -> None:
+    kept = kept_in(tmp_path / "kept")
+    torn, made = tmp_path / "kept" / "torn", tmp_path / "made"
+    torn.mkdir(parents=True)  # the power failed before its size was on the disk: nobody would ever count it
+    (tmp_path / "kept" / "a file").touch()
+    assert kept.keep("acme", "r", made, made_of(made, 10_000))
+    assert not torn.exists() and (tmp_path / "kept" / "a file").exists()
+
+
+async def test_a_disk_that_fails_is_told_and_costs_no_job(
+    running: GitServer, name: str, tmp_path: Path
+) -> None:
     told: list[str] = []
     (tmp_path / "file").touch()
     kept = KeptCheckouts(tmp_path / "file" / "kept", bytes_max=1 << 30, warn=told.append)
@@ -248,3 +276,6 @@ async def test_a_disk_that_fails_is_told_and_costs_no_job(tmp_path: Path) -> Non
     assert not kept.keep("acme", "r", made, made_of(made, 10_000))
     kept.forget("acme", "r")
     assert len(told) >= 2
+    running.add_repository(name, FILES)
+    found = await fetch(address_of(running, name), tmp_path / "found", earlier=kept.path_of("acme", name))
+    assert found.files == len(FILES) - 1  # the submodule

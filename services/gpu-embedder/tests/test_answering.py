@@ -13,7 +13,7 @@ from pharos_contracts.jobs.v1 import Scope
 from pharos_contracts.search.v1 import Search, SearchAnswer, SearchBatch, SearchBatchAnswer, SearchMode
 from pharos_embedder.answering import AWAY_SECONDS, Answers
 from pharos_embedder.bm25 import Lexicon, document_terms, document_vector
-from pharos_embedder.provider.errors import ProviderUnavailable
+from pharos_embedder.provider.errors import ProviderRefused, ProviderUnavailable
 from pharos_embedder.qdrant_store import local_mode_store
 from pharos_embedder.search import SearchEngine
 from pharos_embedder.vectors import DatasetKey, Floats, Payload, Point, point_id
@@ -49,11 +49,13 @@ class Server:
         self.asked += 1
         if self.away:
             raise ProviderUnavailable("h.example", "no connection")
+        if "forbidden" in texts:
+            raise ProviderRefused("h.example", "refused an input", "say it otherwise")
         return np.tile(np.array([1, 0, 0, 0], dtype=np.float32), (len(texts), 1))
 
 
-def question(mode: SearchMode = SearchMode.HYBRID) -> Search:
-    return Search(tenant="default", project="default", query="tide", mode=mode)
+def question(mode: SearchMode = SearchMode.HYBRID, query: str = "tide") -> Search:
+    return Search(tenant="default", project="default", query=query, mode=mode)
 
 
 @pytest.mark.anyio
@@ -96,4 +98,6 @@ async def test_searches_go_by_words_while_the_server_is_away_and_wait_for_it_now
     assert server.asked == 2  # once by the first search after it went away
     server.away, time[0] = False, AWAY_SECONDS
     assert await told(question()) == (["tide.txt", "bread.txt"], "")
+    assert (await told(question(query="forbidden")))[1].endswith("say it otherwise")
+    assert await told(question()) == (["tide.txt", "bread.txt"], "")  # what one text does is not for all
     store.close()

@@ -89,7 +89,7 @@ def parse(
     root: Path, found: Discovery, spool: Spool, tools: Tools, origin: Origin, engine: Any
 ) -> ParseAccount:
     """Parse as for a first index, where chunks are stored meanwhile."""
-    with StoringAhead(origin, GenerationStore(engine, dimensions=4), unchecked) as storing:
+    with StoringAhead(origin, GenerationStore(engine, dimensions=4), unchecked, chunks_max=10_000) as storing:
         return parse_stage(
             root, found, spool, tools, LIMITS, "acme", "j", silent, unchecked, take_also=storing.add
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import combinations
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ import zstandard
 from msgspec.structs import replace
 
 from pharos_embedder import parse_cache as module
+from pharos_embedder import stages
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
 from pharos_embedder.discovery import DiscoveryLimits, discover
 from pharos_embedder.packed_files import PackedFile, pack
@@ -109,6 +110,26 @@ def test_an_unchanged_file_is_not_parsed_again_and_gives_the_same(
     assert (tools.parse_pool.parsed, account.reused) == (["f3.py", "moved.py"], 4)
     # A file that was moved is parsed under its new name, but what is encoded of it is what it was.
     assert [text for text in third if text not in first] == ["changed = 1\n"]
+
+
+def test_of_large_files_few_are_in_memory_at_once(
+    root: Path, tools: Tools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, first = run(root, tools, tmp_path / "spool")
+    asked: list[int] = []
+    get_many = tools.parse_cache.get_many
+
+    def counted(keys: Sequence[bytes]) -> dict[bytes, PackedFile]:
+        asked.append(len(keys))
+        return get_many(keys)
+
+    monkeypatch.setattr(tools.parse_cache, "get_many", counted)
+    size = len(FILES["f0.py"])  # of each of them
+    for most, windows in ((1, [1] * 6), (4 * size, [4, 2]), (6 * size, [6])):
+        asked.clear()
+        monkeypatch.setattr(stages, "PARSE_WINDOW_BYTES", most)
+        account, again = run(root, tools, tmp_path / "spool")
+        assert (asked, account.reused, again) == (windows, 6, first)
 
 
 def test_nobody_is_answered_from_the_files_of_another_tenant(

@@ -92,7 +92,7 @@ def test_the_same_is_stored_ahead_as_afterwards(
     files: list[PackedFile], stores: tuple[VectorStore, VectorStore], tmp_path: Path
 ) -> None:
     ahead, after = stores
-    with StoringAhead(ORIGIN, ahead, unchecked) as storing:
+    with StoringAhead(ORIGIN, ahead, unchecked, chunks_max=10_000) as storing:
         for file in files:
             storing.add(file)
     number = finish(files, tmp_path / "1", ahead, has_chunks=True)
@@ -109,11 +109,24 @@ def test_what_an_unfinished_run_left_is_discarded_first(
     files: list[PackedFile], stores: tuple[VectorStore, VectorStore]
 ) -> None:
     for part in (files, files[:1]):
-        with StoringAhead(ORIGIN, stores[0], unchecked) as storing:
+        with StoringAhead(ORIGIN, stores[0], unchecked, chunks_max=10_000) as storing:
             for file in part:
                 storing.add(file)
     found = stores[0].payloads(ORIGIN.dataset, stores[0].live_ids(ORIGIN.dataset, 7, "chunk"))
     assert {each.path for each in found} == {files[0].path}
+
+
+def test_no_more_chunks_are_stored_than_may_be(
+    files: list[PackedFile], stores: tuple[VectorStore, VectorStore]
+) -> None:
+    most = 20
+    with StoringAhead(ORIGIN, stores[0], unchecked, chunks_max=most) as storing:
+        give(storing, files, times=3)
+    assert (
+        stores[0].count(ORIGIN.dataset, ORIGIN.generation, "chunk")
+        <= most
+        < sum(len(file.chunks()) for file in files)
+    )
 
 
 class Waiting:
@@ -156,7 +169,7 @@ def test_who_parses_waits_for_the_store_and_hears_of_its_error(files: list[Packe
     threading.Timer(0.3, waiting.go_on.set).start()
     with (
         pytest.raises(StoreError, match="the disk is full"),
-        StoringAhead(ORIGIN, waiting, unchecked) as storing,
+        StoringAhead(ORIGIN, waiting, unchecked, chunks_max=10_000) as storing,
     ):
         for number in range(1_000):
             storing.add(files[0])
@@ -167,14 +180,17 @@ def test_who_parses_waits_for_the_store_and_hears_of_its_error(files: list[Packe
 def test_an_error_of_the_last_chunks_is_heard_too(files: list[PackedFile]) -> None:
     waiting: Any = Waiting(StoreError("the disk is full"))
     waiting.go_on.set()
-    with pytest.raises(StoreError), StoringAhead(ORIGIN, waiting, unchecked) as storing:
+    with pytest.raises(StoreError), StoringAhead(ORIGIN, waiting, unchecked, chunks_max=10_000) as storing:
         storing.add(files[3])
     assert ended()
 
 
 def test_a_parser_that_fails_ends_the_storing(files: list[PackedFile]) -> None:
     waiting: Any = Waiting()
-    with pytest.raises(ZeroDivisionError), StoringAhead(ORIGIN, waiting, unchecked) as storing:
+    with (
+        pytest.raises(ZeroDivisionError),
+        StoringAhead(ORIGIN, waiting, unchecked, chunks_max=10_000) as storing,
+    ):
         give(storing, files[:1], times=storing_ahead.WINDOWS_WAITING_MAX)
         raise ZeroDivisionError
     assert ended() and waiting.taken == 0
@@ -189,6 +205,6 @@ def test_whoever_is_to_stop_stops_while_it_waits(files: list[PackedFile]) -> Non
             raise Stopped("asked to")
 
     threading.Timer(0.2, stop.set).start()
-    with pytest.raises(Stopped), StoringAhead(ORIGIN, waiting, check) as storing:
+    with pytest.raises(Stopped), StoringAhead(ORIGIN, waiting, check, chunks_max=10_000) as storing:
         give(storing, files[:1], times=1_000)
     assert ended() and waiting.taken == 0

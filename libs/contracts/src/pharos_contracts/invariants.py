@@ -498,7 +498,10 @@ def _differs(live: Dataset, found: InspectedDataset) -> Iterator[Violation]:
 
 
 def differences(live: Dataset, found: InspectedDataset) -> Iterator[str]:
-    """In what a dataset is not what its record says. Documents are no files, and have no graph."""
+    """In what a dataset is not what its record says. Documents are no files, and have no graph.
+
+    Of a first index that has no vectors yet, files and graph are being stored under its readers.
+    """
     if found.chunks != live.chunks:
         yield f"it has {found.chunks} chunks, not {live.chunks}"
     if found.without_vector and live.stage is IndexStage.FULL:
@@ -509,6 +512,8 @@ def differences(live: Dataset, found: InspectedDataset) -> Iterator[str]:
         yield f"its lexicon is of {found.documents} chunks"
     if found.lexicon_unused:
         yield f"{found.lexicon_unused} pieces belong to no lexicon"
+    if live.stage is not IndexStage.FULL:
+        return
     if found.graph is GraphState.BROKEN:
         yield "a part of its graph is missing"
     if live.repository:

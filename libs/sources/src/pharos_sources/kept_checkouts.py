@@ -112,10 +112,11 @@ class KeptCheckouts:
                 continue
             try:
                 yield place.stat().st_mtime, int((place / _SIZE).read_text()), place
-            except FileNotFoundError:
-                continue  # somebody has just taken it
-            except ValueError:
-                self._remove(place)  # it was not written whole when the power failed
+            except NotADirectoryError:
+                continue  # nobody's checkout
+            except (FileNotFoundError, ValueError):
+                # Somebody has just taken it; or it was not written whole when the power failed.
+                self._remove(place)
 
     def _remove(self, place: Path) -> None:
         going = place.with_name(f"{place.name}{_GOING}{secrets.token_hex(4)}")

@@ -170,13 +170,16 @@ class Answers:
         """The answers; and, where the server that encodes is away, why they are by words alone. Blocks."""
         if not any(map(search.is_meant, queries)):
             return self._engine.search_all(queries), ""
+        why = self._away
         if self._clock() >= self._away_until:
             try:
                 return self._engine.search_all(queries), ""
             except ProviderError as error:
-                log.warning("searched_by_words", reason=str(error))
-                self._away, self._away_until = str(error), self._clock() + AWAY_SECONDS
-        return self._engine.search_all([search.by_words(query) for query in queries]), self._away
+                why = str(error)
+                log.warning("searched_by_words", reason=why)
+                if error.transient:  # what it refuses may be this text alone, and it says so at once
+                    self._away, self._away_until = why, self._clock() + AWAY_SECONDS
+        return self._engine.search_all([search.by_words(query) for query in queries]), why
 
     def _prepared(self, question: Search, began: float) -> _Prepared | SearchAnswer | Refused:
         """What to ask the engine, or the answer where that is clear already."""
@@ -309,7 +312,7 @@ def _metadata(
         )
     if away:
         facts["encoder_unavailable"] = away
-        facts["note"] = "All is searched by words alone until the embeddings server answers again"
+        facts["note"] = "This is searched by words alone, as long as the embeddings server does not answer"
     return facts
 
 

@@ -251,14 +251,20 @@ class GenerationStore:
         return [Piece(generation=each.generation, name=each.path, text=each.text) for each in found]
 
     def put_graph(
-        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        graph: StoredGraph | None,
+        *,
+        job: str = "",
+        attempt: int = 0,
     ) -> None:
         try:
-            pieces = to_pieces(graph)
+            pieces = [(LEFT_OUT, "")] if graph is None else _numbered(to_pieces(graph))
         except GraphTooLarge:
-            self._replace(dataset, generation, "graph", [(LEFT_OUT, "")], job, attempt)
+            self.put_graph(dataset, generation, None, job=job, attempt=attempt)
             raise
-        self._replace(dataset, generation, "graph", _numbered(pieces), job, attempt)
+        self._replace(dataset, generation, "graph", pieces, job, attempt)
 
     def _replace(
         self,
@@ -604,7 +610,9 @@ def _whole(what: str, generation: int) -> Iterator[None]:
     try:
         yield
     except (GraphPiecesMissing, LexiconPiecesMissing) as error:
-        raise StoreError(f"The {what} of generation {generation} is being taken away") from error
+        raise StoreError(
+            f"The {what} of generation {generation} is being stored or taken away: ask again"
+        ) from error
 
 
 def _pieces(head: stored_lexicon.Head, part: Part) -> Iterator[tuple[str, str]]:

@@ -124,7 +124,10 @@ async def index(
     with Spool(workspace / SPOOL) as spool:
 
         def parse(check: Check) -> stages.ParseAccount:
-            with StoringAhead(origin, tools.store, check) if is_first else nullcontext() as ahead:
+            most = limits.chunks_max
+            with (
+                StoringAhead(origin, tools.store, check, chunks_max=most) if is_first else nullcontext()
+            ) as ahead:
                 return stages.parse_stage(
                     checkout.root,
                     found,

@@ -24,7 +24,7 @@ def check_address(url: str) -> None:
         # The client would not send them, and the address is told in errors and logs.
         raise InvalidQdrantAddress("credentials do not belong into it; the key is PHAROS_QDRANT_API_KEY")
     try:
-        split_authority(host)
+        _host_of(host)
     except InvalidHost as invalid:
         raise InvalidQdrantAddress(invalid.reason) from None
 
@@ -32,5 +32,10 @@ def check_address(url: str) -> None:
 def key_in_the_clear(url: str, key: str | None) -> bool:
     """Whether *key* would go without encryption to a host that may be public. The address was checked."""
     parts = urlsplit(url)
-    host, _ = split_authority(parts.netloc)
-    return bool(key) and parts.scheme == "http" and may_be_public(host)
+    return bool(key) and parts.scheme == "http" and may_be_public(_host_of(parts.netloc))
+
+
+def _host_of(authority: str) -> str:
+    """The host; no name on the internet has a `_`, but those of containers have. Raises InvalidHost."""
+    host, _ = split_authority(authority.replace("_", "-"))
+    return host

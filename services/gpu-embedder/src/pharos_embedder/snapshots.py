@@ -18,7 +18,7 @@ from typing import Final, Protocol
 import msgspec
 import numpy as np
 
-from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_embedder import store_protocol
 from pharos_embedder.bm25 import Lexicon
 from pharos_embedder.generations import GRAPH_PIECES_MAX
@@ -183,11 +183,23 @@ def _check(opening: Opening, path: Path, records: Records, replace: bool) -> Non
         raise BadSnapshot(f"{path} was written by another release")
     for names in opening.datasets:
         entry = records.get(DatasetKey(*names))
-        if entry is not None and isinstance(entry.value, Dataset) and not replace:
+        if entry is None or not isinstance(entry.value, Dataset):
+            continue
+        if not replace:
             raise CannotCopy(
                 f"The dataset {names[2]} ({names[0]}, project {names[1]}) is live here; "
                 "delete it first, or say --replace"
             )
+        _check_whole(entry.value)
+
+
+def _check_whole(record: Dataset) -> None:
+    """Its points of the same ids stay as they are: without vectors, where they have none yet."""
+    if record.stage is not IndexStage.FULL:
+        raise CannotCopy(
+            f"The first index of {record.dataset} ({record.tenant}, project {record.project}) has no vectors "
+            "yet: let its job end, or delete the dataset, and restore it then"
+        )
 
 
 def _restore_one(
@@ -202,6 +214,8 @@ def _restore_one(
     key = key_of(record)
     entry = records.get(key)
     before = entry.value if entry is not None else None
+    if isinstance(before, Dataset):
+        _check_whole(before)
     live = before.generation if isinstance(before, Dataset) else 0
     follows = before.generation if isinstance(before, Dataset | DeletedDataset) else 0
     # By the clock of the one before: a number that lags behind would look like one begun long ago.
@@ -209,7 +223,7 @@ def _restore_one(
     generation = max(follows + 1, int(clock))
     store.discard_unpublished(key, live)
     try:
-        closing = _store(key, generation, live, frames, store)
+        closing = _store(record, generation, live, frames, store)
         if closing is None:
             store.discard(key, generation)
             return None
@@ -224,12 +238,13 @@ def _restore_one(
 
 
 def _store(
-    key: DatasetKey,
+    record: Dataset,
     generation: int,
     live: int,
     frames: Iterator[Frame],
     store: VectorStore,
 ) -> DatasetClosing | None:
+    key = key_of(record)
     pieces: list[str] = []
     kept: set[str] = set()  # of what is live; nothing where nothing is
     alive = {each for kind in KINDS for each in store.live_ids(key, live, kind)} if live else set()
@@ -265,6 +280,8 @@ def _store(
                     with _readable(key):
                         graph = from_pieces(pieces)
                     store.put_graph(key, generation, graph)
+                elif record.repository:
+                    store.put_graph(key, generation, None)  # and not that of what is replaced
                 store.retire(key, alive - kept, generation)
                 store.flush()
                 found = tuple(store.count(key, generation, kind) for kind in KINDS)

@@ -49,6 +49,7 @@ log = structlog.get_logger()
 
 ENCODE_WINDOW: Final = 512  # chunks between two checkpoints, where no encoder says how many
 PARSE_WINDOW: Final = 256  # files that are looked up at once
+PARSE_WINDOW_BYTES: Final = 16 << 20  # of their source; what is known of it takes twice or thrice as much
 PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the cache at once: a sync each
 NOTICES_MAX: Final = 20
 EXAMPLES_MAX: Final = 5
@@ -236,9 +237,8 @@ def parse_stage(
         )
 
     unknown: list[SourceFile] = []
-    for start in range(0, total, PARSE_WINDOW):
+    for window in _windows(found.files):
         check()
-        window = found.files[start : start + PARSE_WINDOW]
         keys = [key(file) for file in window]
         known = tools.parse_cache.get_many(keys)
         for file, its_key in zip(window, keys, strict=True):
@@ -263,6 +263,18 @@ def parse_stage(
         tools.parse_cache.put_many(made, job=label_of(job, tenant))
     account.left_out = spool.finish(limits.chunks_max)
     return account
+
+
+def _windows(files: Sequence[SourceFile]) -> Iterator[Sequence[SourceFile]]:
+    """*files* by PARSE_WINDOW, or by fewer where they are large."""
+    start = size = 0
+    for number, file in enumerate(files):
+        if number > start and (number - start == PARSE_WINDOW or size + file.size > PARSE_WINDOW_BYTES):
+            yield files[start:number]
+            start, size = number, 0
+        size += file.size
+    if start < len(files):
+        yield files[start:]
 
 
 def link_stage(root: Path, found: Discovery, spool: Spool, account: ParseAccount, check: Check) -> FileGraph:

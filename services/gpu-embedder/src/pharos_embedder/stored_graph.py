@@ -44,7 +44,7 @@ class GraphTooLarge(Exception):
 
 
 class GraphPiecesMissing(Exception):
-    """Not all pieces of a graph are there: it is being taken away."""
+    """Not all pieces of a graph are there: it is being stored, as of a first index, or taken away."""
 
 
 class Edge(msgspec.Struct, frozen=True, kw_only=True):

@@ -36,11 +36,13 @@ class StoringAhead:
     """A thread that stores the chunks of the files that are given to `add`. A context manager.
 
     It ends with the block, where all of them are stored, or the block or the store has failed; then what was
-    stored is for whoever discards what an unfinished run left. What *check* raises ends it too.
+    stored is for whoever discards what an unfinished run left. What *check* raises ends it too. So do more
+    chunks than *chunks_max*: some of their files will be left out, and only then is known which.
     """
 
-    def __init__(self, origin: Origin, store: VectorStore, check: Check) -> None:
+    def __init__(self, origin: Origin, store: VectorStore, check: Check, *, chunks_max: int) -> None:
         self._origin = origin
+        self._chunks_left = chunks_max
         self._given_up = threading.Event()
         self._check = check
         self._store = store.guarded(self._checked)
@@ -74,8 +76,13 @@ class StoringAhead:
 
     def add(self, file: PackedFile) -> None:
         """Have the chunks of *file* stored; waits where too much waits. Raises what storing raised."""
+        more = len(file.heads) // HEAD.size
+        self._chunks_left -= more
+        if self._chunks_left < 0:
+            self._window = []
+            return
         self._window.append(file)
-        self._chunks += len(file.heads) // HEAD.size
+        self._chunks += more
         if self._chunks >= WINDOW_CHUNKS or len(self._window) >= WINDOW_FILES:
             self._hand_over(self._window)
             self._window, self._chunks = [], 0

@@ -99,11 +99,12 @@ class Sweeping:
         """How many points went. Raises StoreError and the errors of the bus; then it is to be repeated."""
         found = await anyio.to_thread.run_sync(self._store.datasets)
         records = {key: await self._record(key) for key in sorted(found)}
-        # A bus that was made anew knows nothing: then the index may be all that is left, and it stays.
+        # A bus that was made anew, or has lost its records alone, knows of no dataset: then the index may be
+        # all that is left, and it stays.
         knows = any(record is not None for record in records.values())
         removed = 0
         for key, record in records.items():
-            if record is None and self._alone and not knows:
+            if record is None and not knows:
                 continue
             removed += await self._sweep(key, record, now)
         return removed

@@ -408,11 +408,17 @@ class VectorStore(VectorReader, Protocol):
         """
 
     def put_graph(
-        self, dataset: DatasetKey, generation: int, graph: StoredGraph, *, job: str = "", attempt: int = 0
+        self,
+        dataset: DatasetKey,
+        generation: int,
+        graph: StoredGraph | None,
+        *,
+        job: str = "",
+        attempt: int = 0,
     ) -> None:
         """Store the dataset's file graph for *generation* and retire those of the ones before.
 
-        Raises GraphTooLarge, and has then stored that it is left out.
+        None stores that it is left out. Raises GraphTooLarge, and has then stored that as well.
         """
 
     def left_by(self, job: str, attempts: int) -> dict[DatasetKey, frozenset[int]]:
