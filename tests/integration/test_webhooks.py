@@ -23,6 +23,7 @@ from pharos_contracts.jobs.v1 import Priority, SubmitJob, Trigger
 from pharos_contracts.message import decode
 from pharos_contracts.subjects import push_due
 from pharos_contracts.watches.v1 import Watch
+from pharos_gateway import pushing
 from pharos_gateway.app import serving
 from pharos_gateway.rotate_secrets import rotate
 from pharos_scheduler.job_store import BusJobStore
@@ -49,6 +50,12 @@ UNKNOWN = {
     "detail": "Nobody here watches this repository with a secret that makes this signature",
     "code": "unknown_signature",
 }
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine that is busy with other tests a push may take longer than what GitHub is kept waiting."""
+    monkeypatch.setattr(pushing, "RECEIVE_SECONDS", 20.0)
 
 
 def sha(number: int) -> str:
