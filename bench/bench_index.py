@@ -71,7 +71,7 @@ def indexed(client: httpx.Client, address: str) -> dict[str, Any]:
         found = job(client, identifier)
         return found if found and found.get("ended_at") and found.get("started_at") else None
 
-    return eventually(told)
+    return {**eventually(told), "id": identifier}
 
 
 def seconds_between(told: dict[str, Any], first: str, last: str) -> float:
