@@ -44,6 +44,12 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[_scratch] = scratch
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes that cannot be read give a test no name: those of an archive differ with the second they are
+    made in, and processes that share out tests have to find the same ones."""
+    return argname if isinstance(val, bytes) and not val.isascii() else None
+
+
 def _has_room() -> bool:
     """Whether there is a file system in memory, with room in it and in the memory itself."""
     if not _IN_MEMORY.is_dir():
