@@ -27,7 +27,7 @@ from pharos_embedder.dataset_locks import DatasetBusy, DatasetLocks, LockLost
 from pharos_embedder.ports import Failed
 from pharos_embedder.published_work import PublishedWork
 from pharos_embedder.publishing import Publisher
-from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreUnavailable
+from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreUnavailable, of_dataset
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import TROUBLE, Bus
 from pharos_service.ending import end
@@ -299,7 +299,7 @@ async def test_what_others_took_away_before_its_publishing_is_shown_to_nobody(
     job = new_job("http://127.0.0.1:9/o/r")
     for part in ("chunk", "file"):
         store(machine, job)
-        machine.engine.delete([min(machine.store.live_ids(KEY, 7, part))])  # type: ignore[arg-type]
+        machine.engine.delete([min(machine.store.live_ids(KEY, 7, part))], of_dataset(KEY))  # type: ignore[arg-type]
         with pytest.raises(Failed) as failed:
             await finish(bus, machine, job)
         assert failed.value.problem.code == "publish_conflict"
