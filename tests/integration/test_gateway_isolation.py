@@ -137,6 +137,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
     ("GET", "/livez"): (Open.EVERYBODY, NONE),
     ("GET", "/readyz"): (Open.EVERYBODY, NONE),
+    ("GET", "/metrics"): (Open.PUBLIC, NONE),
     ("GET", "/schema"): (Open.EVERYBODY, NONE),
     ("GET", "/schema/openapi.json"): (Open.EVERYBODY, NONE),
     ("GET", "/schema/{path}"): (Open.EVERYBODY, NONE),
