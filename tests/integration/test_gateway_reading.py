@@ -825,6 +825,10 @@ async def test_anonymous_requests_act_as_configured_and_public_routes_can_be_clo
         submitted = (await http.post(f"{INGEST}/o/r")).json()
         shown = (await http.get(f"/api/v1/jobs/{submitted['id']}")).json()
         assert (shown["tenant"], shown["submitted_by"]) == ("acme", "anonymous")
+        foreign = await http.post(f"{INGEST}/o/other", headers={"Origin": "https://evil.example"})
+        assert foreign.status_code == 401
+        own = await http.post(f"{INGEST}/o/r", headers={"Origin": running.address})
+        assert own.json()["id"] == submitted["id"]
         assert (await http.get("/api/v1/jobs", headers={"x-role": "admin"})).status_code == 200
 
 

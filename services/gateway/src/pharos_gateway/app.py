@@ -219,7 +219,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     admin_token = settings.admin_token.reveal()
     tickets = Tickets(admin_token)
     access = Access(
-        Authenticator(admin_token, settings.anonymous_caller, issued, now=utc_now),
+        Authenticator(
+            admin_token, settings.anonymous_caller, issued, now=utc_now, origins=settings.cors_origins
+        ),
         issued,
         tickets,
         Guesses(settings.rate_limit_guesses_per_minute),
