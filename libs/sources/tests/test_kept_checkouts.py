@@ -6,7 +6,6 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from pharos_sources import kept_checkouts
 from pharos_sources.git import Checkout, FetchError, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
 from pharos_sources.kept_checkouts import DEPTH_MAX, FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
-from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
+from tests.support.git_fetches import address_of
 from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
 
 pytestmark = pytest.mark.anyio
@@ -27,27 +26,6 @@ FILES: dict[str, Content] = {
     "sub/m": Submodule("1" * 40),
     "run": Executable("#!/bin/sh\n"),
 }
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[GitServer]:
-    with GitServer() as server:
-        yield server
-
-
-@pytest.fixture
-def name(tmp_path: Path) -> str:
-    """A repository name of this test alone."""
-    return f"owner/{tmp_path.name}"
-
-
-def address_of(server: GitServer, name: str) -> RepositoryAddress:
-    return parse_repository_url(server.url(name), allowed_hosts=AllowedHosts.parse(server.allowed_hosts))
 
 
 def unexpected(text: str) -> None:
