@@ -224,13 +224,15 @@ def _restore_one(
         if closing is None:
             store.discard(key, generation)
             return None
-        published = msgspec.structs.replace(record, generation=generation, job_id="", published_at=now())
         check()
-        if not records.set(key, published, entry):
-            raise CannotCopy(f"The dataset {key.dataset} was changed meanwhile; restore it again")
     except BaseException:
         store.discard(key, generation)  # after a crash here the next index or sweep does it
         raise
+    published = msgspec.structs.replace(record, generation=generation, job_id="", published_at=now())
+    # What this raises leaves it open whether it is live: then nothing is discarded, as after a crash.
+    if not records.set(key, published, entry):
+        store.discard(key, generation)
+        raise CannotCopy(f"The dataset {key.dataset} was changed meanwhile; restore it again")
     return closing
 
 
