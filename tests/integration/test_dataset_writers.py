@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.subjects import ITEM_REPOSITORY
-from pharos_embedder import storing_ahead
+from pharos_embedder import pipeline, storing_ahead
 from pharos_embedder.dataset_locks import DatasetBusy, DatasetLocks, LockLost
 from pharos_embedder.ports import Failed
 from pharos_embedder.published_work import PublishedWork
@@ -140,6 +141,36 @@ async def test_two_jobs_that_find_the_same_new_dataset_are_done_one_after_the_ot
         )
         is None
     )
+
+
+async def test_words_are_not_shown_of_chunks_that_are_not_all_there(
+    bus: Bus, git: GitServer, machine: Machine, small_windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = new_job(git.url("o/one"))
+    key = DatasetKey("default", "default", name_of(git, "o/one"))
+    store_words = pipeline.store_words
+
+    def disturbed(*arguments: Any) -> Any:
+        found = store_words(*arguments)
+        if not is_whole:
+            (generation,) = machine.store.generations(key)
+            machine.engine.delete([min(machine.store.live_ids(key, generation, "chunk"))], of_dataset(key))
+        return found
+
+    is_whole: list[bool] = []
+    monkeypatch.setattr(pipeline, "store_words", disturbed)
+    async with (
+        watching(bus, machine) as seen,
+        working(bus, machine, allowed_hosts=git.allowed_hosts),
+    ):
+        await hand_out(bus, job)
+        failed = await until_said(bus, job, ItemFailed)
+        assert (failed.code, failed.transient) == ("publish_conflict", True) and not seen
+        is_whole.append(True)
+        await hand_out(bus, job, attempt=2, dispatch=2)
+        await until_said(bus, job, ItemCompleted)
+        await until(lambda: len(seen) == 2)
+    assert all(says == there == 12 for _, says, there in seen)
 
 
 async def test_a_job_that_waits_for_another_is_cancelled_at_once(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -20,7 +21,9 @@ from pharos_embedder.pipeline import Target, Unchanged, index
 from pharos_embedder.ports import Failed, Held, NothingToDo
 from pharos_embedder.published_work import PublishedWork, Writing, in_workspace, writing
 from pharos_embedder.publishing import Publisher
-from pharos_embedder.stages import Limits, Tools
+from pharos_embedder.stages import Limits, Tools, check_words
+from pharos_embedder.threads import in_thread
+from pharos_embedder.vectors import DatasetKey
 from pharos_service.bus import TROUBLE, Bus
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
@@ -87,7 +90,12 @@ class Indexing(PublishedWork):
 
         async def lexical_ready(result: IndexResult) -> None:
             held.check()
-            await self._publisher.publish(job, result, IndexStage.LEXICAL, check=held.check)
+            key = DatasetKey(job.tenant, job.project, result.dataset)
+
+            async def look() -> None:
+                await in_thread(partial(check_words, key, result, self._tools.store), held.check)
+
+            await self._publisher.publish(job, result, IndexStage.LEXICAL, check=held.check, look=look)
             await held.lexical_ready(result.dataset, result.files_processed, result.chunks)
 
         return await index(
