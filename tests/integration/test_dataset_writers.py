@@ -23,13 +23,14 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.subjects import ITEM_REPOSITORY
-from pharos_embedder import pipeline, storing_ahead
+from pharos_embedder import dataset_locks, pipeline, storing_ahead
 from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.dataset_locks import DatasetBusy, DatasetLocks, LockLost
 from pharos_embedder.ports import Failed
 from pharos_embedder.published_work import PublishedWork
 from pharos_embedder.publishing import Publisher, patiently
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreUnavailable, of_dataset
+from pharos_embedder.worker import WorkerConfig
 from pharos_service.buckets import Bucket, Entry
 from pharos_service.bus import TROUBLE, Bus, FateUnknown
 from pharos_service.ending import end
@@ -219,6 +220,12 @@ async def test_a_job_that_waited_in_vain_says_for_what(
 
 def impatient(bus: Bus, holder: str) -> DatasetLocks:
     return DatasetLocks(bus, holder, job_ttl_seconds=SECONDS, wait_seconds=0.3)
+
+
+def test_who_is_cut_off_loses_the_item_before_the_lock() -> None:
+    surely = streams.JOB_LOCK_TTL_SECONDS * (dataset_locks.WRITE_SHARE - dataset_locks.RENEW_SHARE)
+    assert surely > WorkerConfig().lapse
+    assert streams.WORK_ACK_WAIT_SECONDS + WorkerConfig().hold < streams.JOB_LOCK_TTL_SECONDS
 
 
 async def test_what_a_job_has_stays_its_own_until_it_has_published(bus: Bus) -> None:
