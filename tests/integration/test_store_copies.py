@@ -41,6 +41,7 @@ from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.sweeping import Rubbish, rubbish
 from pharos_embedder.vectors import DatasetKey, Kind, Payload, Point, VectorStore, point_id
 from pharos_service.buckets import Entry
+from pharos_service.bus import FateUnknown
 from tests.support.asked_stores import AskedStores
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -454,6 +455,25 @@ def test_a_restore_over_which_somebody_published_leaves_nothing(
     with pytest.raises(CannotCopy, match="was changed meanwhile; restore it again"):
         restored(path, empty, there)
     assert empty.size(ATLAS) == 0
+
+
+def test_a_restore_of_which_nobody_knows_whether_it_is_live_is_not_taken_away(
+    tmp_path: Path, empty: VectorStore
+) -> None:
+    class Lost(Shelf):
+        """Its answer to a write is lost."""
+
+        def set(self, key: DatasetKey, record: DatasetRecord, after: Entry[DatasetRecord] | None) -> bool:
+            super().set(key, record, after)
+            raise FateUnknown("no answer")
+
+    here, there, path = Shelf(), Lost(), tmp_path / "snapshot"
+    fill(empty, ATLAS, here, chunks=2)
+    take(path, [ATLAS], empty, here, dimensions=4)
+    empty.drop(ATLAS, 6, most=10**6, forget=lambda chunks: None)
+    with pytest.raises(FateUnknown):
+        restored(path, empty, there)
+    assert empty.count(ATLAS, there.live(ATLAS).generation, "chunk") == 2
 
 
 def test_a_restore_that_loses_its_hold_on_the_dataset_publishes_nothing(

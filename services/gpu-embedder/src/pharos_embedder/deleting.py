@@ -37,7 +37,14 @@ from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.path_vectors import path_key
 from pharos_embedder.trained_graphs import key_of_graph
 from pharos_embedder.vector_cache import VectorCache, vector_key
-from pharos_embedder.vectors import DatasetKey, Dropped, Payload, StoreError, VectorStore
+from pharos_embedder.vectors import (
+    DatasetKey,
+    Dropped,
+    Payload,
+    StoreError,
+    VectorStore,
+    generation_after,
+)
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
 from pharos_sources.kept_checkouts import KeptCheckouts
@@ -133,7 +140,7 @@ class Deleting:
                 tenant=key.tenant,
                 project=key.project,
                 dataset=key.dataset,
-                generation=max(last + 1, int(time.time())),
+                generation=generation_after(last),
                 deleted_at=self._now(),
             )
             if entry is None:
