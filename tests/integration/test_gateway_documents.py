@@ -181,6 +181,7 @@ async def test_the_fields_of_a_form_come_in_any_order_and_win_over_the_query(
         (FILE, {"files": form(), "data": {"callback_url": "https://example.com/"}}, "callbacks_disabled"),
         (FILE, {"files": [("file", ("a.md", b"a")), ("file", ("b.md", b"b"))]}, "invalid_request"),
         (FILE, {"json": {"source": "x"}}, "invalid_request"),
+        (FILE, {"files": form(), "headers": {"Content-Encoding": "gzip"}}, "invalid_request"),
         (
             FILE,
             {"content": b"--b\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},

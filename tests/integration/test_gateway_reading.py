@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import importlib
 import pkgutil
 from collections.abc import AsyncIterator
@@ -863,6 +864,15 @@ def contracted() -> list[type[Message]]:
         if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__
         if "." in str(value.__struct_config__.tag)
     ]
+
+
+async def test_a_compressed_body_is_refused_in_a_sentence(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(b'{"text":"x"}')
+    headers = {**BEARER, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await http.post("/knowledge/ingest-text-async", content=packed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_content_encoding")
+    assert answer.headers["Accept-Encoding"] == "identity"
+    assert "without Content-Encoding" in answer.json()["detail"]
 
 
 async def test_what_a_route_takes_is_described_by_what_reads_it(http: httpx.AsyncClient) -> None:
