@@ -135,7 +135,7 @@ async def test_an_idempotency_key_brings_the_first_answer_back_and_keeps_nothing
     key = {"Idempotency-Key": "today"}
     first = (await http.post(TEXT, json={"text": "one"}, headers=key)).json()
     kept = await holds(bus, f"OBJ_{OBJ_UPLOADS}")
-    again = (await http.post(TEXT, json={"text": "two"}, headers=key)).json()
+    again = (await http.post(TEXT, json={"text": "two", "source": "elsewhere"}, headers=key)).json()
     assert again == first
     assert await holds(bus, f"OBJ_{OBJ_UPLOADS}") == kept
     other = (await http.post(TEXT, json={"text": "three"}, headers={"Idempotency-Key": "tomorrow"})).json()
