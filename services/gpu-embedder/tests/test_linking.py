@@ -367,3 +367,14 @@ def test_paths_are_joined_inside_the_repository(folder: str, path: str, expected
 )
 def test_a_glob_of_a_workspace_means_folders(pattern: str, folder: str, matches: bool) -> None:
     assert Glob.of(pattern).matches(folder.split("/")) is matches
+
+
+def test_a_name_that_is_required_from_elsewhere_is_not_the_one_that_is_here() -> None:
+    graph = graph_of(
+        {
+            "src/paths.js": "exports.joined = function () {};\nfunction resolved() {}\n",
+            "src/a.js": "const { joined, deep: resolved } = require('some-package');\njoined(resolved());\n",
+            "src/b.js": "joined();\n",
+        }
+    )
+    assert edges(graph, "references") == {("src/b.js", "src/paths.js")}

@@ -128,7 +128,9 @@ def _ecmascript(node: Node) -> Iterator[Import]:
         return
     if node.type == "call_expression":
         first = first_child(node.child_by_field_name("arguments"))
-        yield Import(module=_string(first), line=_line(node), kind="require")
+        if first is not None and not any(one.type == "template_substitution" for one in first.named_children):
+            taken, whole = _required_names(node)
+            yield Import(module=_string(first), names=taken, alias=whole, line=_line(node), kind="require")
         return
     source = node.child_by_field_name("source")
     names: list[ImportedName] = []
@@ -158,6 +160,34 @@ def _ecmascript(node: Node) -> Iterator[Import]:
     if source is not None:
         kind = "export" if node.type == "export_statement" else "import"
         yield Import(module=_string(source), names=tuple(names), alias=alias, line=_line(node), kind=kind)
+
+
+def _required_names(node: Node) -> tuple[tuple[ImportedName, ...], str]:
+    """The names that `const … = require()` takes, and what it calls the whole."""
+    taken = ""
+    around = node.parent
+    if around is not None and around.type == "await_expression":
+        around = around.parent
+    if around is not None and around.type == "member_expression":  # require("x").y
+        taken = _text(around.child_by_field_name("property"))
+        around = around.parent
+    target = around.child_by_field_name("name") if around is not None else None
+    if target is None or around is None or around.type != "variable_declarator":
+        return (), ""
+    if target.type == "identifier":
+        name = _text(target)
+        return ((ImportedName(name=taken, alias=name),), "") if taken else ((), name)
+    names: list[ImportedName] = []
+    for one in target.named_children if target.type == "object_pattern" else ():
+        key, value = one, one
+        if one.type == "pair_pattern":
+            key, value = one.child_by_field_name("key") or one, one.child_by_field_name("value") or one
+        if value.type in {"object_assignment_pattern", "assignment_pattern"}:
+            value = value.child_by_field_name("left") or value
+            key = value if key is one else key
+        if value.type in {"identifier", "shorthand_property_identifier_pattern"}:
+            names.append(ImportedName(name=_string(key), alias=_text(value) if key is not value else ""))
+    return tuple(names), ""
 
 
 def _go(node: Node) -> Iterator[Import]:

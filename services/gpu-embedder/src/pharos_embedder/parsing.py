@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from tree_sitter import Node, QueryCursor
 
 from pharos_embedder.chunking import split
+from pharos_embedder.cpp_macros import without_macros
 from pharos_embedder.declarators import declared
 from pharos_embedder.doc_comments import comment_above
 from pharos_embedder.import_statements import (
@@ -168,7 +169,8 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     source = text.encode("utf-8")
     grammar = grammar_of(language)
     grammar.parser.reset()
-    root = grammar.parser.parse(source).root_node
+    readable = without_macros(text).encode("utf-8") if language == "cpp" else source
+    root = grammar.parser.parse(readable).root_node
     found: dict[int, _Found] = {}
     used: dict[bytes, _Uses] = {}
     imports: list[Import] = []
@@ -397,5 +399,7 @@ def _python_docstring(core: Node) -> str:
     string = first_child(first)
     if string is None or string.type != "string":
         return ""
+    if {"f", "b"} & set(_text(string.child(0)).lower()):  # neither documents anything
+        return ""
     content = next((child for child in string.named_children if child.type == "string_content"), None)
-    return inspect.cleandoc(_text(content)) if content is not None else ""
+    return inspect.cleandoc(_text(content).replace("\r\n", "\n")).strip() if content is not None else ""
