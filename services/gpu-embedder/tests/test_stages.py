@@ -39,17 +39,18 @@ from pharos_embedder.stages import (
     Live,
     ParseAccount,
     Tools,
-    encode_stage,
     link_stage,
     result_of,
     seal_stage,
 )
 from pharos_embedder.storing import store_stage
 from pharos_embedder.syntax import Chunk, ParsedFile, ParseOptions
+from pharos_embedder.text_vectors import encode_stage
 from pharos_embedder.vector_cache import VectorCache, vector_name
-from pharos_embedder.vectors import DatasetKey, Searched, Selection, VectorStore
+from pharos_embedder.vectors import DatasetKey, Searched, Selection, StoreFull, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 from tests.support.chunk_ids import chunk_id
+from tests.support.stack import eventually
 
 DIMENSIONS = 4
 ORIGIN = Origin(
@@ -192,6 +193,59 @@ def test_what_is_the_same_in_two_places_is_encoded_once(
     assert store.ids_without_text(ORIGIN.dataset, 5) == set()
     again = stored(store, ["same", "same", "other"])
     assert encode(again, store, cache, encoder) == (0, 3)
+
+
+def test_what_is_on_both_sides_of_a_border_between_windows_is_encoded_once(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder
+) -> None:
+    encoder.window_texts = 1
+    assert encode(stored(store, ["same", "same", "same", "other"]), store, cache, encoder) == (2, 2)
+    assert sorted(encoder.batches) == [[4], [5]]
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
+
+
+def test_the_encoder_waits_for_neither_what_comes_next_nor_what_was_encoded_before(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder.window_texts = 1
+    chunks = stored(store, ["first", "next", "end"])
+    first = next(key for key, each in chunks.items() if each.text == "first")
+    looked_up: list[bytes] = []
+    get_many, launch = cache.get_many, encoder.launch
+
+    def get_and_tell(keys: Sequence[bytes]) -> dict[bytes, NDArray[np.float32]]:
+        looked_up.extend(keys)
+        return get_many(keys)
+
+    def launch_after(batch: Sequence[Sequence[int]], midway: Check = unchecked) -> Pending:
+        if len(batch[0]) == len("next"):  # it ends when the window before is written and the one after known
+            eventually(lambda: len(looked_up) == 3)
+            eventually(lambda: first not in store.ids_without_text(ORIGIN.dataset, 5))
+        return launch(batch, midway)
+
+    monkeypatch.setattr(cache, "get_many", get_and_tell)
+    monkeypatch.setattr(encoder, "launch", launch_after)
+    assert encode(chunks, store, cache, encoder) == (3, 0)
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
+
+
+def test_vectors_that_could_not_be_stored_are_known_to_the_next_attempt(
+    store: VectorStore, cache: VectorCache, encoder: FakeEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder.window_texts = 1
+    chunks = stored(store, ["first", "next", "end"])
+
+    def refuse(*_: object) -> None:
+        raise StoreFull("no room")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(store), "add_text_vectors", refuse)
+        with pytest.raises(StoreFull):
+            encode(chunks, store, cache, encoder)
+    assert len(encoder.batches) == cache.count() >= 1
+    encode(chunks, store, cache, encoder)
+    assert len(encoder.batches) == 3
+    assert store.ids_without_text(ORIGIN.dataset, 5) == set()
 
 
 def test_a_file_that_is_moved_keeps_its_vectors_and_lies_elsewhere(

@@ -22,7 +22,8 @@ from pharos_embedder.encoders import Priority, TextEncoder
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.shared_vectors import known_vectors
-from pharos_embedder.stages import ENCODE_WINDOW, IndexIncomplete, Live, StageTimedOut
+from pharos_embedder.stages import IndexIncomplete, Live, StageTimedOut
+from pharos_embedder.text_vectors import ENCODE_WINDOW
 from pharos_embedder.vector_cache import VectorCache, as_stored
 from pharos_embedder.vectors import DatasetKey, DocumentFacts, Floats, Point, VectorStore
 

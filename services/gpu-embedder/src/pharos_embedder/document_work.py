@@ -30,7 +30,7 @@ from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held, NothingToDo
 from pharos_embedder.published_work import PublishedWork, StageSeconds, in_workspace
 from pharos_embedder.publishing import Publisher
-from pharos_embedder.stages import encode_stage
+from pharos_embedder.text_vectors import encode_stage
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, VectorStore

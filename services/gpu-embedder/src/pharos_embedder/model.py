@@ -58,7 +58,7 @@ way.
 """
 
 CPU_WINDOW_TEXTS: Final = 512
-"""Texts between two checkpoints on a CPU: some seconds of work, which a crash costs at most."""
+"""Texts between two checkpoints on a CPU: some seconds of work, of which a crash costs two at most."""
 
 GPU_WINDOW_TEXTS: Final = 16_384
 """The same on a GPU, where 512 texts are two batches, and the pauses between them most of the time."""

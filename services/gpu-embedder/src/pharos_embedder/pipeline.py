@@ -30,6 +30,7 @@ from pharos_embedder.spool import Spool
 from pharos_embedder.stages import Limits, Live, StageTimedOut, Tools
 from pharos_embedder.storing import store_stage, store_structure, store_words
 from pharos_embedder.storing_ahead import StoringAhead
+from pharos_embedder.text_vectors import encode_stage
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vectors import DatasetKey
 from pharos_sources.git import fetch
@@ -178,7 +179,7 @@ async def index(
         with within(Stage.ENCODE):
             encoded, reused = await in_thread(
                 partial(
-                    stages.encode_stage,
+                    encode_stage,
                     chunks,
                     origin,
                     tools,

@@ -10,44 +10,36 @@ from __future__ import annotations
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import Final, Protocol
 
 import msgspec
 import numpy as np
 import structlog
-from numpy.typing import NDArray
 
 from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.costing import Candidate, costed
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs, unread
-from pharos_embedder.encodables import Encodables
-from pharos_embedder.encoders import Priority, TextEncoder
+from pharos_embedder.encoders import TextEncoder
 from pharos_embedder.linking import FileGraph, link_files
 from pharos_embedder.packed_files import PackedFile
 from pharos_embedder.parse_cache import ParseCache, code_version, parsing_version
 from pharos_embedder.parse_pool import Outcome, ParsePool
-from pharos_embedder.path_vectors import PathVectors, placed
-from pharos_embedder.points import Origin, key_of, placed_key
+from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.repository_configs import RepositoryConfigs
-from pharos_embedder.shared_vectors import known_vectors, shared_vectors
 from pharos_embedder.spool import Spool
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.trained_graphs import TrainedGraphs
 from pharos_embedder.training import Training, train, training_digest
-from pharos_embedder.vector_cache import VectorCache, as_stored
-from pharos_embedder.vectors import DatasetKey, Floats, VectorStore
+from pharos_embedder.vector_cache import VectorCache
+from pharos_embedder.vectors import DatasetKey, VectorStore
 from pharos_sources.git import Checkout, FetchLimits
 from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
-ENCODE_WINDOW: Final = 512  # chunks between two checkpoints, where no encoder says how many
 PARSE_WINDOW: Final = 256  # files that are looked up at once
 PARSE_WINDOW_BYTES: Final = 16 << 20  # of their source; what is known of it takes twice or thrice as much
 PARSED_BYTES_MAX: Final = 16 << 20  # of parsed files that are written to the cache at once: a sync each
@@ -115,19 +107,6 @@ class Tools(msgspec.Struct, frozen=True, kw_only=True):
     parse_cache: ParseCache
     parse_pool: ParsePool
     checkouts: KeptCheckouts
-
-
-class EncodingTools(Protocol):
-    """What encoding needs of the tools of whoever works."""
-
-    @property
-    def store(self) -> VectorStore: ...
-
-    @property
-    def encoder(self) -> TextEncoder: ...
-
-    @property
-    def cache(self) -> VectorCache: ...
 
 
 class ParsingTools(Protocol):
@@ -318,153 +297,6 @@ def train_stage(
     )
     graphs.put(dataset, digest, trained, job=label_of(job, dataset.tenant))
     return trained
-
-
-def encode_stage(
-    chunks: Encodables,
-    origin: Origin,
-    tools: EncodingTools,
-    batch_tokens: int,
-    report: Report,
-    midway: Check,
-    check: Check,
-    priority: Priority = Priority.REPOSITORY,
-    *,
-    by_path: bool = False,
-) -> tuple[int, int]:
-    """Give every chunk its dense vector; how many were encoded, and how many were known by their content.
-
-    *by_path*: the path is a part of what is stored, though not of what is known by content.
-    However it ends, the vectors of the batches that were finished are in the cache.
-    """
-    store = tools.store.guarded(check)
-    encode_paths = partial(
-        tools.encoder.encode_documents,
-        priority=priority,
-        token_budget=batch_tokens,
-        check=check,
-        midway=midway,
-    )
-    paths = PathVectors(encode_paths, tools.cache, origin)
-    is_waiting = _without_text(chunks, origin, store)
-    # Long ones together: a batch is padded to its longest. Windows are of all chunks, known or not, so that a
-    # run that goes on after a crash makes the same batches, and so the same bits, as one without.
-    ordered = chunks.longest_first()
-    total, done, encoded = len(chunks), len(chunks) - int(is_waiting.sum()), 0
-    budget = _Budget(batch_tokens)
-    label = label_of(origin.job, origin.dataset.tenant)
-    if tools.encoder.tariff is not None:
-        report = costed(
-            _candidates(chunks, ordered[is_waiting[ordered]], origin, by_path=by_path),
-            total,
-            tools.encoder.tariff,
-            tools.cache,
-            store,
-            report,
-            check,
-            paths,
-        )
-    report(Stage.ENCODE, done, total)
-    at_once = tools.encoder.window_texts
-    for start in range(0, total, at_once):
-        window = ordered[start : start + at_once]
-        window = window[is_waiting[window]]
-        if not len(window):
-            continue
-        check()
-        keys = [key_of(each, origin) for each in chunks.content_hashes(window)]
-        if by_path:
-            known = tools.cache.get_many(keys)
-            unknown = np.array([key not in known for key in keys], dtype=np.bool_)
-            ready = _placed_before(chunks, window[unknown], origin, store)
-        else:
-            known = known_vectors(keys, tools.cache, store, job=label)
-            ready = {}
-        new = {
-            key: place
-            for key, place in zip(keys, window.tolist(), strict=True)
-            if key not in known and place not in ready
-        }
-        if new:
-            base = done + len(window) - len(new)
-            made: dict[bytes, Floats] = {}
-            try:
-                tools.encoder.encode_documents(
-                    chunks.texts(np.array(list(new.values()), dtype=np.int64)),
-                    priority=priority,
-                    token_budget=budget.tokens,
-                    on_progress=partial(_report_encoded, report, base, total, chunks.path_of(window[0])),
-                    on_batch=partial(_gather, made, list(new)),
-                    on_budget=budget.shrink,
-                    check=check,
-                    midway=midway,
-                )
-            finally:
-                tools.cache.put_many(made, job=label)
-            known = {**known, **made}
-            encoded += len(new)
-        here = [(key, place) for key, place in zip(keys, window.tolist(), strict=True) if place not in ready]
-        if here:
-            vectors = np.stack([known[key] for key, _ in here])
-            if by_path:
-                vectors = placed(vectors, paths.of([chunks.path_of(place) for _, place in here]))
-            ready |= {place: vector for (_, place), vector in zip(here, vectors, strict=True)}
-        store.add_text_vectors(chunks.ids_of(window), np.stack([ready[place] for place in window.tolist()]))
-        done += len(window)
-        report(Stage.ENCODE, done, total)
-    return encoded, total - encoded
-
-
-def _placed_before(
-    chunks: Encodables, places: NDArray[np.int64], origin: Origin, store: VectorStore
-) -> dict[int, Floats]:
-    """The vectors of those of the chunks at *places* that *store* has under the same path, by place."""
-    keys = {
-        place: placed_key(content_hash, chunks.path_of(place), origin)
-        for place, content_hash in zip(places.tolist(), chunks.content_hashes(places), strict=True)
-    }
-    found = shared_vectors(list(keys.values()), store)
-    return {place: found[key] for place, key in keys.items() if key in found}
-
-
-def _without_text(chunks: Encodables, origin: Origin, store: VectorStore) -> NDArray[np.bool_]:
-    """(N,) which of *chunks* have no dense vector yet."""
-    waiting = np.zeros(len(chunks), dtype=np.bool_)
-    found = store.iterate_ids(origin.dataset, origin.generation, "chunk", without_text=True)
-    while page := list(islice(found, ENCODE_WINDOW)):
-        waiting[chunks.places_of(page)] = True
-    return waiting
-
-
-def _candidates(
-    chunks: Encodables, places: NDArray[np.int64], origin: Origin, *, by_path: bool
-) -> Iterator[Candidate]:
-    """The chunks at *places*; a few are in memory at a time."""
-    for start in range(0, len(places), ENCODE_WINDOW):
-        window = places[start : start + ENCODE_WINDOW]
-        hashes, texts = chunks.content_hashes(window), chunks.texts(window)
-        for place, content_hash, text in zip(window.tolist(), hashes, texts, strict=True):
-            key, path = key_of(content_hash, origin), chunks.path_of(place) if by_path else ""
-            yield Candidate(key, placed_key(content_hash, path, origin) if by_path else key, text, path)
-
-
-class _Budget:
-    """Padded tokens of a batch, for one run: once the memory did not suffice, it stays smaller."""
-
-    def __init__(self, tokens: int) -> None:
-        self.tokens = tokens
-
-    def shrink(self, tokens: int) -> None:
-        self.tokens = tokens
-
-
-def _gather(made: dict[bytes, Floats], keys: Sequence[bytes], places: Sequence[int], vectors: Floats) -> None:
-    for place, vector in zip(places, as_stored(vectors), strict=True):
-        made[keys[place]] = vector
-
-
-def _report_encoded(report: Report, base: int, total: int, path: str, done: int, _window: int) -> None:
-    report(Stage.ENCODE, base + done, total, current_file=path)
 
 
 def seal_stage(chunks: int, files: int, origin: Origin, store: VectorStore, check: Check) -> None:
