@@ -78,6 +78,9 @@ _PATH_KINDS: Final = frozenset({"scope", "namespace"})
 _NAMESPACES_ARE_PACKAGES: Final = frozenset({"csharp", "php", "scala"})
 """Languages in which one namespace around a whole file is only an older way to write its package clause."""
 
+_RAW: Final = "r#"
+"""Before a name of Rust that is a word of the language too: no part of the name."""
+
 _PATH_SEPARATOR: Final = re.compile(r"\s*(?:::|\\)\s*")
 _SIGNATURE_END: Final = " {:=(;"  # and `=>`
 _RECEIVER_TYPE: Final = re.compile(r"(\w+)\s*(?:\[[^\]]*\]|<.*>)?\s*[)?]?\s*$", re.DOTALL)
@@ -209,7 +212,7 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             broken_end = max(end, broken_end)
     if not package and language in _NAMESPACES_ARE_PACKAGES:
         package = _take_package(root, found)
-    counts = {word.decode("utf-8", "replace"): uses for word, uses in used.items()}
+    counts = {word.decode("utf-8", "replace").removeprefix(_RAW): uses for word, uses in used.items()}
     if language == "java":
         imports = with_candidates(imports, counts)
     elif language == "rust":
@@ -276,7 +279,7 @@ def _keep(found: dict[int, _Found], name: Node, candidate: _Found) -> None:
 def _definition(pattern: int, captures: Mapping[str, list[Node]]) -> _Found:
     kind = next(kind for kind in captures if kind not in _PARTS and kind[0] != "_")
     core = captures[kind][0]
-    name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ")
+    name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ").removeprefix(_RAW)
     owner = ""
     if kind in _PATH_KINDS:
         name = _NAME_MATTER.sub("", name).rstrip("? ")
