@@ -38,6 +38,7 @@ def documentation(language: str, source: str) -> dict[str, str]:
             "class A {\n  val x, y = 1\n  var z = 2\n}\n",
             "class A, property A.x, property A.y, property A.z",
         ),
+        ("scala", "val a, b = 1\nvar c = 2\n", "variable a, variable b, variable c"),
         ("csharp", "class A { ~A() { } }\n", "class A, method A.A"),
     ],
 )
@@ -67,6 +68,8 @@ def test_a_type_is_used_wherever_it_stands(language: str, source: str, names: st
         ("rust", "/// Of a.\nstatic a: [u8; 2] = [\n    1, 2\n];\nfn b() {}\n", "b", ""),
         ("tsx", "class A {\n  /** Doc. */\n  @In({\n    a: f(1),\n  })\n  @B\n  b() {}\n}\n", "A.b", "Doc."),
         ("typescript", "class A {\n  /** Of x. */\n  @In() x = f(\n    1\n  )\n  b() {}\n}\n", "A.b", ""),
+        ("ruby", "=begin\nOne.\n\nTwo.\n=end\ndef a\nend\n", "a", "One.\n\nTwo."),
+        ("ruby", "def b\nend\n=end\ndef a\nend\n", "a", ""),
         ("python", 'def a():\n    """One.\r\n\r\n    Two.\r\n    """\r\n', "a", "One.\n\nTwo."),
         ("python", 'def a():\n    f"""No {b}."""\n', "a", ""),
         ("python", 'def a():\n    b"""No."""\n', "a", ""),

@@ -34,6 +34,10 @@ def comment_above(lines: list[str], start_line: int, language: str) -> str:
     while at >= floor and (first := _first_of_attribute(lines, at, floor, language)) is not None:
         at = first - 1
     last = at
+    if language == "ruby" and at >= floor and lines[at].startswith("=end"):
+        while at >= floor and not lines[at].startswith("=begin"):
+            at -= 1
+        return "\n".join(line.rstrip() for line in lines[at + 1 : last]).strip() if at >= floor else ""
     if language not in _HASH and at >= floor and lines[at].rstrip().endswith("*/"):
         while at >= floor and "/*" not in lines[at]:
             at -= 1

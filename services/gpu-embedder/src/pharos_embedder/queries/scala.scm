@@ -10,7 +10,8 @@
 (template_body (val_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @property)
 (template_body (var_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @property)
 (template_body (val_declaration name: (identifier) @name) @property)
-(compilation_unit (val_definition pattern: (identifier) @name) @variable)
+(compilation_unit (val_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @variable)
+(compilation_unit (var_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @variable)
 (extension_definition parameters: (parameters (parameter type: (_) @name))) @namespace
 (package_clause name: (_) @name body: (_)) @namespace
 
