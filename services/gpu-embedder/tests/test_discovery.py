@@ -99,6 +99,14 @@ def test_an_enormous_single_line_is_left_out_and_said(tmp_path: Path) -> None:
     assert discover(tmp_path, roomy).left_out == {"minified": 2}
 
 
+def test_a_pointer_to_what_git_lfs_keeps_elsewhere_is_no_text(tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 12345\n"
+    write(tmp_path, {"model.bin": pointer, "data/rows.csv": pointer, "about.md": f"# A pointer\n\n{pointer}"})
+    found = discover(tmp_path)
+    assert paths(found) == ["about.md"]
+    assert found.left_out == {"LFS pointer": 2}
+
+
 def test_limits_leave_out_what_is_over_and_count_it(tmp_path: Path) -> None:
     write(tmp_path, {f"f{number}.py": "x = 1\n" for number in range(10)})
     write(tmp_path, {"/".join(["d"] * 6) + "/deep.py": "x = 1\n"})
@@ -257,6 +265,9 @@ def test_prose_may_have_long_lines_and_code_may_mention_generation() -> None:
         ("a.go", "", "go"),
         ("A.java", "", "java"),
         ("a.rs", "", "rust"),
+        ("a.c", "", "c"),
+        ("a.C", "", "cpp"),
+        ("a.cppm", "", "cpp"),
         ("Dockerfile.dev", "", "dockerfile"),
         ("go.mod", "", "go-mod"),
         ("run", "#!/usr/bin/env -S python3.11 -u\n", "python"),

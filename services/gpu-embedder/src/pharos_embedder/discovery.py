@@ -71,9 +71,9 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     """What was found. `left_out` counts files (a submodule is one) by reason, `examples` has a few of each.
 
-    Reasons: binary, minified, lock file, vendored, generated, ignored, too large, symlink, submodule, empty,
-    not a file, unreadable, over the depth limit, over the file limit, over the size limit, over the time
-    limit.
+    Reasons: binary, minified, lock file, vendored, generated, ignored, too large, symlink, submodule, LFS
+    pointer, empty, not a file, unreadable, over the depth limit, over the file limit, over the size limit,
+    over the time limit.
 
     `markers` are the paths of empty files that mean something by being there: those that make a folder a
     Python package (at most 50,000); `markers_over` counts those beyond.
