@@ -128,6 +128,7 @@ CONFINED: Mapping[tuple[str, str], tuple[str, ...]] = {
     ("pharos_embedder", "qdrant_edge"): ("edge_store",),
     ("pharos_embedder", "torch"): ("model", "cpu_layers", "encoding", "walk_graph", "devices"),
     ("pharos_embedder", "torch_geometric"): ("walk_graph",),
+    ("pharos_gateway", "prometheus_client"): ("metrics",),
     ("pharos_sources", "botocore"): ("s3",),
     ("pharos_sources", "jwt"): ("google_tokens",),
     ("pharos_sources", "cryptography"): ("google_tokens", "sealing"),

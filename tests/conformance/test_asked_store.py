@@ -118,9 +118,9 @@ class WatchedEngine(EdgeEngine):
         self.read.append(len(found))
         return found
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
         self.written.append("delete")
-        super().delete(ids)
+        super().delete(ids, condition)
 
 
 @pytest.fixture
@@ -361,7 +361,8 @@ NAN = np.full(4, np.nan, dtype="<f4").tobytes()
             f"length <= {WRITE_BATCH}",
         ),
         (SetText(ids=(A_POINT.id,), vectors=VECTOR * 2), "another number of bytes"),
-        (Delete(ids=(A_POINT.id,) * (PAGE + 1)), f"length <= {PAGE}"),
+        (Delete(ids=(A_POINT.id,) * (PAGE + 1), condition=ANY), f"length <= {PAGE}"),
+        (Delete(ids=(A_POINT.id,), condition=AllOf((ANY,) * 5_000)), "at most 4096 parts"),
         (Count(condition=nested(20)), "at most 8 deep"),
         (Count(condition=AllOf((ANY,) * 5_000)), "at most 4096 parts"),
         (FindNearest(name="text", vector=VECTOR, condition=ANY, limit=10_000), "<= 1000"),

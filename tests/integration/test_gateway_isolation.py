@@ -137,6 +137,7 @@ DECISIONS: dict[tuple[str, str], tuple[Open, str]] = {
     ("GET", "/health"): (Open.EVERYBODY, NONE),
     ("GET", "/livez"): (Open.EVERYBODY, NONE),
     ("GET", "/readyz"): (Open.EVERYBODY, NONE),
+    ("GET", "/metrics"): (Open.PUBLIC, NONE),
     ("GET", "/schema"): (Open.EVERYBODY, NONE),
     ("GET", "/schema/openapi.json"): (Open.EVERYBODY, NONE),
     ("GET", "/schema/{path}"): (Open.EVERYBODY, NONE),
@@ -719,6 +720,24 @@ async def test_a_key_of_some_projects_submits_and_schedules_only_there(world: Wo
     ]
     assert [answer.status_code for answer in github] == [403, 202]
     assert github[1].json()["project"] == "elsewhere"
+
+
+async def test_all_is_no_project_but_every_one_that_the_key_reaches(world: World) -> None:
+    for path, body in (
+        ("/api/v1/schedules", {"repo_url": "http://git.test:9418/o/r", "cron": "0 3 * * *"}),
+        ("/api/v1/webhooks", {"repo_url": "http://git.test:9418/o/r"}),
+        ("/connections", {"source_type": "http", "config": {"urls": ["http://web.test/x"]}}),
+        ("/api/v1/jobs", {"kind": "text", "text": "x"}),
+        ("/knowledge/ingest-text-async", {"text": "x"}),
+    ):
+        refused = await world.http.post(path, headers=BEARER, json={**body, "project": "all"})
+        assert (refused.status_code, refused.json()["field"]) == (400, "project"), refused.text
+        assert "every project" in refused.json()["detail"]
+    for path in ("/api/v1/datasets", "/api/v1/repositories", "/api/v1/jobs"):
+        for owner, seen in (("owner", True), ("elsewhere", False)):
+            found = await world.http.get(path, headers=world.credentials[owner], params={"project": "all"})
+            assert found.status_code == 200
+            assert (MARKER in found.text) == seen, (path, owner)
 
 
 async def test_a_job_is_found_in_its_project_only(world: World) -> None:

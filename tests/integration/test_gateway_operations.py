@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from base64 import b64decode
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from typing import Any
 
 import httpx
 import pytest
 from msgspec.structs import replace
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from pharos_contracts.control.v1 import (
     AnyCommand,
@@ -29,21 +32,26 @@ from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
 from pharos_contracts.schedules.v1 import Schedule
-from pharos_contracts.streams import DEAD, KV_SCHEDULES
+from pharos_contracts.streams import DEAD, KV_SCHEDULES, KV_WORKERS
 from pharos_contracts.subjects import dead_letter_subject
+from pharos_contracts.workers.v1 import Worker
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
 from tests.support.gateway import (
     BEARER,
+    History,
     Scheduler,
     client,
     document_job,
+    events,
     job,
     leading,
     now,
+    result,
     settings,
     until_ready,
+    worker,
 )
 from tests.support.keys import issue
 from tests.support.nats_server import NatsServer
@@ -424,3 +432,60 @@ async def test_a_schedule_that_cannot_be_is_refused_with_a_sentence(
     assert scheduler.commands == []
     assert (await http.post(SCHEDULES, json=WANTED, headers=VIEWER)).status_code == 403
     assert (await http.get(SCHEDULES, headers=VIEWER)).status_code == 200
+
+
+async def test_metrics_tell_of_requests_streams_jobs_workers_and_queues(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    await Bucket(bus, KV_WORKERS, Worker).put("w", worker("w"))
+    ended = job(7, JobState.COMPLETED, started_at=now(), ended_at=now(), attempt=1, result=result())
+    async with aclosing(events(http, "/api/v1/events")) as stream:
+        await anext(stream)
+        await http.post(f"{INGEST}/user/repo1")
+        await http.get("/api/v1/jobs/%E2%98%83")
+        await http.request("GET", "/nowhere/at/all")
+        await History(bus).tell(ended, JobState.COMPLETED)
+        await numbers_with(http, 'pharos_jobs_ended_total{kind="repository",state="completed"} 1.0')
+        await numbers_with(http, "pharos_streams_open 1.0")
+        found = await numbers_with(http, 'pharos_workers{state="idle"} 1.0')
+    assert {
+        'pharos_http_requests_total{method="GET",route="/api/v1/jobs/{job_id}",status="404"} 1.0',
+        'pharos_http_requests_total{method="GET",route="none",status="404"} 1.0',
+        'pharos_http_answer_seconds_count{route="/api/v1/ingestion/ingest/{repo_url}"} 1.0',
+        'pharos_job_seconds_count{kind="repository"} 1.0',
+        'pharos_queue_depth{queue="repositories"} 1.0',
+        'pharos_queue_capacity{queue="repositories"} 10.0',
+        'pharos_queue_depth{queue="documents"} 0.0',
+        "pharos_bus_connected 1.0",
+    } <= set(found)
+    assert any(line.startswith("process_resident_memory_bytes ") for line in found)
+    await numbers_with(http, "pharos_streams_open 0.0")
+
+
+async def test_metrics_are_read_like_the_public_status_and_without_a_bus(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    async with serving(settings(nats_server.url)) as running, client(running.address) as everybody:
+        await until_ready(everybody)
+        answer = await everybody.get("/metrics")
+        assert (answer.status_code, answer.headers["content-type"]) == (200, CONTENT_TYPE_PLAIN_0_0_4)
+        assert (await everybody.get("/metrics", headers={"x-api-key": "wrong"})).status_code == 401
+    async with (
+        serving(settings(nats_server.url, public_status=False)) as running,
+        client(running.address) as nobody,
+        client(running.address, **BEARER) as admin,
+    ):
+        await until_ready(admin)
+        assert (await nobody.get("/metrics")).status_code == 401
+        assert (await admin.get("/metrics", headers=VIEWER)).status_code == 200
+        await asyncio.to_thread(nats_server.kill)
+        lines = await numbers_with(admin, "pharos_bus_connected 0.0")
+    assert not any(line.startswith("pharos_queue_depth{") for line in lines)
+
+
+async def numbers_with(http: httpx.AsyncClient, line: str) -> list[str]:
+    """The metrics, as soon as *line* is among them."""
+    async with asyncio.timeout(10):
+        while line not in (lines := (await http.get("/metrics")).text.splitlines()):
+            await asyncio.sleep(0.02)
+    return lines

@@ -83,6 +83,25 @@ async def gateway(nats_url: str, **chosen: Any) -> AsyncIterator[str]:
         yield running.address
 
 
+async def test_a_page_from_elsewhere_does_not_act_as_whoever_sends_nothing(
+    bus: Bus, nats_server: NatsServer
+) -> None:
+    opened_to = {"anonymous": "default:viewer", "cors_origins": ("https://ui.example",)}
+    async with gateway(nats_server.url, **opened_to) as address:
+        for origin, heard in (
+            ("https://evil.example", "error"),
+            ("null", "error"),
+            ("https://ui.example", "subscribed"),
+            (address, "subscribed"),
+        ):
+            async with opened(address, Origin=origin) as socket:
+                await say(socket, SUBSCRIBE)
+                assert (await hear(socket))["type"] == heard, origin
+        async with opened(address, Origin="https://evil.example") as socket:
+            await say(socket, {"type": "auth", "token": TOKEN})
+            assert (await hear(socket))["type"] == "authenticated"
+
+
 async def test_the_client_of_the_document_receives_its_messages(bus: Bus, nats_server: NatsServer) -> None:
     async with (
         gateway(nats_server.url, anonymous="default:viewer") as address,

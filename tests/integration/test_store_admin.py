@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -15,8 +16,9 @@ from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, IndexStage, WriteLock
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import Scope
-from pharos_embedder import dataset_locks
+from pharos_embedder import store_admin
 from pharos_embedder.bm25 import Lexicon
+from pharos_embedder.dataset_locks import DatasetLocks
 from pharos_embedder.edge_store import EdgeEngine
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.settings import Settings
@@ -146,7 +148,7 @@ async def test_while_it_is_restored_a_dataset_is_held(
     revision = await locks.create(NAME, WriteLock(holder="somebody"))
     assert revision is not None
     with monkeypatch.context() as patch, pytest.raises(CannotCopy, match="Others write to the dataset atlas"):
-        patch.setattr(dataset_locks, "WAIT_SECONDS_MAX", 0.2)
+        patch.setattr(store_admin, "DatasetLocks", partial(DatasetLocks, wait_seconds=0.2))
         await command(bus, tmp_path / "home", "restore", path, "--replace")
     await locks.delete(NAME, revision)
     await command(bus, tmp_path / "home", "restore", path, "--replace")

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 from uuid import uuid4
 
+import numpy as np
 import pytest
 from msgspec.structs import replace
 
@@ -104,8 +105,10 @@ def publisher_on(bus: Bus) -> Publisher:
     return Publisher(bus, encoder="e", chunker="1", now=now, on_change=lambda _key, _dataset: None)
 
 
-def put_points(store: VectorStore, wanted: Job, *, generation: int, attempt: int = 1) -> None:
-    """What an indexing of *wanted* would have stored before its vectors."""
+def put_points(
+    store: VectorStore, wanted: Job, *, generation: int, attempt: int = 1, whole: bool = False
+) -> None:
+    """What an indexing of *wanted* would have stored before its vectors; *whole*: all of what RESULT says."""
     chunks = [
         Point(
             id=str(uuid4()),
@@ -119,10 +122,14 @@ def put_points(store: VectorStore, wanted: Job, *, generation: int, attempt: int
                 job=wanted.job_id,
                 attempt=attempt,
             ),
+            text_vector=np.ones(4, dtype=np.float32) if whole else None,
         )
         for line in (1, 2)
     ]
     store.upsert(chunks)
+    if whole:
+        file = replace(chunks[0].payload, kind="file")
+        store.upsert([Point(id=str(uuid4()), payload=file)])
     store.put_lexicon(KEY, generation, Lexicon.of([{1: 1}]), job=wanted.job_id, attempt=attempt)
 
 
@@ -248,8 +255,9 @@ async def test_what_was_about_to_be_published_is_published_by_the_next_worker(
 ) -> None:
     wanted = job()
     await earlier_worker_said(bus, wanted, (ItemStarted, {}), (ItemCommitting, {"result": RESULT}))
-    await hand_out(bus, item_of(wanted))
-    async with working(bus, tmp_path):
+    async with working(bus, tmp_path) as store:
+        put_points(store, wanted, generation=20, whole=True)
+        await hand_out(bus, item_of(wanted))
         await until_said(bus, wanted, ItemCompleted)
         await until_settled(bus)
     live = await record(bus)

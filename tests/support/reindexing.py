@@ -185,6 +185,7 @@ class Bench:
             limits=LIMITS,
             token=None,
             lookup=lookup,
+            begin=lookup,
             on_lexical_ready=shown,
         )
 

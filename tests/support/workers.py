@@ -55,7 +55,7 @@ from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
 from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.vector_cache import VectorCache
-from pharos_embedder.vectors import Floats, Point, VectorStore
+from pharos_embedder.vectors import Condition, Floats, Point, VectorStore
 from pharos_embedder.worker import Worker, WorkerConfig
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -300,13 +300,13 @@ class GatedEngine:
         self._write()
         self._engine.set_text(ids, vectors)
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None:
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
         self._write()
-        self._engine.set_until(ids, generation)
+        self._engine.set_until(ids, generation, condition)
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
         self._write()
-        self._engine.delete(ids)
+        self._engine.delete(ids, condition)
 
 
 class Machine:

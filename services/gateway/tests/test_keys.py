@@ -105,6 +105,7 @@ def test_a_key_that_opens_nothing_is_not_rotated_unless_it_is_to_be_good_again()
         ({"expires_at": NOW}, "expires_at"),
         ({"expires_at": datetime(2027, 1, 1)}, "expires_at"),
         ({"projects": ()}, "projects"),
+        ({"projects": ("atlas", "all")}, "projects"),
         ({"role": Role.ADMIN, "projects": ("p",)}, "projects"),
     ],
 )

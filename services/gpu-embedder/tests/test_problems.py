@@ -10,6 +10,7 @@ import pytest
 from pharos_contracts.jobs.v1 import Stage
 from pharos_embedder.batch_stages import FileTimedOut
 from pharos_embedder.costs import JobTooCostly
+from pharos_embedder.dataset_locks import DatasetBusy, LockLost
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
 from pharos_embedder.encoders import EncoderBusy
@@ -80,6 +81,8 @@ CLASSED: list[tuple[Exception, str, bool]] = [
     (PublishConflict("d"), "publish_conflict", True),
     (DeletedMeanwhile("d"), "dataset_deleted", False),
     (IndexIncomplete("d"), "publish_conflict", True),
+    (DatasetBusy("d"), "dataset_busy", True),
+    (LockLost(), "dataset_lost", True),
     (EncoderBusy("full"), "encoder_busy", True),
     (JobTooCostly(9, 8), "job_too_costly", False),
     (ProviderUnavailable("h", "it is away"), "encoder_unavailable", True),

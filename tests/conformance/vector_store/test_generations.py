@@ -1,5 +1,6 @@
 """Points live in generations: written beside what is live, retired, taken back, collected, deleted."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,10 +12,11 @@ import pytest
 from pharos_contracts.control.v1 import GraphState, LiveGeneration
 from pharos_embedder import stored_graph
 from pharos_embedder.bm25 import Lexicon, LexiconChange, SparseVector
-from pharos_embedder.generations import PAGE, WRITE_BATCH
+from pharos_embedder.generations import PAGE, WRITE_BATCH, GenerationStore
 from pharos_embedder.stored_graph import GraphTooLarge
 from pharos_embedder.vectors import (
     ALIVE,
+    Condition,
     DatasetKey,
     DimensionMismatch,
     DocumentFacts,
@@ -129,6 +131,69 @@ def test_collecting_deletes_what_no_kept_generation_sees(store: VectorStore) -> 
     assert store.collect(ATLAS, 3) == 1
     assert store.collect(ATLAS, 3) == 0
     assert drop(store, ATLAS) == 1
+
+
+class Meanwhile:
+    """The engine of *store*, where somebody does something behind the first look for points."""
+
+    def __init__(self, store: VectorStore, then: Callable[[], None]) -> None:
+        self._engine = store._engine  # type: ignore[attr-defined]
+        self._then: Callable[[], None] | None = then
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._engine, name)
+
+    def ids(self, condition: Condition, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
+        found: tuple[list[str], str | None] = self._engine.ids(condition, after=after, limit=limit)
+        if found[0] and self._then is not None:
+            then, self._then = self._then, None
+            then()
+        return found
+
+
+def meanwhile(store: VectorStore, then: Callable[[], None]) -> VectorStore:
+    return GenerationStore(Meanwhile(store, then), dimensions=DIMENSIONS)  # type: ignore[arg-type]
+
+
+def test_what_another_job_writes_anew_is_not_collected(store: VectorStore) -> None:
+    point = chunk("a.py")
+    store.upsert([point])
+    store.retire(ATLAS, [point.id], 2)
+    again = chunk("a.py", generation=3, job="new")
+    meanwhile(store, lambda: store.upsert([again]) and None).collect(ATLAS, 2)
+    assert store.live_ids(ATLAS, 3, "chunk") == {again.id}
+
+
+def test_what_another_job_writes_anew_is_not_taken_back_or_dropped(store: VectorStore) -> None:
+    again = chunk("a.py", generation=3, job="new", attempt=1)
+
+    def begin() -> None:
+        store.discard_unpublished(ATLAS, 0)
+        store.upsert([again])
+
+    for remove in (
+        lambda found: found.undo(ATLAS, "old", 1, 0),
+        lambda found: found.discard(ATLAS, 2),
+        lambda found: found.drop(ATLAS, 2, most=PAGE, forget=lambda _: None),
+    ):
+        drop(store, ATLAS)
+        store.upsert([chunk("a.py", generation=2, job="old", attempt=1)])
+        remove(meanwhile(store, begin))
+        assert store.live_ids(ATLAS, 3, "chunk") == {again.id}
+
+
+def test_what_another_job_retires_does_not_live_again(store: VectorStore) -> None:
+    gone = chunk("gone.py")
+    store.upsert([gone, chunk("old.py", generation=2, job="old", attempt=1)])
+    store.retire(ATLAS, [gone.id], 2)
+
+    def begin() -> None:
+        store.discard_unpublished(ATLAS, 1)
+        store.retire(ATLAS, [gone.id], 3)
+
+    meanwhile(store, begin).undo(ATLAS, "old", 1, 1)
+    assert store.live_ids(ATLAS, 2, "chunk") == {gone.id}
+    assert store.live_ids(ATLAS, 3, "chunk") == set()
 
 
 def test_a_living_point_is_not_overwritten_and_keeps_its_vectors(store: VectorStore) -> None:

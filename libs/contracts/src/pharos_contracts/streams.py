@@ -57,11 +57,13 @@ KV_RESOURCES: Final = "resources"
 OBJ_UPLOADS: Final = "uploads"
 OBJ_ARCHIVES: Final = "archives"
 OBJ_MANIFESTS: Final = "manifests"
-KV_LOCKS: Final = "locks"
+KV_LOCKS: Final = "dataset_locks"
 
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
 LOCK_TTL_SECONDS: Final = 10.0
+# Of a job: about what it takes until an item whose worker died is with another worker.
+JOB_LOCK_TTL_SECONDS: Final = 20.0
 # A batch may be started for a week, and tried again for as long as JOBS keeps what became of its files.
 MANIFEST_DAYS: Final = 37
 # What a leader had in hand when it froze, the next one gets after this long. What waits in Q it reads itself.
@@ -443,13 +445,13 @@ def declare(limits: BusLimits) -> Bus:
         ),
         _bucket(
             KV_LOCKS,
-            "Who writes to a dataset that several write to; gone soon after it was last renewed.",
+            "Who writes to a dataset; gone soon after it was last renewed.",
             writers="workers, pharos-store",
             readers="workers, pharos-store, pharos-bus check",
             max_bytes=16 * MiB,
-            ttl_seconds=LOCK_TTL_SECONDS,
+            ttl_seconds=JOB_LOCK_TTL_SECONDS,
             message_ttl=True,
-            storage=Storage.MEMORY,
+            # On disk: a server that starts again would otherwise let a second one in beside the first.
         ),
         Stream(
             name=f"OBJ_{OBJ_MANIFESTS}",

@@ -225,7 +225,7 @@ async def _claims(bus: Bus, unreadable: list[Unreadable]) -> tuple[Claim, ...]:
 
 
 async def _locked(bus: Bus, unreadable: list[Unreadable]) -> frozenset[str]:
-    """The datasets that somebody holds. The bucket is in memory: none after a crash of the server."""
+    """The datasets that somebody holds; none on a bus that was never told of the bucket."""
     try:
         await bus.api(f"STREAM.INFO.KV_{streams.KV_LOCKS}")
     except NotFound:

@@ -73,6 +73,7 @@ from pharos_gateway.job_requests import JobRequests
 from pharos_gateway.key_store import KeyStore
 from pharos_gateway.live import Live
 from pharos_gateway.manifests import Manifests
+from pharos_gateway.metrics import Metrics, counted
 from pharos_gateway.options import with_options
 from pharos_gateway.placing import Places
 from pharos_gateway.posting import Poster
@@ -161,6 +162,7 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
     streams: Streams
     scratch: Scratch
     archives: Archives
+    metrics: Metrics
 
     @classmethod
     def on(cls, bus: Bus, settings: Settings) -> Parts:
@@ -173,9 +175,10 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
         )
         scratch = Scratch(Path(settings.home) / "tmp")
         issued.on_change(lambda key_id: streams.end(credential_of(key_id)))
+        live = Live(bus, Bucket(bus, KV_WORKERS, Worker))
         return cls(
             bus=bus,
-            live=Live(bus, Bucket(bus, KV_WORKERS, Worker)),
+            live=live,
             issued=issued,
             watches=WatchStore(Bucket(bus, KV_WATCHES, Watch)),
             resources=ResourceStore(Bucket(bus, KV_RESOURCES, Resource)),
@@ -190,13 +193,18 @@ class Parts(msgspec.Struct, frozen=True, kw_only=True):
                 copies_bytes_max=max(ARCHIVE_COPIES_BYTES_MAX, settings.upload_max_bytes),
                 now=utc_now,
             ),
+            metrics=Metrics(
+                connected=lambda: bus.connected,
+                streams=lambda: streams.open,
+                workers=live.workers,
+            ),
         )
 
 
 def build(settings: Settings, parts: Parts) -> ASGIApp:
     """The HTTP application on *parts*, which somebody else runs."""
     app = with_options(application(settings, parts))
-    return with_headers(audited(app, parts.trail, now=utc_now, new_id=new_id))
+    return counted(with_headers(audited(app, parts.trail, now=utc_now, new_id=new_id)), parts.metrics)
 
 
 def application(settings: Settings, parts: Parts) -> Litestar:
@@ -211,7 +219,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
     admin_token = settings.admin_token.reveal()
     tickets = Tickets(admin_token)
     access = Access(
-        Authenticator(admin_token, settings.anonymous_caller, issued, now=utc_now),
+        Authenticator(
+            admin_token, settings.anonymous_caller, issued, now=utc_now, origins=settings.cors_origins
+        ),
         issued,
         tickets,
         Guesses(settings.rate_limit_guesses_per_minute),
@@ -406,7 +416,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),
             repositories.routes(access, bus, datasets, utc_now),
-            health.routes(bus, utc_now),
+            health.routes(access, bus, queue, documents_queue, parts.metrics, utc_now),
         ],
         exception_handlers=HANDLERS,
         request_class=JsonRequest,
@@ -510,8 +520,9 @@ async def serving(settings: Settings) -> AsyncIterator[Running]:
     listening = asyncio.create_task(server.serve(), name="http")
     behind = (following, sending, knowing, watching, listing, auditing, sweeping, connecting)
     try:
-        address = await _address(server, listening, following)
-        yield Running(address, {*behind, listening})
+        with live.heard_by(parts.metrics):
+            address = await _address(server, listening, following)
+            yield Running(address, {*behind, listening})
     finally:
         with anyio.CancelScope(shield=True):
             server.should_exit = True

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from datetime import datetime
 from typing import Any, Final, Protocol
 
@@ -20,6 +20,7 @@ from pharos_gateway.tickets import Ticket
 __all__ = ["Role"]  # most of the gateway knows it from here
 
 CREDENTIAL_HEADERS: Final = ("x-api-key", "x-admin-key")
+ANY_ORIGIN: Final = "*"
 ADMIN: Final = "admin"  # the user, and the name of the key, of the bootstrap admin
 _CALLER: Final = "caller"
 
@@ -130,10 +131,17 @@ class Authenticator:
     """
 
     def __init__(
-        self, admin_token: str, anonymous: Anonymous | None, issued: Keys, *, now: Callable[[], datetime]
+        self,
+        admin_token: str,
+        anonymous: Anonymous | None,
+        issued: Keys,
+        *,
+        now: Callable[[], datetime],
+        origins: Collection[str] = (),
     ) -> None:
         self._admin = _digest(admin_token)
         self._anonymous = anonymous
+        self._origins = origins
         self._issued = issued
         self._now = now
 
@@ -172,7 +180,9 @@ class Authenticator:
         return _caller(key, headers)
 
     def _without_credential(self, headers: Mapping[str, str], address: str) -> Caller | None:
-        if self._anonymous is None:
+        # A browser lets any page open a WebSocket to anywhere and send a form: a page that its reader did not
+        # mean to act here must not act as whoever sends nothing.
+        if self._anonymous is None or is_foreign(headers, self._origins):
             return None
         return Caller(
             tenant=self._anonymous.tenant,
@@ -213,6 +223,14 @@ def _caller(key: Key, headers: Mapping[str, str]) -> Caller:
         projects=None if key.projects is None else frozenset(key.projects),
         key=key.key_id,
     )
+
+
+def is_foreign(headers: Mapping[str, str], origins: Collection[str]) -> bool:
+    """Whether a page sent this that is neither from here nor from one of *origins*, of which ``*`` is any."""
+    origin = headers.get("origin")
+    if origin is None or ANY_ORIGIN in origins or origin in origins:
+        return False
+    return origin.partition("://")[2] != headers.get("host", "")
 
 
 def _digest(text: str) -> bytes:

@@ -14,6 +14,7 @@ from pharos_contracts.connections.v1 import Connection, SourceType, connection_k
 from pharos_contracts.identity import PROJECT_DEFAULT, InvalidName, token
 from pharos_contracts.streams import KV_CONNECTIONS
 from pharos_gateway.entries import READS_AT_ONCE, keys_under
+from pharos_gateway.project_names import one_project
 from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.sight import Sight
 from pharos_service.buckets import Bucket, Entry
@@ -158,7 +159,8 @@ class Connections:
     async def create(self, request: ConnectionRequest, *, tenant: str, by: str) -> ConnectionView:
         """A new connection, which nobody has tried yet.
 
-        InvalidConnection, InvalidName, NothingToSealWith, ConnectionTaken, TooManyConnections.
+        InvalidConnection, InvalidName, ReservedProject, NothingToSealWith, ConnectionTaken,
+        TooManyConnections.
         """
         if request.source_type is SourceType.LOCAL_ZIP:
             raise InvalidConnection(
@@ -174,11 +176,11 @@ class Connections:
     async def place(self, request: PlaceRequest, *, tenant: str, by: str) -> Place:
         """Room for one more connection, which nobody else may have taken when it is used.
 
-        InvalidName, ConnectionTaken, TooManyConnections.
+        InvalidName, ReservedProject, ConnectionTaken, TooManyConnections.
         """
         connection_id = self._new_id() if request.id is None else request.id
         key = connection_key(tenant, connection_id)
-        token(request.project)
+        one_project(request.project)
         held = await self._of_tenant(tenant)
         if any(each.connection_id == connection_id for each in held):
             raise ConnectionTaken(connection_id)

@@ -12,7 +12,7 @@ from pharos_contracts.resources.v1 import RESOURCES_LABEL
 from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.documents import DocumentRequest, TextRequest, UrlRequest
-from pharos_gateway.projects import one_project
+from pharos_gateway.project_names import one_project
 from pharos_gateway.quotas import subject_of
 from pharos_gateway.submitting import DocumentOrder, HostRefused, QueueUnavailable, Submitted, Submitting
 from pharos_gateway.uploads import Upload, Uploads

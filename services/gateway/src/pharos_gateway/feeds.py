@@ -18,7 +18,7 @@ from pharos_contracts.jobs.v1 import Job, Progress
 from pharos_contracts.lifecycle import JobState
 from pharos_gateway import projects
 from pharos_gateway.job_view import current_progress
-from pharos_gateway.searching import PROJECT_ALL
+from pharos_gateway.project_names import PROJECT_ALL
 from pharos_gateway.sight import Sight
 
 TOPIC: Final = "github:progress"

@@ -15,7 +15,7 @@ from pharos_gateway.authentication import Caller, OtherProject
 from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.document_ingest import DocumentIngest
 from pharos_gateway.documents import TextRequest, UrlRequest
-from pharos_gateway.projects import one_project
+from pharos_gateway.project_names import one_project
 from pharos_gateway.quotas import subject_of
 from pharos_gateway.resource_keeping import ResourceKeeping
 from pharos_gateway.resources import ResourceRequest

@@ -18,6 +18,7 @@ from msgspec.structs import replace
 
 from pharos_contracts.identity import token
 from pharos_contracts.keys.v1 import Key, Role
+from pharos_gateway.project_names import PROJECT_ALL
 
 PREFIX: Final = "pharos"
 ID_BYTES: Final = 10
@@ -104,6 +105,10 @@ def issue(wanted: Wanted, *, by: str, now: datetime, random: RandomBytes) -> tup
     if wanted.projects is not None:
         if not wanted.projects:
             raise InvalidKeyRequest("projects", "A key for no project is good for nothing: name one or more")
+        if PROJECT_ALL in wanted.projects:
+            raise InvalidKeyRequest(
+                "projects", f"{PROJECT_ALL!r} means every project: for a key to all of them, name none"
+            )
         if wanted.role is Role.ADMIN:
             raise InvalidKeyRequest("projects", "An admin's key cannot be restricted to projects")
     secret = _new_secret(random)

@@ -297,6 +297,7 @@ def message_schemas() -> dict[str, Any]:
         pharos_contracts.audit.v1,
         pharos_contracts.connections.v1,
         pharos_contracts.limits.v1,
+        pharos_contracts.resources.v1,
         pharos_contracts.rpc,
     )
     messages = [

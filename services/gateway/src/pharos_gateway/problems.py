@@ -34,7 +34,7 @@ from pharos_gateway.github import UnreadableDelivery
 from pharos_gateway.issuing import TooManyKeys
 from pharos_gateway.job_requests import WrongRoute
 from pharos_gateway.keys import InvalidKeyRequest, KeyNotLive
-from pharos_gateway.projects import ReservedProject
+from pharos_gateway.project_names import ReservedProject
 from pharos_gateway.pushing import UnknownSignature
 from pharos_gateway.quotas import TooManyJobs
 from pharos_gateway.reachability import Unreachable

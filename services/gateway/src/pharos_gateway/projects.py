@@ -10,14 +10,13 @@ import msgspec
 from msgspec import Meta
 
 from pharos_contracts.history.v1 import JobLog
-from pharos_contracts.identity import fingerprint, token
+from pharos_contracts.identity import fingerprint
 from pharos_contracts.jobs.v1 import Job, JobKind, Priority, Progress, Scope, Stage
 from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_gateway.datasets import DatasetView
 from pharos_gateway.deleting import Deleted, Wanted
 from pharos_gateway.job_view import current_progress, level
 from pharos_gateway.scheduling import JITTER_SECONDS_MAX, NO_CONTROLS, ScheduleRequest, ScheduleView
-from pharos_gateway.searching import PROJECT_ALL
 from pharos_gateway.submitting import Order
 
 GITHUB: Final = "github"
@@ -61,25 +60,6 @@ _Dataset = Annotated[
         description="Default: called after the repository and its branch.",
     ),
 ]
-
-
-class ReservedProject(ValueError):
-    """``all`` means every project, and nothing can be put there."""
-
-    def __init__(self) -> None:
-        super().__init__(f"{PROJECT_ALL!r} means every project: name the one that this is for")
-
-
-def named_project(name: str) -> str | None:
-    """The project of that name; None for ``all``. InvalidName."""
-    return None if name == PROJECT_ALL else token(name)
-
-
-def one_project(name: str) -> str:
-    """The project of that name, which something is put into. InvalidName, ReservedProject."""
-    if name == PROJECT_ALL:
-        raise ReservedProject
-    return token(name)
 
 
 class GithubIngestRequest(

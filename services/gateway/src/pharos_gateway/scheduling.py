@@ -17,6 +17,7 @@ from pharos_contracts.streams import KV_SCHEDULES
 from pharos_gateway.addressing import repository_dataset, revision
 from pharos_gateway.commanding import Commands
 from pharos_gateway.entries import entries
+from pharos_gateway.project_names import one_project
 from pharos_gateway.resolving import Address
 from pharos_gateway.sight import Sight
 from pharos_service.buckets import Bucket
@@ -136,8 +137,8 @@ class Scheduling:
     async def put(self, request: ScheduleRequest, *, sight: Sight, by: str) -> ScheduleView:
         """The schedule as it stands now.
 
-        ScheduleTaken, ReservedDataset, InvalidRepositoryUrl, InvalidRef, InvalidName, HostRefused,
-        QuestionRefused.
+        ScheduleTaken, ReservedDataset, InvalidRepositoryUrl, InvalidRef, InvalidName, ReservedProject,
+        HostRefused, QuestionRefused.
         """
         tenant = sight.tenant
         assert tenant is not None, "a schedule is of one tenant"
@@ -166,7 +167,7 @@ class Scheduling:
             schedule_id=token(request.id) if request.id is not None else self._new_id(),
             tenant=tenant,
             source=RepositorySource(identity=address.identity, clone_url=address.clone_url, branch=branch),
-            project=token(request.project),
+            project=one_project(request.project),
             dataset=repository_dataset(request.dataset),
             scope=request.scope,
             priority=request.priority,

@@ -21,11 +21,11 @@ from pharos_contracts.search.v1 import (
     SearchMode,
     SearchResult,
 )
+from pharos_gateway.project_names import PROJECT_ALL
 from pharos_gateway.sight import Sight
 
 K_DEFAULT: Final = 10
 K_MAX: Final = 100
-PROJECT_ALL: Final = "all"
 QUERIES_MAX: Final = 20
 BATCH_RESULTS_MAX: Final = 200  # so that an answer is no larger than a message may be
 

@@ -127,7 +127,8 @@ class Settings(ServiceSettings, frozen=True, kw_only=True):
     anonymous: Annotated[
         str,
         Meta(
-            description="`<tenant>:<role>`: as whom requests without a credential act. Empty: they get 401."
+            description="`<tenant>:<role>`: as whom requests without a credential act, but for those of "
+            "pages from elsewhere than PHAROS_CORS_ORIGINS admits. Empty: they get 401."
         ),
     ] = ""
     trusted_proxies: Annotated[

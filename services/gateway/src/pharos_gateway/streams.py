@@ -45,6 +45,11 @@ class Streams:
         self._open: Counter[str] = Counter()
         self._endings: dict[str, asyncio.Event] = {}  # of the credentials with open streams
 
+    @property
+    def open(self) -> int:
+        """How many there are."""
+        return self._open.total()
+
     def check(self, credential: str) -> None:
         """Raises the Problem of one stream too many."""
         if self._open[credential] >= self._per_credential_max:

@@ -17,6 +17,7 @@ from pharos_contracts.watches.v1 import Watch
 from pharos_gateway.addressing import repository_dataset
 from pharos_gateway.entries import entries
 from pharos_gateway.keys import RandomBytes
+from pharos_gateway.project_names import one_project
 from pharos_gateway.resolving import Address
 from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.sight import Sight
@@ -148,7 +149,7 @@ class Watching:
         """A new watch.
 
         WebhooksDisabled, InvalidWatch, ReservedDataset, TooManyWatches, InvalidRepositoryUrl, InvalidName,
-        HostRefused.
+        ReservedProject, HostRefused.
         """
         if self._sealer is None:
             raise WebhooksDisabled
@@ -161,7 +162,7 @@ class Watching:
                 "Several branches would overwrite each other in one dataset: watch one, or name none",
             )
         repository_dataset(request.dataset)
-        token(request.project)
+        one_project(request.project)
         self._check_room(tenant, address.key)
         await self._check_host(address)
         watch_id = self._new_id()

@@ -223,13 +223,14 @@ class AskedEngine:
         for question in protocol.set_texts(ids, vectors):
             self._ask(question, Done)
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None:
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
         for start in range(0, len(ids), PAGE):
-            self._ask(SetUntil(ids=tuple(ids[start : start + PAGE]), generation=generation), Done)
+            page = tuple(ids[start : start + PAGE])
+            self._ask(SetUntil(ids=page, generation=generation, condition=condition), Done)
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
         for start in range(0, len(ids), PAGE):
-            self._ask(Delete(ids=tuple(ids[start : start + PAGE])), Done)
+            self._ask(Delete(ids=tuple(ids[start : start + PAGE]), condition=condition), Done)
 
     # Reading
 

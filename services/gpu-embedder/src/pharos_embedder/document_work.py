@@ -28,7 +28,7 @@ from pharos_embedder.kept import forget_chunks
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held, NothingToDo
-from pharos_embedder.published_work import PublishedWork, StageSeconds, in_workspace
+from pharos_embedder.published_work import PublishedWork, StageSeconds, Writing, in_workspace, writing
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.text_vectors import encode_stage
 from pharos_embedder.threads import in_thread
@@ -89,8 +89,11 @@ class DocumentWork(PublishedWork):
         self._config = config
 
     async def run(self, held: Held) -> IndexResult:
+        async def work(workspace: Path) -> IndexResult:
+            async with writing(held, self._publisher) as claimed:
+                return await self._add(claimed, workspace)
+
         seconds = self._config.job_seconds
-        work = partial(self._add, held)
         return await in_workspace(self._config.workspaces, held.job.job_id, seconds, work)
 
     async def tidy(self, item: WorkItem, result: IndexResult) -> None:
@@ -105,7 +108,7 @@ class DocumentWork(PublishedWork):
         if document is not None and document.object_name is not None:
             await remove(self._tools.bus, OBJ_UPLOADS, document.object_name)
 
-    async def _add(self, held: Held, workspace: Path) -> IndexResult:
+    async def _add(self, held: Writing, workspace: Path) -> IndexResult:
         job, source, seconds = held.job, held.job.document, StageSeconds()
         assert source is not None, "only documents are read here"
         if job.kind is JobKind.DELETE:
@@ -118,7 +121,7 @@ class DocumentWork(PublishedWork):
         read = await in_thread(partial(self._read, obtained), held.check)
         seconds.end(Stage.PARSE)
         name = job.dataset or documents_dataset(source.label)
-        target = await self._publisher.target(job, name)
+        target = await held.begin(name)
         origin = self._origin(held, target)
         found = passages(
             read,
@@ -155,11 +158,11 @@ class DocumentWork(PublishedWork):
             attempt=held.attempt,
         )
 
-    async def _remove(self, held: Held, source: DocumentSource) -> IndexResult:
+    async def _remove(self, held: Writing, source: DocumentSource) -> IndexResult:
         """A generation without the document. NothingToDo where it is not there."""
         job, store, seconds = held.job, self._tools.store, StageSeconds()
         name = job.dataset or documents_dataset(source.label)
-        target = await self._publisher.target(job, name)
+        target = await held.begin(name)
         origin = self._origin(held, target)
         held.report(Stage.STORE, 0, 1)
         look = partial(payloads_of_document, source.identity, target.live, origin, store)

@@ -291,11 +291,13 @@ class EdgeEngine:
             ]
             self._apply(shard, edge.UpdateOperation.update_vectors(named), len(ids))
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None:
-        self._update(edge.UpdateOperation.set_payload(list(ids), {"until": generation}), len(ids))
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
+        which = _filter(AllOf((Ids(tuple(ids)), condition)))
+        self._update(edge.UpdateOperation.set_payload_by_filter(which, {"until": generation}), len(ids))
 
-    def delete(self, ids: Sequence[str]) -> None:
-        self._update(edge.UpdateOperation.delete_points(list(ids)), len(ids))
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
+        which = _filter(AllOf((Ids(tuple(ids)), condition)))
+        self._update(edge.UpdateOperation.delete_points_by_filter(which), len(ids))
 
     def _update(self, operation: Any, points: int) -> None:
         with self._write() as shard:

@@ -73,8 +73,12 @@ class Engine(Protocol):
     def set_text(self, ids: Sequence[str], vectors: Floats) -> None:
         """Set the `text` vector of points that exist."""
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None: ...
-    def delete(self, ids: Sequence[str]) -> None: ...
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
+        """Of the points, those that meet *condition* in this moment: another may have written them since."""
+
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
+        """As `set_until`."""
+
     def ids(self, condition: Condition, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
         """A page of ids and where the next one starts; None after the last."""
 
@@ -151,10 +155,9 @@ class GenerationStore:
     def retire(self, dataset: DatasetKey, ids: Iterable[str], generation: int) -> None:
         if not 0 < generation < ALIVE:
             raise ValueError(f"generation {generation} is out of range")
+        later = AllOf((of_dataset(dataset), Range(field="until", above=generation)))
         for batch in _batches(ids, PAGE):
-            own = AllOf((of_dataset(dataset), Range(field="until", above=generation), Ids(tuple(batch))))
-            found, _ = self._engine.ids(own, after=None, limit=PAGE)
-            self._set_until(found, generation)
+            self._engine.set_until(batch, generation, later)
 
     def discard_unpublished(self, dataset: DatasetKey, live: int) -> None:
         self._delete(AllOf((of_dataset(dataset), Range(field="from", above=live))))
@@ -181,16 +184,16 @@ class GenerationStore:
         chunks = 0
         while chunks < most and (page := self._engine.ids(some, after=None, limit=WRITE_BATCH)[0]):
             forget(self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(page)))), limit=WRITE_BATCH))
-            self._engine.delete(page)
+            self._engine.delete(page, some)
             chunks += len(page)
         others = 0
         files = AllOf((*born.conditions, Match("kind", ("file",))))
         while chunks + others < most and (page := self._engine.ids(files, after=None, limit=WRITE_BATCH)[0]):
             forget(self._engine.payloads(AllOf((of_dataset(dataset), Ids(tuple(page)))), limit=WRITE_BATCH))
-            self._engine.delete(page)
+            self._engine.delete(page, files)
             others += len(page)
         while chunks + others < most and (page := self._engine.ids(born, after=None, limit=WRITE_BATCH)[0]):
-            self._engine.delete(page)
+            self._engine.delete(page, born)
             others += len(page)
         return Dropped(chunks, left=bool(self._engine.ids(born, after=None, limit=1)[0]))
 
@@ -286,8 +289,10 @@ class GenerationStore:
         for name, text in pieces:
             self._engine.put([_piece(dataset, generation, kind, name, text, job, attempt)])
         earlier = (Range(field="from", at_most=generation - 1), Range(field="until", above=generation))
-        found, _ = self._engine.ids(AllOf((*own, *earlier, *superseded)), after=None, limit=PAGE)
-        self._set_until(found, generation)
+        replaced = AllOf((*own, *earlier, *superseded))
+        found, _ = self._engine.ids(replaced, after=None, limit=PAGE)
+        if found:
+            self._engine.set_until(found, generation, replaced)
 
     # Reading
 
@@ -478,18 +483,14 @@ class GenerationStore:
         """Delete page by page: one huge delete would hold the engine, and with it every query."""
         deleted = 0
         while page := self._engine.ids(condition, after=None, limit=PAGE)[0]:
-            self._engine.delete(page)
+            self._engine.delete(page, condition)
             deleted += len(page)
         return deleted
 
     def _let_live(self, retired: Condition) -> None:
         # A page whose points live again no longer meets the condition: the first page is always the next.
         while page := self._engine.ids(retired, after=None, limit=PAGE)[0]:
-            self._set_until(page, ALIVE)
-
-    def _set_until(self, ids: Sequence[str], generation: int) -> None:
-        if ids:
-            self._engine.set_until(ids, generation)
+            self._engine.set_until(page, ALIVE, retired)
 
     def _check(self, point: Point, dimensions: int | None) -> None:
         if not 0 < point.payload.generation < ALIVE:
@@ -537,13 +538,13 @@ class GuardedEngine:
         self._check()
         self._engine.set_text(ids, vectors)
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None:
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
         self._check()
-        self._engine.set_until(ids, generation)
+        self._engine.set_until(ids, generation, condition)
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
         self._check()
-        self._engine.delete(ids)
+        self._engine.delete(ids, condition)
 
     def ids(self, condition: Condition, *, after: str | None, limit: int) -> tuple[list[str], str | None]:
         self._check()

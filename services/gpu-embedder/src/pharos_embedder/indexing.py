@@ -18,7 +18,7 @@ from pharos_embedder.bounded_cache import BoundedCache, parse_label
 from pharos_embedder.items import last_fact
 from pharos_embedder.pipeline import Target, Unchanged, index
 from pharos_embedder.ports import Failed, Held, NothingToDo
-from pharos_embedder.published_work import PublishedWork, in_workspace
+from pharos_embedder.published_work import PublishedWork, Writing, in_workspace, writing
 from pharos_embedder.publishing import Publisher
 from pharos_embedder.stages import Limits, Tools
 from pharos_service.bus import TROUBLE, Bus
@@ -51,7 +51,8 @@ class Indexing(PublishedWork):
     async def run(self, held: Held) -> IndexResult:
         async def work(workspace: Path) -> IndexResult:
             try:
-                return await self._index(held, workspace)
+                async with writing(held, self._publisher) as claimed:
+                    return await self._index(claimed, workspace)
             except Unchanged as unchanged:
                 raise NothingToDo(str(unchanged)) from unchanged
 
@@ -75,7 +76,7 @@ class Indexing(PublishedWork):
             forget = self._tools.checkouts.forget
             await anyio.to_thread.run_sync(forget, job.tenant, job.source.identity)
 
-    async def _index(self, held: Held, workspace: Path) -> IndexResult:
+    async def _index(self, held: Writing, workspace: Path) -> IndexResult:
         job = held.job
         assert job.source is not None, "documents are not indexed here"
         address = parse_repository_url(job.source.clone_url, allowed_hosts=self._config.allowed_hosts)
@@ -86,7 +87,7 @@ class Indexing(PublishedWork):
 
         async def lexical_ready(result: IndexResult) -> None:
             held.check()
-            await self._publisher.publish(job, result, IndexStage.LEXICAL)
+            await self._publisher.publish(job, result, IndexStage.LEXICAL, check=held.check)
             await held.lexical_ready(result.dataset, result.files_processed, result.chunks)
 
         return await index(
@@ -97,6 +98,7 @@ class Indexing(PublishedWork):
             limits=self._config.limits,
             token=self._config.github_token if its_own else None,
             lookup=lookup,
+            begin=held.begin,
             on_lexical_ready=lexical_ready,
         )
 

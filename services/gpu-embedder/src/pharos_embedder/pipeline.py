@@ -76,10 +76,12 @@ async def index(
     limits: Limits,
     token: Secret | None,
     lookup: Lookup,
+    begin: Lookup,
     on_lexical_ready: OnLexicalReady,
 ) -> IndexResult:
     """Everything but the publishing. *workspace* does not exist yet, and is the caller's to remove. What was
-    fetched is kept for the next job of the repository, where this one comes to its end.
+    fetched is kept for the next job of the repository, where this one comes to its end. *lookup* is asked
+    before, *begin* when it is certain that the dataset will be written to.
 
     Raises Unchanged, StageTimedOut, Stopped, and the errors of ``pharos_sources.git_errors``, of the store
     and of the encoder. Cancelled, it returns when its threads and processes have ended.
@@ -106,7 +108,7 @@ async def index(
     # Again, since who pushed in between had another commit fetched than the one that was located.
     await current.refuse(checkout.commit, checkout.branch)
     name = current.name(checkout.commit, checkout.branch)
-    target = await lookup(name)
+    target = await begin(name)
     with within(Stage.DISCOVER):
         report(Stage.DISCOVER, 0, 0)
         found = await in_thread(

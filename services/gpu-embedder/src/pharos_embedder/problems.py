@@ -11,6 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from pharos_contracts.jobs.v1 import Stage
 from pharos_embedder.costs import JobTooCostly
+from pharos_embedder.dataset_locks import DatasetBusy, LockLost
 from pharos_embedder.devices import is_out_of_memory
 from pharos_embedder.documents.pool import DocumentPoolBroken
 from pharos_embedder.documents.refusals import DocumentRefused
@@ -85,6 +86,8 @@ TABLE: Final[Mapping[type[Exception], Row]] = {
     PublishConflict: Row("publish_conflict", True),
     DeletedMeanwhile: Row("dataset_deleted", False),
     IndexIncomplete: Row("publish_conflict", True),
+    DatasetBusy: Row("dataset_busy", True),
+    LockLost: Row("dataset_lost", True),
     EncoderBusy: Row("encoder_busy", True),
     EncodingOutOfMemory: MEMORY,
     JobTooCostly: Row("job_too_costly", False),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -18,11 +20,30 @@ import structlog
 from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
 from pharos_embedder.bounded_cache import BoundedCache, label_of, owner_of
-from pharos_embedder.ports import Failed, NothingToDo, Problem, Stopped, unexpected
+from pharos_embedder.dataset_locks import DatasetBusy, LockLost
+from pharos_embedder.pipeline import Target
+from pharos_embedder.ports import (
+    Check,
+    Failed,
+    Held,
+    NothingToDo,
+    Problem,
+    Report,
+    Stopped,
+    unchecked,
+    unexpected,
+)
 from pharos_embedder.problems import problem_of
-from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
-from pharos_embedder.stages import StageTimedOut
-from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_embedder.publishing import (
+    DeletedMeanwhile,
+    PublishConflict,
+    Publisher,
+    nothing,
+    patiently,
+)
+from pharos_embedder.stages import IndexIncomplete, StageTimedOut, check_whole
+from pharos_embedder.threads import in_thread
+from pharos_embedder.vectors import DatasetKey, StoreUnavailable, VectorStore
 from pharos_service.bus import BusError
 from pharos_service.journal import Superseded
 from pharos_sources.removal import remove_tree
@@ -66,6 +87,45 @@ async def in_workspace(
             await anyio.to_thread.run_sync(_remove, workspace)
 
 
+class Writing:
+    """``ports.Held``, with the dataset that `begin` was asked for: its checks are of both."""
+
+    def __init__(self, held: Held, publisher: Publisher, claimed: AsyncExitStack) -> None:
+        self.item: Final = held.item
+        self.job: Final = held.job
+        self.attempt: Final = held.attempt
+        self.report: Final[Report] = held.report
+        self._held = held
+        self._publisher = publisher
+        self._claimed = claimed
+        self._check: Check = unchecked
+
+    def check(self) -> None:
+        self._held.check()
+        self._check()
+
+    def check_midway(self) -> None:
+        self._held.check_midway()
+        self._check()
+
+    async def lexical_ready(self, dataset: str, files: int, chunks: int) -> None:
+        await self._held.lexical_ready(dataset, files, chunks)
+
+    async def begin(self, name: str) -> Target:
+        """The target of the dataset *name*, to which nobody else writes from now on. Raises DatasetBusy."""
+        key = DatasetKey(self.job.tenant, self.job.project, name)
+        hold = partial(self._publisher.locks.hold_for, self.job.job_id, key, stays=True)
+        self._check = (await patiently(lambda: self._claimed.enter_async_context(hold()))).check
+        return await self._publisher.target(self.job, name)
+
+
+@asynccontextmanager
+async def writing(held: Held, publisher: Publisher) -> AsyncIterator[Writing]:
+    """*held* for whoever will write to a dataset; where that succeeded, the job has it still, to publish."""
+    async with AsyncExitStack() as claimed:
+        yield Writing(held, publisher, claimed)
+
+
 class PublishedWork:
     """``ports.Work``, but for ``run``."""
 
@@ -75,10 +135,22 @@ class PublishedWork:
         self._publisher = publisher
 
     async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
+        job = item.job
+        key = DatasetKey(job.tenant, job.project, result.dataset)
         try:
-            await self._publisher.publish(item.job, result, IndexStage.FULL)
-        except (PublishConflict, DeletedMeanwhile) as error:
+            async with self._publisher.locks.hold_for(job.job_id, key, stays=False) as (check, kept):
+
+                async def look() -> None:
+                    # Where its worker died, and no other came in time, others may have written meanwhile.
+                    await in_thread(partial(check_whole, job.kind, key, result, self._store), check)
+
+                look_first = nothing if kept else look
+                await self._publisher.publish(job, result, IndexStage.FULL, check=check, look=look_first)
+        except (PublishConflict, DeletedMeanwhile, IndexIncomplete) as error:
             raise Failed(told(error)) from error
+        except (DatasetBusy, LockLost, StoreUnavailable) as error:
+            # Not the job's fault, and not its end: it comes again, perhaps to another worker.
+            raise TimeoutError(f"The dataset could not be published: {error}") from error
         return result
 
     async def tidy(self, item: WorkItem, result: IndexResult) -> None:
@@ -97,6 +169,7 @@ class PublishedWork:
             # What is shown before its vectors are in goes first: nobody is to find what is being removed.
             live = await self._publisher.withdraw(job, dataset.dataset, generations)
             await anyio.to_thread.run_sync(self._store.undo, dataset, job.job_id, attempts, live)
+            await self._publisher.locks.give_back(job.job_id, dataset)  # its worker may have died
         if left:
             await anyio.to_thread.run_sync(self._store.flush)
         for cache in self._caches if forget else ():

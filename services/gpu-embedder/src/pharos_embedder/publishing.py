@@ -14,6 +14,7 @@ from pharos_contracts import streams
 from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind
+from pharos_embedder.dataset_locks import DatasetLocks
 from pharos_embedder.pipeline import Target
 from pharos_embedder.ports import Check, unchecked
 from pharos_embedder.stages import Live
@@ -83,8 +84,12 @@ def may_follow(record: DatasetRecord | None, job: Job, result: IndexResult) -> b
     return record.generation == result.built_on
 
 
+async def nothing() -> None:
+    """What is looked at before a publishing where there is nothing to look at."""
+
+
 class Publisher:
-    """The bucket ``datasets``, as a worker uses it.
+    """The bucket ``datasets``, as a worker uses it, and in ``locks`` who may write for it.
 
     What it is asked is repeatable, so a bus that is away for a moment costs that moment and not the work so
     far; away for longer than ``PATIENCE_SECONDS``, its error is raised.
@@ -105,6 +110,7 @@ class Publisher:
         a client that saw its job complete finds what it made.
         """
         self._bucket = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
+        self.locks: Final = DatasetLocks(bus, "jobs")
         self._encoder = encoder
         self._chunker = chunker
         self._now = now
@@ -131,16 +137,29 @@ class Publisher:
         return Target(dataset=DatasetKey(job.tenant, job.project, name), live=live)
 
     async def publish(
-        self, job: Job, result: IndexResult, stage: IndexStage, *, check: Check = unchecked
+        self,
+        job: Job,
+        result: IndexResult,
+        stage: IndexStage,
+        *,
+        check: Check = unchecked,
+        look: Callable[[], Awaitable[None]] = nothing,
     ) -> None:
         """Make *result* what readers see. Repeatable.
 
         PublishConflict when another job got there first, DeletedMeanwhile when its dataset was deleted.
-        *check* is called before anything is written; what it raises ends this.
+        *look* and then *check* are called before anything is written; what they raise ends this.
         """
-        await patiently(lambda: self._publish(job, result, stage, check))
+        await patiently(lambda: self._publish(job, result, stage, check, look))
 
-    async def _publish(self, job: Job, result: IndexResult, stage: IndexStage, check: Check) -> None:
+    async def _publish(
+        self,
+        job: Job,
+        result: IndexResult,
+        stage: IndexStage,
+        check: Check,
+        look: Callable[[], Awaitable[None]],
+    ) -> None:
         key = dataset_key(job.tenant, job.project, result.dataset)
         entry = await self._entry(job, result.dataset)
         current = entry.value if entry else None
@@ -150,6 +169,7 @@ class Publisher:
             if isinstance(current, DeletedDataset):
                 raise DeletedMeanwhile(result.dataset)
             raise PublishConflict(result.dataset)
+        await look()
         record = Dataset(
             tenant=job.tenant,
             project=job.project,

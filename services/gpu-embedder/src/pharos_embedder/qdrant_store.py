@@ -274,12 +274,12 @@ class QdrantEngine:
 
         self._call(update)
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None:
-        payload = {"until": generation}
-        self._call(lambda client: client.set_payload(self._collection, payload, points=list(ids), wait=True))
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
+        payload, which = {"until": generation}, _filter(AllOf((Ids(tuple(ids)), condition)))
+        self._call(lambda client: client.set_payload(self._collection, payload, points=which, wait=True))
 
-    def delete(self, ids: Sequence[str]) -> None:
-        which = models.PointIdsList(points=list(ids))
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
+        which = models.FilterSelector(filter=_filter(AllOf((Ids(tuple(ids)), condition))))
         self._call(lambda client: client.delete(self._collection, which, wait=True))
 
     # Reading

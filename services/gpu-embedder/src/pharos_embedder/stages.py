@@ -17,7 +17,7 @@ import msgspec
 import numpy as np
 import structlog
 
-from pharos_contracts.jobs.v1 import IndexResult, Notice, Scope, Stage
+from pharos_contracts.jobs.v1 import IndexResult, JobKind, Notice, Scope, Stage
 from pharos_embedder.bounded_cache import BoundedCache, label_of
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.discovery import Discovery, DiscoveryLimits, SourceFile, read_configs, unread
@@ -303,16 +303,31 @@ def train_stage(
 def seal_stage(chunks: int, files: int, origin: Origin, store: VectorStore, check: Check) -> None:
     """Make what was stored survive a power loss, and look whether it is whole before anybody is shown it.
 
-    Raises IndexIncomplete. Nothing but one job at a time keeps two from writing to one dataset, and a name
-    that one job gives to a dataset may be the one that another job finds out for itself.
+    Raises IndexIncomplete.
     """
     store = store.guarded(check)
     store.flush()
-    generation = origin.generation
-    stored = tuple(store.count(origin.dataset, generation, kind) for kind in ("chunk", "file"))
-    unfinished = store.iterate_ids(origin.dataset, generation, "chunk", without_text=True)
-    if stored != (chunks, files) or next(unfinished, None) is not None:
-        raise IndexIncomplete(origin.dataset.dataset)
+    _check_counts(origin.dataset, origin.generation, chunks, files, store)
+
+
+def check_whole(
+    kind: JobKind, dataset: DatasetKey, result: IndexResult, store: VectorStore, check: Check
+) -> None:
+    """Look whether what *result* says of a job of *kind* is in *dataset* still. Raises IndexIncomplete."""
+    files = result.files_processed if kind is JobKind.REPOSITORY else None
+    chunks = result.chunks if kind is JobKind.REPOSITORY else result.dataset_chunks
+    _check_counts(dataset, result.generation, chunks, files, store.guarded(check))
+
+
+def _check_counts(
+    dataset: DatasetKey, generation: int, chunks: int, files: int | None, store: VectorStore
+) -> None:
+    """*files*: None where a dataset has no points of them."""
+    wrong = store.count(dataset, generation, "chunk") != chunks
+    wrong = wrong or (files is not None and store.count(dataset, generation, "file") != files)
+    unfinished = store.iterate_ids(dataset, generation, "chunk", without_text=True)
+    if wrong or next(unfinished, None) is not None:
+        raise IndexIncomplete(dataset.dataset)
 
 
 def result_of(

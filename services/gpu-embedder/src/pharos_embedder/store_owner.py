@@ -139,10 +139,10 @@ class StoreOwner:
                 engine.put(protocol.points_of(question.points))
             case SetText(ids=ids, vectors=vectors):
                 engine.set_text(ids, protocol.floats_of(vectors, len(ids), self._dimensions))
-            case SetUntil(ids=ids, generation=generation):
-                engine.set_until(ids, generation)
-            case Delete(ids=ids):
-                engine.delete(ids)
+            case SetUntil(ids=ids, generation=generation, condition=condition):
+                engine.set_until(ids, generation, condition)
+            case Delete(ids=ids, condition=condition):
+                engine.delete(ids, condition)
             case Flush():
                 engine.flush()
             case ListIds(condition=condition, after=after, limit=limit):

@@ -35,7 +35,7 @@ from pharos_embedder.vectors import (
     VectorName,
 )
 
-FORMAT: Final = 2
+FORMAT: Final = 3
 PART_BYTES: Final = (
     256 * 1024
 )  # what a question of many points aims at: a few milliseconds of the owner's time
@@ -88,11 +88,13 @@ class SetText(msgspec.Struct, frozen=True, kw_only=True, tag="set_text"):
 
 class SetUntil(msgspec.Struct, frozen=True, kw_only=True, tag="set_until"):
     ids: Ids
+    condition: Condition
     generation: Annotated[int, Meta(ge=1, le=ALIVE)]
 
 
 class Delete(msgspec.Struct, frozen=True, kw_only=True, tag="delete"):
     ids: Ids
+    condition: Condition
 
 
 class Flush(msgspec.Struct, frozen=True, kw_only=True, tag="flush"):
@@ -313,7 +315,15 @@ def decode_question(question: msgspec.Raw) -> Question:
         raise Unreadable(str(error)) from error
     match found:
         case (
-            ListIds() | ReadPayloads() | ReadPoints() | ReadStructures() | Count() | CountBy() | FindNearest()
+            SetUntil()
+            | Delete()
+            | ListIds()
+            | ReadPayloads()
+            | ReadPoints()
+            | ReadStructures()
+            | Count()
+            | CountBy()
+            | FindNearest()
         ):
             if _parts(found.condition, CONDITION_DEPTH_MAX) > CONDITION_PARTS_MAX:
                 raise Unreadable(f"a condition has at most {CONDITION_PARTS_MAX} parts")

@@ -152,19 +152,13 @@ class Volumes:
     def set_text(self, ids: Sequence[str], vectors: Floats) -> None:
         self._current.set_text(ids, vectors)
 
-    def set_until(self, ids: Sequence[str], generation: int) -> None:
-        if len(self._all) == 1:
-            return self._current.set_until(ids, generation)
+    def set_until(self, ids: Sequence[str], generation: int, condition: Condition) -> None:
         for engine in self._all:
-            # An engine need not bear being told of points that it does not have.
-            found, _ = engine.ids(Ids(tuple(ids)), after=None, limit=len(ids))
-            if found:
-                engine.set_until(found, generation)
-        return None
+            engine.set_until(ids, generation, condition)
 
-    def delete(self, ids: Sequence[str]) -> None:
+    def delete(self, ids: Sequence[str], condition: Condition) -> None:
         for engine in self._all:
-            engine.delete(ids)
+            engine.delete(ids, condition)
 
     # Reading
 

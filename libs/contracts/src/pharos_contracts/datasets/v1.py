@@ -102,6 +102,6 @@ class DatasetDeleted(Message, frozen=True, kw_only=True, tag="store.view.v1.dele
 
 
 class WriteLock(Message, frozen=True, kw_only=True, tag="datasets.view.v1.write_lock"):
-    """The bucket ``locks``, by dataset: ``holder`` writes to it, until this expires."""
+    """The bucket ``dataset_locks``, by dataset: ``holder`` writes to it, until this expires."""
 
     holder: str

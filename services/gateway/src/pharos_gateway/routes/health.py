@@ -1,4 +1,4 @@
-"""Health, and the document of the bus's messages."""
+"""Health, metrics, and the document of the bus's messages."""
 
 from __future__ import annotations
 
@@ -6,15 +6,21 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Final
 
+import anyio
 import msgspec
 from litestar import HttpMethod, Response, Router, get, route
+from litestar.openapi.datastructures import ResponseSpec
 
-from pharos_gateway import examples, openapi
+from pharos_gateway import examples, metrics, openapi
+from pharos_gateway.access import Access
+from pharos_gateway.metrics import Metrics
 from pharos_gateway.problems import Problem
+from pharos_gateway.queueing import Queue, QueueState
 from pharos_gateway.reachability import Dependencies, submits_would_succeed
-from pharos_service.bus import Bus
+from pharos_service.bus import Bus, BusError
 
 SERVICE: Final = "pharos-gateway"
+QUEUE_SECONDS: Final = 1.0  # for all queues; metrics without them are better than none
 PROBED: Final = (HttpMethod.GET, HttpMethod.HEAD)  # some load balancers ask for the head alone
 
 
@@ -40,8 +46,15 @@ class Ready(msgspec.Struct, frozen=True, kw_only=True):
     status: str = "ready"
 
 
-def routes(bus: Bus, now: Callable[[], datetime]) -> Router:
-    """The routes of this family. Nobody needs a key for them."""
+def routes(
+    access: Access,
+    bus: Bus,
+    repositories: Queue,
+    documents: Queue,
+    measured: Metrics,
+    now: Callable[[], datetime],
+) -> Router:
+    """The routes of this family. Nobody needs a key for them; for metrics, unless status is not public."""
     messages = msgspec.json.encode(openapi.message_schemas())
 
     dependencies = Dependencies(bus)
@@ -85,6 +98,34 @@ def routes(bus: Bus, now: Callable[[], datetime]) -> Router:
         return Ready()
 
     @get(
+        "/metrics",
+        guards=[access.public],
+        summary="Numbers for a Prometheus",
+        description="Requests, open streams and the process are this gateway's own; jobs, workers and queues "
+        "are the installation's. Queues are left out while the bus is away.",
+        media_type=metrics.MEDIA_TYPE,
+        security=list(openapi.PUBLIC),
+        responses={
+            200: ResponseSpec(
+                data_container=str,
+                generate_examples=False,
+                media_type=metrics.MEDIA_TYPE,
+                description="In the text format of Prometheus",
+            ),
+            **openapi.errors(401),
+        },
+    )
+    async def numbers() -> Response[bytes]:
+        queues: dict[str, QueueState] = {}
+        with anyio.move_on_after(QUEUE_SECONDS):
+            for name, queue in (("repositories", repositories), ("documents", documents)):
+                try:
+                    queues[name] = await queue.size()
+                except BusError:
+                    break
+        return Response(measured.text(queues), media_type=metrics.MEDIA_TYPE)
+
+    @get(
         "/schema/messages",
         summary="JSON Schema of the messages of the bus",
         media_type="application/schema+json",
@@ -92,4 +133,4 @@ def routes(bus: Bus, now: Callable[[], datetime]) -> Router:
     async def schema_messages() -> Response[Any]:
         return Response(messages, media_type="application/schema+json")
 
-    return Router("/", route_handlers=[health, livez, readyz, schema_messages], tags=["operation"])
+    return Router("/", route_handlers=[health, livez, readyz, numbers, schema_messages], tags=["operation"])

@@ -28,6 +28,7 @@ from pharos_gateway.job_requests import JobRequest, JobRequests
 from pharos_gateway.job_view import JobList, JobLogView, JobView, log_view
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
+from pharos_gateway.project_names import named_project
 from pharos_gateway.reachability import Unreachable, reach
 from pharos_gateway.routes.deletions import delete_wanted
 from pharos_gateway.scheduling import NO_CONTROLS
@@ -388,6 +389,6 @@ def _chosen(words: type[W], field: str, text: str | None) -> tuple[W, ...]:
 
 def _project(name: str | None) -> str | None:
     try:
-        return None if name is None else token(name)
+        return None if name is None else named_project(name)
     except InvalidName as error:
         raise invalid(str(error), field="project") from error

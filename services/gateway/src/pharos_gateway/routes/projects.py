@@ -22,6 +22,7 @@ from pharos_gateway.finding import Finder, HistoryUnavailable, find
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid, not_found, unavailable
 from pharos_gateway.project_ingest import ProjectIngest
+from pharos_gateway.project_names import ReservedProject, named_project, one_project
 from pharos_gateway.projects import (
     GithubDeleted,
     GithubDeleteRequest,
@@ -32,7 +33,6 @@ from pharos_gateway.projects import (
     ProjectSchedule,
     ProjectScheduleRequest,
     ProjectStats,
-    ReservedProject,
 )
 from pharos_gateway.reachability import Unreachable, reach
 from pharos_gateway.routes.deletions import delete_wanted
@@ -313,7 +313,7 @@ def routes(
 
 def _name(project: str) -> str | None:
     try:
-        return projects.named_project(project)
+        return named_project(project)
     except InvalidName as error:
         raise invalid(str(error), field="project") from error
 
@@ -334,6 +334,6 @@ def _for(caller: Caller, project: str) -> str:
 
 def _one(project: str) -> str:
     try:
-        return projects.one_project(project)
+        return one_project(project)
     except (InvalidName, ReservedProject) as error:
         raise invalid(str(error), field="project") from error

@@ -18,12 +18,13 @@ from pharos_contracts.graphs.v1 import (
     ReadMap,
     RelatedFiles,
 )
-from pharos_contracts.identity import InvalidName, token
+from pharos_contracts.identity import InvalidName
 from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.authentication import caller_of
 from pharos_gateway.datasets import Datasets
 from pharos_gateway.problems import invalid, not_found, unavailable
+from pharos_gateway.project_names import named_project
 from pharos_gateway.reachability import Unreachable, reach
 from pharos_gateway.repositories import RepositoryList, RepositoryView, listed
 from pharos_gateway.search_service import ask_search
@@ -74,7 +75,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         """What a question tells of the caller, and of the *project* they named."""
         sight = caller_of(request).sight
         try:
-            named = None if project is None else token(project)
+            named = None if project is None else named_project(project)
         except InvalidName as error:
             raise invalid(str(error), field="project") from error
         projects = None if sight.projects is None else tuple(sorted(sight.projects))
@@ -95,7 +96,7 @@ def routes(access: Access, bus: Bus, datasets: Datasets, now: Callable[[], datet
         project: _Project = None,
     ) -> RepositoryList:
         try:
-            named = None if project is None else token(project)
+            named = None if project is None else named_project(project)
         except InvalidName as error:
             raise invalid(str(error), field="project") from error
         return await known(caller_of(request).sight, named)

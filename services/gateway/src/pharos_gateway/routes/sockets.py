@@ -10,11 +10,11 @@ import msgspec
 from litestar import Router, websocket
 
 from pharos_contracts.identity import InvalidName
-from pharos_gateway import projects
 from pharos_gateway.authentication import Caller
 from pharos_gateway.feeds import TOPIC, Feed, TooManyProjects
 from pharos_gateway.live import Live
 from pharos_gateway.problems import invalid
+from pharos_gateway.project_names import named_project
 from pharos_gateway.reachability import reach
 from pharos_gateway.routes.conversing import Conversing, Socket
 from pharos_gateway.streams import Streams
@@ -49,7 +49,7 @@ def routes(
                 if unknown or len(said.topics) > TOPICS_MAX:
                     raise invalid(f"There is no such topic here; the topic is {TOPIC}", field="topics")
                 try:
-                    name = projects.named_project(said.project)
+                    name = named_project(said.project)
                     sight = caller.sight if name is None else caller.sight_in_tenant.within(name)
                     feed.subscribe(said.project, sight.repositories)
                 except (InvalidName, TooManyProjects) as error:
