@@ -159,7 +159,7 @@ ELSEWHERE = {
         "test_the_job_survives_the_death_of",
     ),
     "a poison job that comes back after each restart": (
-        "tests/integration/test_scheduler_control.py",
+        "tests/integration/test_scheduler_leaders.py",
         "test_a_dead_letter_stays_over_restarts_and_is_gone_when_it_is_purged",
     ),
     "a poison job that kills one worker after the other": (
