@@ -20,6 +20,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Final, NamedTuple
 
+from bench.signatures import Signatures
 from pharos_embedder.discovery import DiscoveryLimits, discover
 from pharos_embedder.languages import PARSED_LANGUAGES, language_of
 from pharos_embedder.parsing import parse
@@ -137,6 +138,7 @@ def passages_of(path: str, text: str) -> list[Passage]:
     """The chunks of a file. What the overlap is shows in the same cut without one."""
     parsed = _parsed(path, text)
     bare = _parsed(path, text, overlap_chars=0)
+    signatures = Signatures(parsed.language, text)
     made: list[Passage] = []
     for chunk, without in zip(parsed.chunks, bare.chunks, strict=True):
         overlap = chunk.context[len(without.context) :].lstrip("\n")
@@ -144,7 +146,7 @@ def passages_of(path: str, text: str) -> list[Passage]:
         signature = ""
         if around is not None:
             outer = around.symbol.rpartition(".")[0]
-            signature = (f"{outer} {around.signature}" if outer else around.signature)[:120]
+            signature = f"{outer} {signatures.of(around)}".lstrip()[:120]
         made.append(Passage(chunk, overlap, signature))
     return made
 

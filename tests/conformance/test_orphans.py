@@ -130,7 +130,7 @@ class World:
         store = self.mortal(steps)
         with suppress(Killed):
             found = rubbish(self.record, store.generations(self.key).keys(), self.now)
-            remove(self.key, found, store, lambda chunks: None)
+            remove(self.key, found, store, None, "")
 
     def readers_see(self) -> None:
         """Readers see what was published, whole."""

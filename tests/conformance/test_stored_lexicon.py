@@ -13,7 +13,7 @@ from pharos_embedder import stored_lexicon
 from pharos_embedder.bm25 import Lexicon, LexiconChange
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.vectors import DatasetKey, VectorStore
-from tests.conformance.test_vector_store import PLACES, made
+from tests.support.vector_stores import PLACES, made
 
 # Terms of 0 to 7 change a lot, and those from 100 on make most of the lexicon.
 documents = st.dictionaries(

@@ -159,11 +159,11 @@ ELSEWHERE = {
         "test_the_job_survives_the_death_of",
     ),
     "a poison job that comes back after each restart": (
-        "tests/integration/test_scheduler_control.py",
+        "tests/integration/test_scheduler_leaders.py",
         "test_a_dead_letter_stays_over_restarts_and_is_gone_when_it_is_purged",
     ),
     "a poison job that kills one worker after the other": (
-        "tests/integration/test_worker_control.py",
+        "tests/integration/worker_control/test_holding.py",
         "test_an_item_that_killed_two_workers_is_not_given_to_a_third",
     ),
 }

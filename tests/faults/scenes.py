@@ -64,7 +64,6 @@ class Scene:
     tenant: str = field(default_factory=lambda: f"cell-{uuid4().hex[:12]}")
     jobs: list[Submitted] = field(default_factory=list)
     cancel: Command | None = None
-    releases: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def main(self) -> Submitted:

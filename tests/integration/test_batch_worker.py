@@ -29,10 +29,10 @@ from pharos_contracts.jobs.v1 import (
 )
 from pharos_contracts.streams import OBJ_ARCHIVES
 from pharos_embedder.bm25 import Lexicon
-from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import terms_of
 from pharos_embedder.documents.pool import DocumentPool
 from pharos_embedder.items import ItemLog, last_fact
+from pharos_embedder.kept import forget_chunks
 from pharos_embedder.vectors import StoreFull, StoreUnavailable
 from pharos_service.bus import Bus
 from pharos_sources.connections import Installation
@@ -165,7 +165,7 @@ async def test_files_of_several_sources_are_done_at_once_and_found(
     # Whoever deletes the dataset finds what the cache has of it.
     of_dataset = machine.store.live_ids(key_of("here"), here.generation, "chunk")
     before = machine.cache.count()
-    forget(machine.cache, machine.encoder.version, machine.store.payloads(key_of("here"), of_dataset))
+    forget_chunks(machine.cache, machine.encoder.version, machine.store.payloads(key_of("here"), of_dataset))
     assert machine.cache.count() == before - 2
 
 

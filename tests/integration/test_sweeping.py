@@ -20,14 +20,20 @@ from pharos_contracts.jobs.v1 import Job, JobCancelled, JobCompleted, JobEvent, 
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import encode
 from pharos_contracts.subjects import job_event_subject
+from pharos_embedder.bounded_cache import owner_of
 from pharos_embedder.dataset_locks import DatasetLocks
 from pharos_embedder.edge_store import OPTIMIZE_WRITES_MIN, edge_store
 from pharos_embedder.generations import GenerationStore
+from pharos_embedder.kept import Kept
+from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.sweeping import Sweeping
+from pharos_embedder.syntax import ParseOptions
 from pharos_embedder.upkeep import keep_optimized, keep_swept
+from pharos_embedder.vector_cache import VectorCache
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreError
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusUnavailable
+from pharos_sources.kept_checkouts import KeptCheckouts
 from tests.support.workers import new_job
 
 pytestmark = pytest.mark.anyio
@@ -79,7 +85,7 @@ async def say(bus: Bus, job: Job, kind: type[JobEvent], state: JobState) -> None
 
 
 async def sweep(bus: Bus, store: GenerationStore, *, alone: bool = True, at: datetime = LATER) -> int:
-    return await Sweeping(bus, store, alone=alone, forget=None).sweep(at)
+    return await Sweeping(bus, store, None, alone=alone, encoder="e").sweep(at)
 
 
 async def test_what_was_begun_and_retired_goes_and_what_readers_see_stays(
@@ -95,6 +101,30 @@ async def test_what_was_begun_and_retired_goes_and_what_readers_see_stays(
     assert store.generations(key_of("atlas")) == {NUMBER: 1}
     assert store.datasets() == {key_of("atlas")}
     assert await sweep(bus, store) == 0
+
+
+async def test_what_a_cut_off_deletion_left_is_forgotten_by_the_machine_that_finishes_it(
+    bus: Bus, store: GenerationStore, tmp_path: Path
+) -> None:
+    await publish(bus, "gone", NUMBER, deleted=True)
+    fill(store, "gone", NUMBER)
+    with (
+        VectorCache(tmp_path / "vectors", limit_bytes=64 << 20, warn=unexpected) as vectors,
+        ParseCache(
+            tmp_path / "parsed", limit_bytes=64 << 20, warn=unexpected, options=ParseOptions()
+        ) as parsed,
+    ):
+        checkouts = KeptCheckouts(tmp_path / "checkouts", bytes_max=1 << 20, warn=unexpected)
+        kept = Kept(vectors=vectors, parsed=parsed, checkouts=checkouts)
+        for name in ("gone", "here"):
+            parsed.write({name.encode(): b"text"}, job=f"{name}.default")
+            parsed.keep(f"{name}.default", owner_of("default", "default", name))
+        assert await Sweeping(bus, store, kept, alone=True, encoder="e").sweep(LATER) == 1
+        assert parsed.read([b"gone", b"here"]) == {b"here": b"text"}
+
+
+def unexpected(text: str) -> None:
+    raise AssertionError(text)
 
 
 async def test_what_an_open_job_wrote_stays_until_it_ends(bus: Bus, store: GenerationStore) -> None:
@@ -166,7 +196,7 @@ async def test_on_a_server_a_dataset_without_a_record_goes_if_jobs_of_this_bus_w
 async def test_a_store_is_swept_and_optimized_again_and_again(bus: Bus, store: GenerationStore) -> None:
     await publish(bus, "atlas", NUMBER)
     fill(store, "atlas", NUMBER)
-    sweeping = Sweeping(bus, store, alone=True, forget=None)
+    sweeping = Sweeping(bus, store, None, alone=True, encoder="e")
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(partial(keep_swept, sweeping, lambda: LATER, every_seconds=0.05))
         tasks.start_soon(partial(keep_optimized, store, every_seconds=0.05))
@@ -188,7 +218,7 @@ async def test_what_cannot_be_swept_now_is_swept_later(
 ) -> None:
     await publish(bus, "atlas", NUMBER)
     fill(store, "atlas", NUMBER + 9)
-    sweeping = Sweeping(bus, store, alone=True, forget=None)
+    sweeping = Sweeping(bus, store, None, alone=True, encoder="e")
     read, failures = store.datasets, iter([StoreError("full"), BusUnavailable("away")])
 
     def datasets() -> set[DatasetKey]:

@@ -32,6 +32,7 @@ from pharos_embedder import deleting
 from pharos_embedder.answering import StoreQuestion, answer_store
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.deleting import Deleting
+from pharos_embedder.kept import Kept
 from pharos_embedder.ports import Failed
 from pharos_embedder.published_work import PublishedWork
 from pharos_embedder.publishing import Publisher
@@ -79,9 +80,7 @@ async def owning(bus: Bus, settings: ServiceSettings, machine: Machine) -> Async
         bus,
         machine.store,
         catalogue,
-        machine.cache,
-        machine.parse_cache,
-        machine.checkouts,
+        Kept(vectors=machine.cache, parsed=machine.parse_cache, checkouts=machine.checkouts),
         encoder=machine.encoder.version,
         now=now,
     )

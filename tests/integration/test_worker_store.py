@@ -45,7 +45,7 @@ async def test_the_store_tells_which_generations_of_which_datasets_it_holds(
         for kind in ("chunk", "chunk", "file")
     )
     broker = make_broker(bus_settings, "store")
-    deleting = Deleting(bus, store, Catalogue(bus), None, None, None, encoder="e", now=now)
+    deleting = Deleting(bus, store, Catalogue(bus), None, encoder="e", now=now)
     answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=1)
     await broker.start()
     try:

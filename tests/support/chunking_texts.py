@@ -31,9 +31,6 @@ ODDITIES: Final = (
 )  # fmt: skip
 
 
-ANY_LETTERS: Final = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)
-
-
 class Case(NamedTuple):
     """A text, and how to cut it."""
 

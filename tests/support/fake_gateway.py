@@ -5,7 +5,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import httpx
@@ -114,8 +114,6 @@ ANSWER: dict[str, Any] = {
     "metadata": {"mode": "hybrid"},
     "latency_ms": 12.4,
 }
-
-Respond = Callable[[httpx.Request], httpx.Response]
 
 
 def sse(name: str, data: dict[str, Any], own_id: int | None = None) -> bytes:

@@ -25,7 +25,6 @@ from typing import Any, Final
 
 import httpx
 import nats
-import psutil
 from nats.aio.msg import Msg
 
 from pharos_contracts import streams
@@ -52,15 +51,6 @@ SCHEDULERS: Final = ("scheduler-1", "scheduler-2")
 WORKER: Final = "worker"
 HISTORY: Final = "history"
 BUS: Final = "nats-server"
-
-
-def may_mount() -> bool:
-    """Whether this user may mount a file system: only then a disk can be filled without filling another's."""
-    with tempfile.TemporaryDirectory(prefix="pharos-mount-") as folder:
-        disk = Disk(Path(folder) / "disk", MiB)
-        disk.mount()
-        disk.unmount()
-        return disk.mounted
 
 
 class Disk:
@@ -521,20 +511,6 @@ class FaultyStack:
         for disk in reversed(self.disks.values()):
             disk.unmount()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-    def left_running(self) -> list[str]:
-        """Processes that a service of this stack started and that outlived it."""
-        marker = f"PHAROS_HOME={self.folder}"
-        own = {service.pid for service in self.services.values()}
-        found = []
-        for process in psutil.process_iter():
-            with suppress(psutil.Error):
-                home = process.environ().get("PHAROS_HOME", "")
-                if home and marker in f"PHAROS_HOME={home}" and process.pid not in own:
-                    parents = {parent.pid for parent in process.parents()}
-                    if not parents & own:
-                        found.append(f"{process.pid} {' '.join(process.cmdline())[:80]}")
-        return found
 
 
 def _environ() -> dict[str, str]:

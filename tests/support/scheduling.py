@@ -20,13 +20,14 @@ from pharos_contracts.jobs.v1 import (
     DocumentSource,
     IndexResult,
     ItemEvent,
+    ItemStarted,
     Job,
     JobKind,
     RepositorySource,
     SubmitJob,
     WorkItem,
 )
-from pharos_contracts.lifecycle import TERMINAL
+from pharos_contracts.lifecycle import TERMINAL, JobState
 from pharos_contracts.message import decode
 from pharos_contracts.rpc import Refused
 from pharos_contracts.workers.v1 import Worker, WorkerState
@@ -237,3 +238,18 @@ async def leading(bus: Bus, *, term: int = 1, **settings: Any) -> AsyncIterator[
         yield
     finally:
         await end(task)
+
+
+def is_in(state: JobState) -> Callable[[Job], bool]:
+    """Whether a job is in *state*, for `job_when`."""
+    return lambda job: job.state is state
+
+
+async def running(bus: Bus, wanted: SubmitJob) -> tuple[WorkItem, Any, int]:
+    """A job with a worker: its item, the message of it, and the sequence of the fact that says so."""
+    await announce(bus)
+    await submit(bus, wanted)
+    item, message = await take(bus)
+    started = await say(bus, item, ItemStarted)
+    await job_when(bus, wanted, is_in(JobState.RUNNING))
+    return item, message, started

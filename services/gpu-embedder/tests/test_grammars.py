@@ -22,7 +22,6 @@ class Sample(NamedTuple):
     definitions: str
     references: str
     imports: str
-    signatures: dict[str, str]
     docstrings: dict[str, str]
 
 
@@ -399,13 +398,6 @@ EXPECTED: dict[str, Sample] = {
             3 import Shop.Base.Thing as Alias
             4 import Shop.Models
         """,
-        signatures={
-            "OrderService": "[Serializable] public partial class OrderService<T> : BaseService<T>, "
-            "IService where T : Entity",
-            "OrderService.Name": "[JsonIgnore] public string Name",
-            "OrderService.Place": "public async Task<List<Order>> Place<U>(Order order, int retries = 3)",
-            "Extensions.Len": "public static int Len(this string text)",
-        },
         docstrings={
             "OrderService": "Places an Order.\n\nWhere they are kept.",
             "OrderService.Name": "The name.",
@@ -454,13 +446,6 @@ EXPECTED: dict[str, Sample] = {
             6 load tasks.rb
             7 autoload foo/bar
         """,
-        signatures={
-            "Shop.Cart": "class Cart < Base::Thing",
-            "Shop.Cart.total": "def total(items, tax: 0)",
-            "Shop.Cart.build": "def self.build",
-            "Shop.Point": "Point = Struct.new(:x) do",
-            "A.B": "module A::B; end",
-        },
         docstrings={
             "Shop": "",
             "Shop.Cart": "A cart.\n\nOf things.",
@@ -504,13 +489,6 @@ EXPECTED: dict[str, Sample] = {
             12 require /bootstrap.php
             13 include lib/legacy.php
         """,
-        signatures={
-            "User": "#[Entity] final class User extends Model implements HasName",
-            "User.MAX": "const MAX = 3, MIN = 1;",
-            "User.make": "public static function make(int $a, Foo|Bar $b): ?static",
-            "User.go": "abstract protected function go();",
-            "Suit": "enum Suit: string",
-        },
         docstrings={
             "User": "A user.",
             "User.MAX": "At most.",
@@ -558,15 +536,6 @@ EXPECTED: dict[str, Sample] = {
             5 import org.acme.util: *
             6 import org.acme.x: Y as Z
         """,
-        signatures={
-            "Cart": "@Service data class Cart<T : Item>(val name: String, private val repo: Repo) "
-            ": Base(name), Runner",
-            "Cart.run": "override fun run(a: Int, b: List<Foo>): Result<Bar>",
-            "Cart.total": "val total: Int get() = items.sumOf { it.price }",
-            "String.shout": "fun String.shout(): String",
-            "Color": "enum class Color(val code: Int)",
-            "Foo.ext": "var Foo.ext: Int",
-        },
         docstrings={
             "Cart": "A cart.",
             "Cart.run": "Runs.",
@@ -616,13 +585,6 @@ EXPECTED: dict[str, Sample] = {
             7 import a: b as c
             8 import z: *
         """,
-        signatures={
-            "Cart": "@deprecated case class Cart[T <: Item](name: String) extends Base(name) with Runner",
-            "Cart.run": "def run(a: Int): Either[Foo, Bar]",
-            "Runner.run": "def run(a: Int): Unit",
-            "String.whisper": "def whisper: String",
-            "top": "def top(x: Int)(using y: Int): Int",
-        },
         docstrings={
             "Cart": "A cart.",
             "Cart.run": "Runs.",
@@ -649,12 +611,6 @@ EXPECTED: dict[str, Sample] = {
             3 source ./lib.sh
             4 source $ROOT/common.sh
         """,
-        signatures={
-            "greet": "greet()",
-            "build": "function build",
-            "PATH_X": "export PATH_X=1 OTHER=2",
-            "LIMIT": "readonly LIMIT=3",
-        },
         docstrings={
             "greet": "Says hello.\nLoudly.",
             "build": "",
@@ -691,12 +647,11 @@ def test_what_is_found_in_a_file_of(language: str) -> None:
 
 
 @pytest.mark.parametrize("language", sorted(EXPECTED))
-def test_signatures_and_documentation_of(language: str) -> None:
+def test_documentation_of(language: str) -> None:
     sample = EXPECTED[language]
     found: dict[str, Definition] = {}
     for one in parse("f", language, sample.source.encode()).definitions:
         found.setdefault(one.symbol, one)
-    assert {symbol: found[symbol].signature for symbol in sample.signatures} == sample.signatures
     assert {symbol: found[symbol].docstring for symbol in sample.docstrings} == sample.docstrings
 
 

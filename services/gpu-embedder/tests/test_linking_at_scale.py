@@ -166,7 +166,7 @@ def projects(draw: st.DrawFn) -> list[ParsedFile]:
                 definitions=tuple(
                     Definition(
                         name=name, symbol=name, kind=draw(st.sampled_from(("class", DECLARATION))),
-                        start_line=1, end_line=1, start_byte=0, end_byte=1, signature=name,
+                        start_line=1, end_line=1, start_byte=0, end_byte=1,
                     )
                     for name in names
                 ),

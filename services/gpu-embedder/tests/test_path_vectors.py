@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pharos_embedder.bounded_cache import LIMIT_BYTES_MIN, label_of
-from pharos_embedder.deleting import forget
+from pharos_embedder.kept import forget_chunks
 from pharos_embedder.path_vectors import PATH_CHARACTERS_MAX, PATH_WEIGHT, PathVectors, path_key, placed
 from pharos_embedder.points import Origin
 from pharos_embedder.vector_cache import VectorCache
@@ -89,7 +89,7 @@ def test_deleting_chunks_forgets_their_paths(cache: VectorCache, encoder: str, n
     payload = Payload(
         dataset=ORIGIN.dataset, kind="chunk", generation=5, path="src/a.py", content_hash="1", encoder=encoder
     )
-    forget(cache, now, [payload])
+    forget_chunks(cache, now, [payload])
     keys = {path: path_key(path, tenant="acme", encoder="fake@1") for path in ("src/a.py", "b.py")}
     assert set(cache.get_many(list(keys.values()))) == {keys["b.py"]}
 
@@ -99,7 +99,7 @@ def test_deleting_chunks_forgets_their_paths_as_the_encoder_before_had_them(cach
     payload = Payload(
         dataset=ORIGIN.dataset, kind="chunk", generation=5, path="a.py", content_hash="1", encoder="fake@1"
     )
-    forget(cache, "another@2", [payload])
+    forget_chunks(cache, "another@2", [payload])
     assert not cache.get_many([path_key("a.py", tenant="acme", encoder="fake@1")])
 
 

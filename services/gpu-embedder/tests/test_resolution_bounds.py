@@ -30,7 +30,7 @@ def file(path: str, language: str, **facts: Any) -> ParsedFile:
 def definition(name: str, kind: str, start: int = 0, end: int = 1) -> Definition:
     return Definition(
         name=name, symbol=name, kind=kind, start_line=start + 1, end_line=end + 1, start_byte=start,
-        end_byte=end, signature=name,
+        end_byte=end,
     )  # fmt: skip
 
 

@@ -37,7 +37,6 @@ def definition(symbol: str) -> Definition:
     name = symbol.rpartition(".")[2]
     return Definition(
         name=name, symbol=symbol, kind="class", start_line=1, end_line=2, start_byte=0, end_byte=9,
-        signature=name,
     )  # fmt: skip
 
 

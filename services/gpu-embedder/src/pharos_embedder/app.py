@@ -32,13 +32,12 @@ from pharos_contracts.workers.v1 import WorkerState
 from pharos_embedder.answering import Answers, StoreQuestion, answer_store
 from pharos_embedder.asked_store import asked_store
 from pharos_embedder.batch_work import BatchConfig, BatchTools, BatchWork
-from pharos_embedder.bounded_cache import BoundedCache
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.chunking import CHUNKER_VERSION
 from pharos_embedder.connecting import Connecting
 from pharos_embedder.control import Control
 from pharos_embedder.dataset_locks import DatasetLocks
-from pharos_embedder.deleting import Deleting, forget
+from pharos_embedder.deleting import Deleting
 from pharos_embedder.devices import DeviceUnavailable, choose_device, memory_of, probe
 from pharos_embedder.discovery import DiscoveryLimits
 from pharos_embedder.document_slot import DocumentSlot
@@ -50,6 +49,7 @@ from pharos_embedder.encoders import TextEncoder
 from pharos_embedder.generations import GenerationStore
 from pharos_embedder.group_commit import GroupCommit
 from pharos_embedder.indexing import Indexing, IndexingConfig, forget_cancelled
+from pharos_embedder.kept import Kept
 from pharos_embedder.open_connections import OpenConnections
 from pharos_embedder.parse_cache import ParseCache
 from pharos_embedder.parse_pool import ParsePool, workers_for
@@ -139,13 +139,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
         bus = Bus(await broker.connect())
     catalogue = Catalogue(bus)
     takes_items = role in ("all", "worker") and settings.worker_slots > 0
-    cache = _cache(settings, opened) if takes_items else None
-    parse_cache = _parse_cache(settings, opened) if takes_items else None
-    checkouts = _checkouts(settings) if takes_items else None
+    kept = _kept(settings, opened) if takes_items else None
     if owner is not None or settings.uses_server:
-        deleting = Deleting(
-            bus, store, catalogue, cache, parse_cache, checkouts, encoder=encoder.version, now=utc_now
-        )
+        deleting = Deleting(bus, store, catalogue, kept, encoder=encoder.version, now=utc_now)
         answer(broker, STORE, StoreQuestion, partial(answer_store, store, deleting), workers=2)
     if role in ("all", "search"):
         engine = SearchEngine(store, encoder.encode_queries, encoder=encoder.version)
@@ -173,10 +169,9 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 tasks.start_soon(owner.serve, bus)
                 tasks.start_soon(keep_optimized, store)  # a server does that by itself
             if role != "worker":
-                forget_chunks = None if cache is None else partial(forget, cache, encoder.version)
-                sweeping = Sweeping(bus, store, alone=owner is not None, forget=forget_chunks)
+                sweeping = Sweeping(bus, store, kept, alone=owner is not None, encoder=encoder.version)
                 tasks.start_soon(keep_swept, sweeping, utc_now)
-            if cache is not None and parse_cache is not None and checkouts is not None:
+            if kept is not None:
                 tasks.start_soon(partial(anyio.to_thread.run_sync, warm_training, abandon_on_cancel=True))
                 publisher = Publisher(
                     bus,
@@ -188,18 +183,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                 view = _view(settings, encoding)
                 presence = Presence(bus, view, utc_now, lambda: Memory(*memory_of(encoding.device)))
                 workspaces = _workspaces(settings, role, view.name, opened)
-                works = _works(
-                    settings,
-                    workspaces,
-                    allowed_hosts,
-                    publisher,
-                    store,
-                    encoder,
-                    cache,
-                    parse_cache,
-                    checkouts,
-                    opened,
-                )
+                works = _works(settings, workspaces, publisher, store, encoder, kept, opened)
                 documents = _document_config(settings, workspaces)
                 document_publisher = Publisher(
                     bus,
@@ -219,7 +203,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                         pool=pool,
                         store=store,
                         encoder=encoder,
-                        cache=cache,
+                        cache=kept.vectors,
                     )
                     async with (
                         OpenConnections(bus, _connecting(bus, settings, workspaces)) as connections,
@@ -236,7 +220,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                             pool=document_tools.pool,
                             store=store,
                             encoder=encoder,
-                            cache=cache,
+                            cache=kept.vectors,
                         )
                         document_works = [
                             DocumentSlot(
@@ -245,7 +229,7 @@ async def _serve(settings: Settings, role: str, opened: ExitStack, waiting_for: 
                             )
                             for _ in range(settings.max_concurrent_processing)
                         ]
-                        await _work(bus, settings, presence, (cache, parse_cache), works, document_works)
+                        await _work(bus, settings, presence, kept, works, document_works)
                 tasks.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True), anyio.move_on_after(3):
@@ -256,7 +240,7 @@ async def _work(
     bus: Bus,
     settings: Settings,
     presence: Presence,
-    caches: Sequence[BoundedCache],
+    kept: Kept,
     works: Sequence[Indexing],
     document_works: Sequence[DocumentSlot],
 ) -> None:
@@ -266,7 +250,7 @@ async def _work(
         tasks.start_soon(presence.beat)
         tasks.start_soon(control.follow)
         tasks.start_soon(drain_when_asked, drain, presence, settings.drain_seconds)
-        for cache in caches:
+        for cache in (kept.vectors, kept.parsed):
             tasks.start_soon(forget_cancelled, bus, cache)
         async with anyio.create_task_group() as slots:
             for work in works:
@@ -285,33 +269,26 @@ async def _work(
         tasks.cancel_scope.cancel()
 
 
-def _cache(settings: Settings, opened: ExitStack) -> VectorCache:
-    cache = VectorCache(
+def _kept(settings: Settings, opened: ExitStack) -> Kept:
+    vectors = VectorCache(
         settings.home_path / "vectors",
         limit_bytes=settings.vector_cache_max_mb * MiB,
         warn=lambda text: log.warning("vector_cache", detail=text),
     )
-    opened.callback(cache.close)
-    return cache
-
-
-def _parse_cache(settings: Settings, opened: ExitStack) -> ParseCache:
-    cache = ParseCache(
+    opened.callback(vectors.close)
+    parsed = ParseCache(
         settings.home_path / "parsed",
         limit_bytes=settings.parse_cache_max_mb * MiB,
         warn=lambda text: log.warning("parse_cache", detail=text),
         options=_limits(settings).parsing,
     )
-    opened.callback(cache.close)
-    return cache
-
-
-def _checkouts(settings: Settings) -> KeptCheckouts:
-    return KeptCheckouts(
+    opened.callback(parsed.close)
+    checkouts = KeptCheckouts(
         settings.home_path / "checkouts",
         bytes_max=settings.checkouts_max_mb * MiB,
         warn=lambda text: log.warning("kept_checkouts", detail=text),
     )
+    return Kept(vectors=vectors, parsed=parsed, checkouts=checkouts)
 
 
 def _workspaces(settings: Settings, role: str, name: str, opened: ExitStack) -> Path:
@@ -324,19 +301,16 @@ def _workspaces(settings: Settings, role: str, name: str, opened: ExitStack) -> 
 def _works(
     settings: Settings,
     workspaces: Path,
-    allowed_hosts: AllowedHosts,
     publisher: Publisher,
     store: VectorStore,
     encoder: TextEncoder,
-    cache: VectorCache,
-    parse_cache: ParseCache,
-    checkouts: KeptCheckouts,
+    kept: Kept,
     opened: ExitStack,
 ) -> list[Indexing]:
     """The work of each slot."""
     config = IndexingConfig(
         workspaces=workspaces,
-        allowed_hosts=allowed_hosts,
+        allowed_hosts=_allowed_hosts("PHAROS_GIT_ALLOWED_HOSTS", settings.git_allowed_hosts),
         github_token=Secret(settings.github_token.reveal()) if settings.github_token else None,
         limits=_limits(settings),
     )
@@ -348,10 +322,10 @@ def _works(
         tools = Tools(
             store=store,
             encoder=encoder,
-            cache=cache,
-            parse_cache=parse_cache,
+            cache=kept.vectors,
+            parse_cache=kept.parsed,
             parse_pool=pool,
-            checkouts=checkouts,
+            checkouts=kept.checkouts,
         )
         found.append(Indexing(tools, publisher, config))
     return found

@@ -8,7 +8,7 @@ or removed by the next index of that name.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from functools import partial
 from typing import Final
@@ -29,25 +29,11 @@ from pharos_contracts.datasets.v1 import (
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
-from pharos_embedder import document_points
-from pharos_embedder.bounded_cache import owner_of
 from pharos_embedder.catalogue import Catalogue
-from pharos_embedder.chunking import CHUNKER_VERSION
-from pharos_embedder.parse_cache import ParseCache
-from pharos_embedder.path_vectors import path_key
-from pharos_embedder.trained_graphs import key_of_graph
-from pharos_embedder.vector_cache import VectorCache, vector_key
-from pharos_embedder.vectors import (
-    DatasetKey,
-    Dropped,
-    Payload,
-    StoreError,
-    VectorStore,
-    generation_after,
-)
+from pharos_embedder.kept import Kept, forgetting
+from pharos_embedder.vectors import DatasetKey, Dropped, StoreError, VectorStore, generation_after
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
-from pharos_sources.kept_checkouts import KeptCheckouts
 
 log = structlog.get_logger()
 
@@ -60,16 +46,14 @@ DELETED_KEPT_SECONDS: Final = 2 * 86_400
 
 
 class Deleting:
-    """Answers to whoever deletes datasets; the caches are None where this process takes no jobs."""
+    """Answers to whoever deletes datasets. Where this process takes no jobs it has nothing *kept*."""
 
     def __init__(
         self,
         bus: Bus,
         store: VectorStore,
         catalogue: Catalogue,
-        cache: VectorCache | None,
-        parse_cache: ParseCache | None,
-        checkouts: KeptCheckouts | None,
+        kept: Kept | None,
         *,
         encoder: str,
         now: Callable[[], datetime],
@@ -77,9 +61,7 @@ class Deleting:
         self._bucket = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
         self._store = store
         self._catalogue = catalogue
-        self._cache = cache
-        self._parse_cache = parse_cache
-        self._checkouts = checkouts
+        self._kept = kept
         self._encoder = encoder
         self._now = now
 
@@ -156,65 +138,17 @@ class Deleting:
 
     def _drop(self, key: DatasetKey, generation: int) -> Dropped:
         ends = time.monotonic() + STEP_SECONDS
+        forget = forgetting(self._kept, self._encoder)
         chunks = 0
         while True:
-            dropped = self._store.drop(key, generation, most=STEP_POINTS, forget=self._forget)
+            dropped = self._store.drop(key, generation, most=STEP_POINTS, forget=forget)
             chunks += dropped.chunks
             if not dropped.left:
                 self._store.flush()
-                for cache in (self._cache, self._parse_cache):
-                    if cache is not None:
-                        cache.forget_owner(owner_of(*_names(key)))
-                if self._parse_cache is not None:
-                    self._parse_cache.remove([key_of_graph(key)])
+                if self._kept is not None:
+                    self._kept.forget_dataset(key)
             if not dropped.left or time.monotonic() >= ends:
                 return Dropped(chunks, dropped.left)
-
-    def _forget(self, points: Sequence[Payload]) -> None:
-        if self._cache is not None:
-            forget(self._cache, self._encoder, [each for each in points if each.kind == "chunk"])
-        if self._parse_cache is not None:
-            forget_parsed(self._parse_cache, [each for each in points if each.kind == "file"])
-        if self._checkouts is not None:
-            for tenant, repository in {(each.dataset.tenant, each.repository) for each in points}:
-                self._checkouts.forget(tenant, repository)
-
-
-def forget(cache: VectorCache, encoder: str, chunks: Sequence[Payload]) -> None:
-    """Remove their vectors and those of their paths from the cache of this machine.
-
-    Others of the tenant are encoded again. *encoder* is that of chunks which do not say it.
-    """
-    contents = [
-        vector_key(
-            tenant=chunk.dataset.tenant,
-            content=chunk.content_hash,
-            chunker=CHUNKER_VERSION if chunk.document is None else document_points.CHUNKER,
-            encoder=chunk.encoder or encoder,
-        )
-        for chunk in chunks
-    ]
-    paths = {
-        path_key(chunk.path, tenant=chunk.dataset.tenant, encoder=chunk.encoder or encoder)
-        for chunk in chunks
-        if chunk.document is None
-    }
-    cache.remove(contents + sorted(paths))
-
-
-def forget_parsed(cache: ParseCache, files: Sequence[Payload]) -> None:
-    """Remove what they were parsed to from this machine. Others of the tenant parse them again."""
-    cache.remove(
-        [
-            cache.key_of(
-                tenant=file.dataset.tenant,
-                path=file.path,
-                language=file.language,
-                content_hash=file.content_hash,
-            )
-            for file in files
-        ]
-    )
 
 
 def _names(key: DatasetKey) -> tuple[str, str, str]:

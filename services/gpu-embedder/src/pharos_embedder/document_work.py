@@ -17,13 +17,13 @@ import msgspec
 from pharos_contracts.identity import documents_dataset
 from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, JobKind, Notice, Stage, WorkItem
 from pharos_contracts.streams import OBJ_UPLOADS
-from pharos_embedder.deleting import forget
 from pharos_embedder.document_points import CHUNKER, Passage, passages
 from pharos_embedder.document_stages import Placed, payloads_of_document, place_stage, seal_document
 from pharos_embedder.documents.limits import DocumentLimits
 from pharos_embedder.documents.pool import DocumentPool, ReadDocument
 from pharos_embedder.encodables import EncodablesInMemory
 from pharos_embedder.encoders import Priority, TextEncoder
+from pharos_embedder.kept import forget_chunks
 from pharos_embedder.pipeline import Target, batch_tokens
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held, NothingToDo
@@ -168,7 +168,7 @@ class DocumentWork(PublishedWork):
         if not gone:
             raise NothingToDo(NOT_THERE)
         # First: a crash behind this costs an encoding, not a vector that stays.
-        await anyio.to_thread.run_sync(forget, self._tools.cache, self._tools.encoder.version, gone)
+        await anyio.to_thread.run_sync(forget_chunks, self._tools.cache, self._tools.encoder.version, gone)
         place = partial(place_stage, [], source.identity, target.live, origin, store)
         placed = await in_thread(place, held.check)
         seconds.end(Stage.STORE)

@@ -150,7 +150,6 @@ def facts_of(file: ParsedFile) -> ParsedFile:
             end_line=one.end_line,
             start_byte=one.start_byte,
             end_byte=one.end_byte,
-            signature="",
         )
         for one in file.definitions
     )

@@ -34,7 +34,6 @@ _MACROS_MAX: Final = 1_000
 """What has more is a map of registers, made by a program; some repositories have a thousand such headers."""
 _REFERENCES_MAX: Final = 5_000
 _IMPORTS_MAX: Final = 2_000
-_SIGNATURE_CHARS_MAX: Final = 200
 _DOCSTRING_CHARS_MAX: Final = 1_000
 _SYMBOL_CHARS_MAX: Final = 300
 
@@ -55,16 +54,6 @@ _SINGLE_WRAPPERS: Final = frozenset(
 """Nodes that belong to a definition if it is the only one in them."""
 
 _TYPE_KINDS: Final = frozenset({"class", "interface", "struct", "union", "enum", "trait", "object", "scope"})
-_BODILESS: Final = frozenset({"declaration", "field_declaration"})
-"""Nodes that are a signature from end to end, over several lines too."""
-
-_HASH_COMMENTED: Final = frozenset({"class", "module", "method", "singleton_method"})
-"""Nodes of Ruby, in which a comment may stand between the signature and the body."""
-_HASH_COMMENT: Final = re.compile(r"(?:^|(?<=\s))#(?!\{).*$", re.MULTILINE)
-
-_BODIES: Final = frozenset({"function_body", "class_body", "enum_class_body"})
-"""Last children that are bodies, in a grammar that has no field for them."""
-
 _PREPROCESSED: Final = frozenset({"c", "cpp"})
 """Languages in which a macro that only the preprocessor knows reads as an error: a few are nobody's fault."""
 _BROKEN_SHARE_MIN: Final = 0.1
@@ -82,7 +71,6 @@ _RAW: Final = "r#"
 """Before a name of Rust that is a word of the language too: no part of the name."""
 
 _PATH_SEPARATOR: Final = re.compile(r"\s*(?:::|\\)\s*")
-_SIGNATURE_END: Final = " {:=(;"  # and `=>`
 _RECEIVER_TYPE: Final = re.compile(r"(\w+)\s*(?:\[[^\]]*\]|<.*>)?\s*[)?]?\s*$", re.DOTALL)
 _NAME_MATTER: Final = re.compile(r"[<\[].*", re.DOTALL)
 
@@ -221,7 +209,7 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
         if name in counts:
             counts[name].count -= times
     facts = _Facts(
-        definitions=_qualified(language, found, source, text),
+        definitions=_qualified(language, found, text),
         references=_references(counts),
         imports=tuple(sorted(imports, key=lambda one: one.line)[:_IMPORTS_MAX]),
         package=package,
@@ -305,9 +293,7 @@ def _found(pattern: int, kind: str, name: str, core: Node, owner: str, holds: bo
     return _Found(node.start_byte, node.end_byte, pattern, kind, name, core, node, owner, holds)
 
 
-def _qualified(
-    language: str, found: Mapping[int, _Found], source: bytes, text: str
-) -> tuple[Definition, ...]:
+def _qualified(language: str, found: Mapping[int, _Found], text: str) -> tuple[Definition, ...]:
     """The definitions in the order of the source, each under the path of those around it."""
     lines = text.split("\n") if found and language != "python" else []
     around: list[_Open] = []
@@ -340,7 +326,6 @@ def _qualified(
                 end_line=end_line,
                 start_byte=one.start,
                 end_byte=one.end,
-                signature=_signature(one.core, source),
                 docstring=docstring[:_DOCSTRING_CHARS_MAX],
             )
         )
@@ -352,47 +337,6 @@ def _line_range(node: Node) -> tuple[int, int]:
     end_row, end_column = node.end_point
     start_row = node.start_point[0]
     return start_row + 1, max(end_row + (end_column > 0), start_row + 1)
-
-
-def _signature(core: Node, source: bytes) -> str:
-    form, start = core.type, core.start_byte
-    body = _body(core, form)
-    end = core.end_byte
-    if body is not None and (inner := body.start_byte) > start:
-        end = inner
-    words = source[start : min(end, start + 4 * _SIGNATURE_CHARS_MAX)].decode("utf-8", "ignore")
-    if form in _HASH_COMMENTED:
-        words = _HASH_COMMENT.sub("", words)
-    if body is None and form not in _BODILESS:
-        return " ".join(words.partition("\n")[0].split())[:_SIGNATURE_CHARS_MAX]
-    signature = " ".join(words.split()).rstrip(_SIGNATURE_END)
-    while signature.endswith("=>"):
-        signature = signature[:-2].rstrip(_SIGNATURE_END)
-    return signature[:_SIGNATURE_CHARS_MAX]
-
-
-def _body(core: Node, form: str) -> Node | None:
-    """Where the signature of *core*, a *form*, ends, if it does before *core* itself."""
-    if form.startswith("preproc_"):
-        return None
-    if (body := core.child_by_field_name("body")) is not None:
-        return body
-    if (body := core.child_by_field_name("accessors")) is not None:
-        return body
-    if (value := core.child_by_field_name("value")) is not None:
-        return value if value.type == "arrow_expression_clause" else value.child_by_field_name("body")
-    match form:
-        case "type_spec":
-            inner = core.child_by_field_name("type")
-            count = inner.named_child_count if inner is not None else 0
-            return inner.named_child(count - 1) if inner is not None and count else None
-        case "declaration":  # of a variable, in C: its initializer
-            declarator = core.child_by_field_name("declarator")
-            value = declarator.child_by_field_name("value") if declarator is not None else None
-            return value if value is not None and value.type == "initializer_list" else None
-        case _:
-            last = core.named_child(core.named_child_count - 1) if core.named_child_count else None
-            return last if last is not None and last.type in _BODIES else None
 
 
 def _python_docstring(core: Node) -> str:

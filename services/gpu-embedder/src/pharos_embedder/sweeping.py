@@ -21,7 +21,8 @@ from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import AnyJobEvent
 from pharos_contracts.lifecycle import TERMINAL
 from pharos_contracts.message import UnreadableMessage, decode
-from pharos_embedder.vectors import MILLISECONDS_FROM, DatasetKey, Forget, VectorStore
+from pharos_embedder.kept import Kept, forgetting
+from pharos_embedder.vectors import MILLISECONDS_FROM, DatasetKey, VectorStore
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, Stored
 
@@ -67,11 +68,17 @@ def _age(generation: int, now: datetime) -> float:
     return now.timestamp() - began
 
 
-def remove(dataset: DatasetKey, found: Rubbish, store: VectorStore, forget: Forget) -> int:
-    """Remove what was *found* of *dataset*; how many points went. Repeatable. Blocks."""
+def remove(dataset: DatasetKey, found: Rubbish, store: VectorStore, kept: Kept | None, encoder: str) -> int:
+    """Remove what was *found* of *dataset*; how many points went. Repeatable. Blocks.
+
+    What is finished of a deletion is forgotten by this machine, as by the deletion itself.
+    """
     before = store.size(dataset)
+    forget = forgetting(kept, encoder)
     while found.dropped and store.drop(dataset, found.dropped, most=DROP_POINTS, forget=forget).left:
         pass
+    if found.dropped and kept is not None:
+        kept.forget_dataset(dataset)
     if found.retired:
         store.collect(dataset, found.retired)
     for generation in found.unpublished:
@@ -83,17 +90,18 @@ class Sweeping:
     """Removes rubbish from *store*.
 
     *alone*: nobody else uses the store, so that a dataset which this bus has no record of is nobody's. On a
-    server it may be that of another installation: only what jobs of this bus wrote goes. *forget* is as
-    for ``VectorStore.drop``; None where this process has no cache.
+    server it may be that of another installation: only what jobs of this bus wrote goes. Where this process
+    takes no jobs it has nothing *kept*; *encoder* is that of chunks which do not say it.
     """
 
-    def __init__(self, bus: Bus, store: VectorStore, *, alone: bool, forget: Forget | None) -> None:
+    def __init__(self, bus: Bus, store: VectorStore, kept: Kept | None, *, alone: bool, encoder: str) -> None:
         self._bus = bus
         self._records = Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord)
         self._locks = Bucket(bus, streams.KV_LOCKS, WriteLock)
         self._store = store
         self._alone = alone
-        self._forget = forget or (lambda chunks: None)
+        self._kept = kept
+        self._encoder = encoder
 
     async def sweep(self, now: datetime) -> int:
         """How many points went. Raises StoreError and the errors of the bus; then it is to be repeated."""
@@ -124,7 +132,7 @@ class Sweeping:
         found = msgspec.structs.replace(
             found, unpublished=tuple(number for number in found.unpublished if number in ended)
         )
-        removed = await anyio.to_thread.run_sync(remove, key, found, self._store, self._forget)
+        removed = await anyio.to_thread.run_sync(remove, key, found, self._store, self._kept, self._encoder)
         if removed > 0:
             log.info("dataset_swept", dataset=key.dataset, points=removed)
         return removed

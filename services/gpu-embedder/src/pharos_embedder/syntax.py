@@ -19,9 +19,8 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     """Something with a name and a body: a function, a class, a constant; or what of such a thing stands in a
     header, which is of the kind `declaration`.
 
-    `symbol` is the path of names down to it (`Outer.Inner.method`), `signature` its first line without the
-    body (at most 200 characters), `docstring` its documentation (at most 1,000 characters, empty if it has
-    none).
+    `symbol` is the path of names down to it (`Outer.Inner.method`), `docstring` its documentation (at most
+    1,000 characters, empty if it has none).
     """
 
     name: str
@@ -31,7 +30,6 @@ class Definition(msgspec.Struct, frozen=True, kw_only=True, array_like=True):
     end_line: int
     start_byte: int
     end_byte: int
-    signature: str
     docstring: str = ""
 
 

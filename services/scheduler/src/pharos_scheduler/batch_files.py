@@ -46,7 +46,6 @@ class FileState(IntEnum):
 
 IN_FLIGHT: Final = frozenset({FileState.HANDED, FileState.BEGUN, FileState.PUBLISHING})
 ENDED: Final = frozenset({FileState.COMPLETED, FileState.FAILED, FileState.SKIPPED})
-SUCCEEDED: Final = frozenset({FileState.COMPLETED, FileState.SKIPPED})
 
 
 class Place(msgspec.Struct, kw_only=True):
