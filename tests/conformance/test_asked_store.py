@@ -321,7 +321,7 @@ def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[EdgeEngine]:
 @pytest.fixture
 def owner(shared: EdgeEngine) -> Iterator[StoreOwner]:
     yield StoreOwner(shared, dimensions=4, now=lambda: 1_000.0)
-    shared.delete([A_POINT.id])
+    shared.delete([A_POINT.id], ANY)
 
 
 def told(owner: StoreOwner, question: Question | bytes, *, begin_by: float = 1_000.0) -> Answer:
