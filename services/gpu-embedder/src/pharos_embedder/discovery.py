@@ -363,7 +363,10 @@ class _Walk:
         if language in DATA_LANGUAGES and size > self._limits.data_bytes_max:
             return _Verdict("too large", size, language)
         reason = head_reason(head, language, whole=whole)
-        if reason == "generated" and attributes.get("linguist-generated") == "false":
+        if reason == "generated" and (
+            attributes.get("linguist-generated") == "false"
+            or _is_config(entry.path)  # cargo writes the manifest of a crate anew when it publishes it
+        ):
             reason = None
         if reason is None and not whole:
             source = read_regular(path, self._limits.file_bytes_max)
