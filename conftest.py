@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 from typing import Final
 
+import hypothesis
 import psutil
 import pytest
 import structlog
@@ -23,6 +24,13 @@ from pharos_sources.removal import remove_tree
 _IN_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 _ROOM_BYTES: Final = 8 << 30  # several times what the tests hold at once
 _scratch = pytest.StashKey[Path]()
+
+
+# How long an example takes says how busy the machine is.
+hypothesis.settings.register_profile(
+    "patient", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("patient")
 
 
 def pytest_configure(config: pytest.Config) -> None:

@@ -6,13 +6,14 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from pharos_contracts import streams
 from pharos_contracts.control.v1 import Action
-from pharos_contracts.datasets.v1 import Dataset, WriteLock
+from pharos_contracts.datasets.v1 import Dataset, DatasetRecord, DeletedDataset, IndexStage, WriteLock
 from pharos_contracts.identity import dataset_key
 from pharos_contracts.jobs.v1 import (
     IndexResult,
@@ -22,14 +23,16 @@ from pharos_contracts.jobs.v1 import (
     WorkItem,
 )
 from pharos_contracts.subjects import ITEM_REPOSITORY
-from pharos_embedder import storing_ahead
+from pharos_embedder import dataset_locks, pipeline, storing_ahead
+from pharos_embedder.bounded_cache import label_of
 from pharos_embedder.dataset_locks import DatasetBusy, DatasetLocks, LockLost
 from pharos_embedder.ports import Failed
 from pharos_embedder.published_work import PublishedWork
-from pharos_embedder.publishing import Publisher
+from pharos_embedder.publishing import Publisher, patiently
 from pharos_embedder.vectors import DatasetKey, Payload, Point, StoreUnavailable, of_dataset
+from pharos_embedder.worker import WorkerConfig
 from pharos_service.buckets import Bucket, Entry
-from pharos_service.bus import TROUBLE, Bus
+from pharos_service.bus import TROUBLE, Bus, FateUnknown
 from pharos_service.ending import end
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
@@ -142,6 +145,36 @@ async def test_two_jobs_that_find_the_same_new_dataset_are_done_one_after_the_ot
     )
 
 
+async def test_words_are_not_shown_of_chunks_that_are_not_all_there(
+    bus: Bus, git: GitServer, machine: Machine, small_windows: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = new_job(git.url("o/one"))
+    key = DatasetKey("default", "default", name_of(git, "o/one"))
+    store_words = pipeline.store_words
+
+    def disturbed(*arguments: Any) -> Any:
+        found = store_words(*arguments)
+        if not is_whole:
+            (generation,) = machine.store.generations(key)
+            machine.engine.delete([min(machine.store.live_ids(key, generation, "chunk"))], of_dataset(key))
+        return found
+
+    is_whole: list[bool] = []
+    monkeypatch.setattr(pipeline, "store_words", disturbed)
+    async with (
+        watching(bus, machine) as seen,
+        working(bus, machine, allowed_hosts=git.allowed_hosts),
+    ):
+        await hand_out(bus, job)
+        failed = await until_said(bus, job, ItemFailed)
+        assert (failed.code, failed.transient) == ("publish_conflict", True) and not seen
+        is_whole.append(True)
+        await hand_out(bus, job, attempt=2, dispatch=2)
+        await until_said(bus, job, ItemCompleted)
+        await until(lambda: len(seen) == 2)
+    assert all(says == there == 12 for _, says, there in seen)
+
+
 async def test_a_job_that_waits_for_another_is_cancelled_at_once(
     bus: Bus, git: GitServer, machine: Machine, small_windows: None
 ) -> None:
@@ -187,6 +220,12 @@ async def test_a_job_that_waited_in_vain_says_for_what(
 
 def impatient(bus: Bus, holder: str) -> DatasetLocks:
     return DatasetLocks(bus, holder, job_ttl_seconds=SECONDS, wait_seconds=0.3)
+
+
+def test_who_is_cut_off_loses_the_item_before_the_lock() -> None:
+    surely = streams.JOB_LOCK_TTL_SECONDS * (dataset_locks.WRITE_SHARE - dataset_locks.RENEW_SHARE)
+    assert surely > WorkerConfig().lapse
+    assert streams.WORK_ACK_WAIT_SECONDS + WorkerConfig().hold < streams.JOB_LOCK_TTL_SECONDS
 
 
 async def test_what_a_job_has_stays_its_own_until_it_has_published(bus: Bus) -> None:
@@ -242,9 +281,11 @@ async def test_what_is_cleared_of_a_job_is_cleared_of_its_lock(bus: Bus, machine
 async def test_a_bus_that_starts_again_knows_still_who_writes(bus: Bus, nats_server: NatsServer) -> None:
     locks = DatasetLocks(bus, "jobs", job_ttl_seconds=10 * SECONDS)
     async with locks.hold_for("one", KEY, stays=False) as (check, _):
-        nats_server.kill()
-        nats_server.start()
-        await until(lambda: bus.connected)
+        await asyncio.to_thread(nats_server.kill)
+        await until(lambda: not bus.connected)
+        await asyncio.to_thread(nats_server.start)
+        found = await patiently(lambda: Bucket(bus, streams.KV_LOCKS, WriteLock).get(LOCK))
+        assert found is not None
         with pytest.raises(DatasetBusy):
             async with impatient(bus, "jobs").hold_for("another", KEY, stays=False):
                 pass
@@ -324,3 +365,43 @@ async def test_a_job_to_be_published_comes_again_while_others_write_or_the_store
         with pytest.raises(TROUBLE):
             await finish(bus, machine, job)
     assert await finish(bus, machine, job) is not None
+
+
+async def test_of_a_dataset_that_was_deleted_meanwhile_the_caches_keep_nothing(
+    bus: Bus, machine: Machine
+) -> None:
+    job = new_job("http://127.0.0.1:9/o/r")
+    store(machine, job)
+    label = label_of(job.job_id, job.tenant)
+    machine.cache.put_many({bytes(32): np.ones(4, dtype=np.float32)}, job=label)
+    deleted = DeletedDataset(
+        tenant=KEY.tenant, project=KEY.project, dataset=KEY.dataset, generation=9, deleted_at=now()
+    )
+    await Bucket[DatasetRecord](bus, streams.KV_DATASETS, DatasetRecord).put(LOCK, deleted)
+    item = WorkItem(job=job, item_id=ITEM_REPOSITORY, attempt=1, dispatch=1)
+    with pytest.raises(Failed) as failed:
+        await PublishedWork(machine.store, (machine.cache,), publisher_on(bus)).finish(item, RESULT)
+    assert failed.value.problem.code == "dataset_deleted"
+    assert machine.cache.count() == 0
+
+
+async def test_who_searches_in_this_process_hears_of_a_publishing_whose_answer_was_lost(
+    bus: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[int] = []
+    job = new_job("http://127.0.0.1:9/o/r")
+    create = Bucket.create
+
+    async def lost(self: Any, *arguments: Any, **options: Any) -> int | None:
+        await create(self, *arguments, **options)
+        monkeypatch.setattr(Bucket, "create", create)
+        raise FateUnknown("no answer")
+
+    def hear(_key: str, record: Dataset | None) -> None:
+        assert record is not None
+        told.append(record.generation)
+
+    publisher = Publisher(bus, encoder="e", chunker="c", now=now, on_change=hear)
+    monkeypatch.setattr(Bucket, "create", lost)
+    await publisher.publish(job, RESULT, IndexStage.FULL)
+    assert told == [7]

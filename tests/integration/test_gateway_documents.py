@@ -135,7 +135,7 @@ async def test_an_idempotency_key_brings_the_first_answer_back_and_keeps_nothing
     key = {"Idempotency-Key": "today"}
     first = (await http.post(TEXT, json={"text": "one"}, headers=key)).json()
     kept = await holds(bus, f"OBJ_{OBJ_UPLOADS}")
-    again = (await http.post(TEXT, json={"text": "two"}, headers=key)).json()
+    again = (await http.post(TEXT, json={"text": "two", "source": "elsewhere"}, headers=key)).json()
     assert again == first
     assert await holds(bus, f"OBJ_{OBJ_UPLOADS}") == kept
     other = (await http.post(TEXT, json={"text": "three"}, headers={"Idempotency-Key": "tomorrow"})).json()
@@ -181,6 +181,7 @@ async def test_the_fields_of_a_form_come_in_any_order_and_win_over_the_query(
         (FILE, {"files": form(), "data": {"callback_url": "https://example.com/"}}, "callbacks_disabled"),
         (FILE, {"files": [("file", ("a.md", b"a")), ("file", ("b.md", b"b"))]}, "invalid_request"),
         (FILE, {"json": {"source": "x"}}, "invalid_request"),
+        (FILE, {"files": form(), "headers": {"Content-Encoding": "gzip"}}, "invalid_request"),
         (
             FILE,
             {"content": b"--b\r\n", "headers": {"Content-Type": "multipart/form-data; boundary=b"}},

@@ -6,16 +6,19 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from datetime import timedelta
+from typing import Any
 
 import httpx
 import pytest
 from msgspec.structs import replace
 
 from pharos_contracts import subjects
-from pharos_contracts.jobs.v1 import ActiveJob, SubmitJob, job_of
+from pharos_contracts.datasets.v1 import Dataset, IndexStage
+from pharos_contracts.identity import dataset_key
+from pharos_contracts.jobs.v1 import ActiveJob, Scope, SubmitJob, job_of
 from pharos_contracts.lifecycle import JobState
 from pharos_contracts.message import decode
-from pharos_contracts.streams import KV_ACTIVE
+from pharos_contracts.streams import KV_ACTIVE, KV_DATASETS
 from pharos_gateway.app import serving
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -247,6 +250,45 @@ async def test_the_same_idempotency_key_returns_the_first_answer_and_starts_noth
     assert (await bus.api("STREAM.INFO.Q"))["state"]["messages"] == 1
     others = await http.post(f"{INGEST}/user/repo3", headers={**key, "x-tenant": "acme"})
     assert others.json()["id"] != first["id"]
+
+
+async def test_the_first_answer_of_a_project_comes_back_whatever_is_asked_or_indexed_since(
+    bus: Bus, http: httpx.AsyncClient
+) -> None:
+    sha = "a" * 40
+    wanted = {"repo": "http://git.test:9418/o/r", "branch": "main", "dataset": "d", "sha": sha}
+
+    async def asked(project: str, **changes: str) -> tuple[int, dict[str, Any]]:
+        body = {**wanted, **changes}
+        path = f"/projects/{project}/ingest/github"
+        answer = await http.post(path, json=body, headers={**BEARER, "Idempotency-Key": "k-p"})
+        return answer.status_code, answer.json()
+
+    first = await asked("default")
+    assert first[0] == 202
+    assert await asked("atlas", repo="http://git.test:9418/o/other", dataset="e") == first
+    indexed = Dataset(
+        tenant="default",
+        project="default",
+        dataset="d",
+        scope=Scope.PROJECT,
+        repository="git.test:9418/o/r",
+        clone_url="http://git.test:9418/o/r",
+        branch="main",
+        commit=sha,
+        generation=1,
+        stage=IndexStage.FULL,
+        job_id=first[1]["jobId"],
+        files=1,
+        chunks=2,
+        encoder="e",
+        chunker="c",
+        published_at=now(),
+    )
+    await Bucket(bus, KV_DATASETS, Dataset).put(dataset_key("default", "default", "d"), indexed)
+    skipped = await http.post("/projects/default/ingest/github", json=wanted, headers=BEARER)
+    assert skipped.json()["status"] == "skipped"
+    assert await asked("default") == first
 
 
 async def test_two_requests_with_one_idempotency_key_at_once_make_one_job(

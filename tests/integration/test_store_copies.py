@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import zlib
 from base64 import b64encode
 from collections.abc import Iterator
@@ -41,6 +43,7 @@ from pharos_embedder.stored_graph import StoredGraph
 from pharos_embedder.sweeping import Rubbish, rubbish
 from pharos_embedder.vectors import DatasetKey, Kind, Payload, Point, VectorStore, point_id
 from pharos_service.buckets import Entry
+from pharos_service.bus import FateUnknown
 from tests.support.asked_stores import AskedStores
 
 NOW = datetime(2026, 6, 1, tzinfo=UTC)
@@ -405,14 +408,28 @@ def test_a_file_of_another_beside_a_snapshot_does_not_become_it(tmp_path: Path, 
 
 
 def test_of_a_snapshot_that_cannot_be_written_to_its_end_nothing_is_left(
+    tmp_path: Path, empty: VectorStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shelf = Shelf()
+    fill(empty, ATLAS, shelf, chunks=1)
+
+    def full(file: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        take(tmp_path / "snapshot", [ATLAS], empty, shelf, dimensions=4)
+    assert not list(tmp_path.glob("*snapshot*")) and not list(tmp_path.glob("*.part"))
+
+
+def test_a_place_where_no_snapshot_can_be_is_named_as_it_was_given(
     tmp_path: Path, empty: VectorStore
 ) -> None:
-    shelf, folder = Shelf(), tmp_path / "snapshot"
-    fill(empty, ATLAS, shelf, chunks=1)
-    folder.mkdir()
-    with pytest.raises(OSError):
-        take(folder, [ATLAS], empty, shelf, dimensions=4)
-    assert not folder.with_name("snapshot.part").exists()
+    for path, told in ((tmp_path, tmp_path), (tmp_path / "no" / "snapshot", tmp_path / "no")):
+        with pytest.raises(OSError) as raised:
+            take(path, [ATLAS], empty, Shelf(), dimensions=4)
+        assert raised.value.filename == str(told)
+    assert not list(tmp_path.glob("*snapshot*")) and not list(tmp_path.glob("*.part"))
 
 
 def test_a_dataset_that_is_replaced_while_it_is_read_is_read_again(
@@ -454,6 +471,25 @@ def test_a_restore_over_which_somebody_published_leaves_nothing(
     with pytest.raises(CannotCopy, match="was changed meanwhile; restore it again"):
         restored(path, empty, there)
     assert empty.size(ATLAS) == 0
+
+
+def test_a_restore_of_which_nobody_knows_whether_it_is_live_is_not_taken_away(
+    tmp_path: Path, empty: VectorStore
+) -> None:
+    class Lost(Shelf):
+        """Its answer to a write is lost."""
+
+        def set(self, key: DatasetKey, record: DatasetRecord, after: Entry[DatasetRecord] | None) -> bool:
+            super().set(key, record, after)
+            raise FateUnknown("no answer")
+
+    here, there, path = Shelf(), Lost(), tmp_path / "snapshot"
+    fill(empty, ATLAS, here, chunks=2)
+    take(path, [ATLAS], empty, here, dimensions=4)
+    empty.drop(ATLAS, 6, most=10**6, forget=lambda chunks: None)
+    with pytest.raises(FateUnknown):
+        restored(path, empty, there)
+    assert empty.count(ATLAS, there.live(ATLAS).generation, "chunk") == 2
 
 
 def test_a_restore_that_loses_its_hold_on_the_dataset_publishes_nothing(

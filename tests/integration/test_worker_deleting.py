@@ -36,7 +36,7 @@ from pharos_embedder.kept import Kept
 from pharos_embedder.ports import Failed
 from pharos_embedder.published_work import PublishedWork
 from pharos_embedder.publishing import Publisher
-from pharos_embedder.vectors import DatasetKey, Payload, Point
+from pharos_embedder.vectors import DatasetKey, Payload, Point, generation_after
 from pharos_service.asking import NobodyAnswers, ask
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus
@@ -231,7 +231,7 @@ async def test_a_worker_that_began_before_the_deletion_publishes_nothing(
 async def test_a_number_is_never_used_again_even_where_the_clock_was_wrong(
     bus: Bus, bus_settings: ServiceSettings, git: GitServer, machine: Machine
 ) -> None:
-    ahead = int(time.time()) + 100_000
+    ahead = generation_after(0) + 100_000_000
     await put(bus, live(ahead))
     machine.store.upsert([point(ahead)])
     async with owning(bus, bus_settings, machine), working(bus, machine, allowed_hosts=git.allowed_hosts):

@@ -23,6 +23,7 @@ pytestmark = pytest.mark.anyio
 PASSWORD = "of-the-services"
 OPERATOR_PASSWORD = "of-the-supervisor"
 FILE_BYTES_MAX = 64 * 1024
+STORE = 'größe "und" maß/$HOME\\u00e9/%s\t\x01\x7f'  # folders may be called so
 
 
 def _limit_files() -> None:
@@ -39,8 +40,9 @@ def url(tmp_path: Path) -> Iterator[str]:
     configuration = tmp_path / "nats.conf"
     configuration.write_text(
         nats_server.configuration(
-            store=tmp_path / "store", port=port, password=PASSWORD, operator_password=OPERATOR_PASSWORD
-        )
+            store=tmp_path / STORE, port=port, password=PASSWORD, operator_password=OPERATOR_PASSWORD
+        ),
+        encoding="utf-8",
     )
     with (
         (tmp_path / "log").open("wb") as log,
@@ -83,6 +85,13 @@ async def test_a_server_that_could_not_write_once_complains_and_a_well_one_does_
     found = await complaint(url, OPERATOR_PASSWORD)
     assert found is not None and "$G > A" in found
     await client.close()
+
+
+async def test_a_store_lies_where_it_is_to_lie_whatever_that_folder_is_called(
+    url: str, tmp_path: Path
+) -> None:
+    await (await connected(url)).close()
+    assert (tmp_path / STORE / "jetstream").is_dir()
 
 
 async def test_who_does_not_answer_or_does_not_know_the_asker_is_left_alone(url: str) -> None:

@@ -367,3 +367,32 @@ def test_paths_are_joined_inside_the_repository(folder: str, path: str, expected
 )
 def test_a_glob_of_a_workspace_means_folders(pattern: str, folder: str, matches: bool) -> None:
     assert Glob.of(pattern).matches(folder.split("/")) is matches
+
+
+def test_a_name_that_is_required_from_elsewhere_is_not_the_one_that_is_here() -> None:
+    graph = graph_of(
+        {
+            "src/paths.js": "exports.joined = function () {};\nfunction resolved() {}\n",
+            "src/a.js": "const { joined, deep: resolved } = require('some-package');\njoined(resolved());\n",
+            "src/b.js": "joined();\n",
+        }
+    )
+    assert edges(graph, "references") == {("src/b.js", "src/paths.js")}
+
+
+def test_a_raw_name_of_rust_is_the_name() -> None:
+    graph = graph_of(
+        {
+            "Cargo.toml": '[package]\nname = "app"\nedition = "2021"\n',
+            "src/lib.rs": "pub mod r#type;\npub mod r#loop { mod inner; }\nuse r#type::{r#match, Kind};\n",
+            "src/type.rs": "pub fn r#match() {}\npub struct Kind;\n",
+            "src/loop/inner.rs": "fn f() { crate::r#type::r#match(); my_macro!(crate::r#type::Kind); }\n",
+        }
+    )
+    assert edges(graph, "imports") == {
+        ("src/lib.rs", "src/type.rs"),
+        ("src/lib.rs", "src/loop/inner.rs"),
+        ("src/loop/inner.rs", "src/type.rs"),
+    }
+    assert edges(graph, "references") == {("src/loop/inner.rs", "src/type.rs")}
+    assert graph.stats.imports_missing == 0

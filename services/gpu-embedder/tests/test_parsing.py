@@ -188,8 +188,8 @@ EXPECTED: dict[str, tuple[str, list[str], set[str], list[str]]] = {
             "3 import ./side-effect",
             "4 export ./q: q as r",
             "5 export ./star: *",
-            "6 require ./common",
-            "7 require ./lazy",
+            "6 require ./common: v",
+            "7 require ./lazy as lazy",
         ],
     ),
     "typescript": (
@@ -206,7 +206,7 @@ EXPECTED: dict[str, tuple[str, list[str], set[str], list[str]]] = {
             "method Q.f 7-7",
             "function ext 8-8",
         ],
-        {"Box", "I", "Item", "Other", "P", "Result"},
+        {"Box", "I", "Id", "Item", "Other", "P", "Q", "Result", "Shape", "T"},
         ["1 import ./a: A", "2 import fs as fs"],
     ),
     "tsx": (

@@ -275,6 +275,7 @@ def test_what_the_server_says_is_left_is_not_exceeded(server: EmbeddingsServer) 
     [
         (refusing(401, "invalid_api_key"), "refuses the key .401 invalid_api_key.: check OPENAI_API_KEY"),
         (refusing(403), "refuses the key .403.: check OPENAI_API_KEY"),
+        (refusing(401, KEY), "refuses the key .401.: check OPENAI_API_KEY"),
         (refusing(404, "model_not_found"), f"has no model '{MODEL}'.*check OPENAI_EMBEDDING_MODEL"),
         (refusing(429, "insufficient_quota"), "its quota is used up"),
         (refusing(402), "its quota is used up"),

@@ -19,7 +19,6 @@ from pharos_embedder.parsing import parse
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Stopped, unchecked
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import IndexIncomplete
 from pharos_embedder.storing import store_stage, store_structure, store_words
 from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.syntax import ParseOptions
@@ -116,16 +115,6 @@ def test_what_an_unfinished_run_left_is_discarded_first(
                 storing.add(file)
     found = stores[0].payloads(ORIGIN.dataset, stores[0].live_ids(ORIGIN.dataset, 7, "chunk"))
     assert {each.path for each in found} == {files[0].path}
-
-
-def test_words_are_not_shown_of_chunks_that_are_not_all_there(
-    files: list[PackedFile], stores: tuple[VectorStore, VectorStore], tmp_path: Path
-) -> None:
-    with StoringAhead(ORIGIN, stores[0], unchecked, chunks_max=10_000) as storing:
-        for file in files[1:]:
-            storing.add(file)
-    with pytest.raises(IndexIncomplete):
-        finish(files, tmp_path / "1", stores[0], has_chunks=True)
 
 
 def test_no_more_chunks_are_stored_than_may_be(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gzip
 import importlib
 import pkgutil
 from typing import Any
 
 import httpx
 import pytest
+from jsonschema import Draft202012Validator
 from openapi_spec_validator import OpenAPIV31SpecValidator
 from structlog.testing import capture_logs
 
@@ -196,6 +198,25 @@ def contracted() -> list[type[Message]]:
         if isinstance(value, type) and issubclass(value, Message) and value.__module__ == module.__name__
         if "." in str(value.__struct_config__.tag)
     ]
+
+
+async def test_a_compressed_body_is_refused_in_a_sentence(http: httpx.AsyncClient) -> None:
+    packed = gzip.compress(b'{"text":"x"}')
+    headers = {**BEARER, "Content-Type": "application/json", "Content-Encoding": "gzip"}
+    answer = await http.post("/knowledge/ingest-text-async", content=packed, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (415, "unsupported_content_encoding")
+    assert answer.headers["Accept-Encoding"] == "identity"
+    assert "without Content-Encoding" in answer.json()["detail"]
+
+
+async def test_every_body_in_json_has_an_example_that_its_schema_allows(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/schema")).json()
+    for path, operations in document["paths"].items():
+        for method, operation in operations.items():
+            content = operation.get("requestBody", {}).get("content", {}).get("application/json")
+            if content is not None:
+                schema = {**content["schema"], "components": document["components"]}
+                assert not [*Draft202012Validator(schema).iter_errors(content["example"])], (method, path)
 
 
 async def test_what_a_route_takes_is_described_by_what_reads_it(http: httpx.AsyncClient) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Final
@@ -51,7 +50,7 @@ def configure(home: Home, port: int) -> None:
 
 
 def configuration(*, store: Path, port: int, password: str, operator_password: str) -> str:
-    """File store, every write synced, loopback only. Strings are quoted as JSON quotes them."""
+    """File store, every write synced, loopback only. To be written as UTF-8."""
     return (
         "server_name: pharos-local\n"
         f'listen: "127.0.0.1:{port}"\n'
@@ -60,7 +59,7 @@ def configuration(*, store: Path, port: int, password: str, operator_password: s
         "system_account: SYS\n"
         "max_payload: 2MB\n"
         "jetstream {\n"
-        f"  store_dir: {json.dumps(str(store))}\n"
+        f"  store_dir: {_quoted(str(store))}\n"
         "  sync_interval: always\n"
         "  max_file_store: 16GB\n"
         "  max_memory_store: 256MB\n"
@@ -69,7 +68,18 @@ def configuration(*, store: Path, port: int, password: str, operator_password: s
 
 
 def _user(name: str, password: str) -> str:
-    return f"{{ user: {json.dumps(name)}, password: {json.dumps(password)} }}"
+    return f"{{ user: {_quoted(name)}, password: {_quoted(password)} }}"
+
+
+def _quoted(text: str) -> str:
+    """*text* as the server reads it: it knows fewer escapes than JSON, and no number for a letter."""
+    return '"' + "".join(_escaped(letter) for letter in text) + '"'
+
+
+def _escaped(letter: str) -> str:
+    if letter in '\\"':
+        return "\\" + letter
+    return f"\\x{ord(letter):02x}" if letter < " " or letter == "\x7f" else letter
 
 
 def worth_showing(line: str) -> bool:

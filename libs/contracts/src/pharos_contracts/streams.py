@@ -62,8 +62,9 @@ KV_LOCKS: Final = "dataset_locks"
 WORKER_TTL_SECONDS: Final = 15.0
 LEASE_TTL_SECONDS: Final = 3.0
 LOCK_TTL_SECONDS: Final = 10.0
-# Of a job: about what it takes until an item whose worker died is with another worker.
-JOB_LOCK_TTL_SECONDS: Final = 20.0
+# Of a job: what it takes until an item whose worker died is with another worker. Who is cut off from the bus
+# loses the item before the lock, and so no attempt.
+JOB_LOCK_TTL_SECONDS: Final = 30.0
 # A batch may be started for a week, and tried again for as long as JOBS keeps what became of its files.
 MANIFEST_DAYS: Final = 37
 # What a leader had in hand when it froze, the next one gets after this long. What waits in Q it reads itself.

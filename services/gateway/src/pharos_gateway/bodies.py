@@ -11,7 +11,8 @@ import msgspec
 from litestar import Request
 from litestar.exceptions import InternalServerException
 
-from pharos_gateway.problems import Problem, invalid
+from pharos_gateway.problems import Problem, invalid, readable
+from pharos_gateway.uploads import PACKED, is_packed
 
 _PLACE: Final = re.compile(r" - at `\$\.?(.*)`$")
 _DECODERS_MAX: Final = 64  # more than there are types of bodies
@@ -36,6 +37,10 @@ class JsonRequest(Request[Any, Any, Any]):
         """The body. A Problem where it is of another type, or cannot be understood."""
         if not is_json(self.headers.get("content-type")):
             raise Problem(415, "unsupported_media_type", "The body must be sent as application/json")
+        if is_packed(self.headers.get("content-encoding")):
+            raise Problem(
+                415, "unsupported_content_encoding", PACKED, headers={"Accept-Encoding": "identity"}
+            )
         field = self.route_handler.parsed_data_field
         return parse(await self.body(), Any if field is None else field.annotation)
 
@@ -56,7 +61,7 @@ def parse(body: bytes, kind: Any) -> Any:
         place = _PLACE.search(str(error))
         if place is None:
             raise invalid(f"Invalid request: {error}") from error
-        field, message = place[1], str(error)[: place.start()]
+        field, message = place[1], readable(str(error)[: place.start()])
         raise invalid(f"Invalid request: '{field}': {message}", field=field) from error
     except msgspec.DecodeError as error:
         raise invalid("The body of the request is not valid JSON") from error

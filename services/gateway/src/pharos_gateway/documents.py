@@ -11,9 +11,10 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
+from msgspec.structs import replace
 
 from pharos_contracts.identity import PROJECT_DEFAULT
-from pharos_contracts.jobs.v1 import IndexResult, Job, JobKind, Priority
+from pharos_contracts.jobs.v1 import DocumentSource, IndexResult, Job, JobKind, Priority
 from pharos_contracts.lifecycle import JobState
 from pharos_gateway.scheduling import NO_CONTROLS
 from pharos_gateway.submitting import Submitted
@@ -128,6 +129,13 @@ def queued(
         filename=_told(filename),
         deduplicated=submitted.deduplicated,
     )
+
+
+def as_first(answer: DocumentQueued, document: DocumentSource | None) -> DocumentQueued:
+    """*answer* as it was given to whoever asked first for the job that reads *document*."""
+    if document is None:
+        return answer
+    return replace(answer, source=document.label, url=_told(document.url), filename=_told(document.filename))
 
 
 def shown(job: Job) -> DocumentJob:

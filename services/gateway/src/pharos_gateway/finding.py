@@ -135,6 +135,25 @@ class Finder:
                 break
         return msgspec.structs.replace(page, jobs=tuple(found))
 
+    async def newest(
+        self, sight: Sight, *, states: Sequence[str], limit: int
+    ) -> tuple[Sequence[Job], int | None]:
+        """(the newest jobs, the cursor of the page that follows). HistoryUnavailable, QuestionRefused.
+
+        What waits and history does not know of yet is among them, and alone may make them more than *limit*.
+        """
+        waiting = await self.waiting(sight)
+        page = await self.page(sight, states=states, limit=limit, before=None)
+        known = [view.job for view in page.jobs]
+        fresh = unknown(known, waiting, whole=page.cursor is None)
+        if fresh and len(fresh) + len(known) > limit:  # then the page ends earlier, and so does its cursor
+            if len(fresh) >= limit:
+                return fresh, NUMBER_MAX if known else None
+            page = await self.page(sight, states=states, limit=limit - len(fresh), before=None)
+            known = [view.job for view in page.jobs]
+            fresh = [job for job in fresh if job.job_id not in {each.job_id for each in known}]
+        return [*known, *fresh], page.cursor
+
     async def log(self, job: Job, *, after: int | None, limit: int) -> JobLog:
         """What happened to *job*, in sentences, oldest first. HistoryUnavailable, QuestionRefused."""
         return await self._ask_history(
@@ -167,6 +186,21 @@ class Finder:
             if error.refusal.status >= 500:
                 raise HistoryUnavailable(error.refusal.detail) from error
             raise
+
+
+def unknown(known: Sequence[Job], waiting: Sequence[Job], *, whole: bool) -> list[Job]:
+    """Those of *waiting* that history does not know of, by a page of what it *known*, newest first.
+
+    Jobs become known in the order in which they were submitted: what waits and is older than the page is on a
+    later one. *whole*: there is none.
+    """
+    ids = {job.job_id for job in known}
+    oldest = min((job.submitted_at for job in known), default=None)
+    return [
+        job
+        for job in waiting
+        if job.job_id not in ids and (whole or oldest is None or job.submitted_at >= oldest)
+    ]
 
 
 def parse_identifier(text: str) -> str | int | None:

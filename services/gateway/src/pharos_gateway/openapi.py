@@ -34,6 +34,7 @@ import pharos_contracts.watches.v1
 import pharos_contracts.workers.v1
 from pharos_contracts.control.v1 import Action
 from pharos_contracts.message import Message
+from pharos_gateway import request_examples
 
 VERSION: Final = "0.1.0"
 PATH: Final = "/schema"
@@ -216,7 +217,11 @@ def completed(document: dict[str, Any], bodies: Sequence[Body]) -> dict[str, Any
     document["components"]["schemas"].update(definitions)
     for (path, method, _), schema in zip(bodies, schemas, strict=True):
         operation = document["paths"][path][method]
-        operation["requestBody"]["content"]["application/json"]["schema"] = schema
+        content = operation["requestBody"]["content"]["application/json"]
+        content["schema"] = schema
+        example = request_examples.BODIES.get((method, path))
+        if example is not None:
+            content["example"] = example
         for status in (413, 415):
             operation["responses"].setdefault(str(status), _problem(status))
     for operation in (each for path in document["paths"].values() for each in path.values()):

@@ -356,6 +356,13 @@ def problem_of(error: Exception) -> Problem:  # one case for each kind of error
             )
 
 
+def readable(message: str) -> str:
+    """What msgspec says of a value, without the pattern of NO_CONTROLS."""
+    if INVISIBLE in message:
+        return "it has control characters, or others that nobody sees; leave them out"
+    return message
+
+
 def _validation(error: ValidationException) -> Problem:
     """Litestar's list of what does not fit, as one sentence that names the first."""
     found = error.extra if isinstance(error.extra, list) else []
@@ -366,8 +373,7 @@ def _validation(error: ValidationException) -> Problem:
         return invalid("The request has no body")
     if not message:
         return invalid("The request could not be understood")
-    if INVISIBLE in message:
-        message = "it has control characters, or others that nobody sees; leave them out"
+    message = readable(message)
     where = f"'{field}': " if field is not None and field != "data" else ""
     return invalid(f"Invalid request: {where}{message}", field=None if field == "data" else field)
 

@@ -74,12 +74,17 @@ class ProjectIngest:
             dataset=repository_dataset(request.dataset),
             scope=request.scope,
         )
-        if sha is not None and not request.force:
+        if sha is not None and not request.force and not await self._submitting.remembers(order):
             indexed = await self._indexed(order, sha)
             if indexed is not None:
                 return projects.already_indexed(indexed, sha), False
         submitted = await self._submitting.submit(order)
-        job = await self._job(order.tenant, submitted.id) if submitted.deduplicated else None
+        earlier = submitted.deduplicated or idempotency_key is not None
+        job = await self._job(order.tenant, submitted.id) if earlier else None
+        if job is not None and not submitted.deduplicated:
+            return projects.accepted_as(
+                job
+            ), True  # whatever this request asks for, the first was answered so
         if job is None or job.state in TERMINAL:  # the latter ended between the two
             return projects.accepted(order, submitted.id), not submitted.deduplicated
         return projects.ingested(job), False

@@ -8,6 +8,7 @@ from typing import Annotated, Final
 
 import msgspec
 from msgspec import Meta
+from msgspec.structs import replace
 
 from pharos_contracts.history.v1 import JobLog
 from pharos_contracts.identity import fingerprint
@@ -20,6 +21,7 @@ from pharos_gateway.scheduling import JITTER_SECONDS_MAX, NO_CONTROLS, ScheduleR
 from pharos_gateway.submitting import Order
 
 GITHUB: Final = "github"
+QUEUED: Final = "GitHub ingest job queued"
 OPEN_DURATION: Final = "⏳ running"
 FINISHED_PERCENT: Final = 100
 
@@ -240,13 +242,24 @@ def accepted(order: Order, job_id: str) -> GithubIngested:
     return GithubIngested(
         job_id=job_id,
         status=STATUS[JobState.QUEUED],
-        message="GitHub ingest job queued",
+        message=QUEUED,
         project=order.project,
         dataset=_dataset_name(order.dataset, order.address.identity, order.branch),
         repository=_path(order.address.identity),
         branch=order.branch,
         scope=order.scope,
         sha=order.sha,
+    )
+
+
+def accepted_as(job: Job) -> GithubIngested:
+    """The answer that *job* was queued, as it was given then."""
+    branch = job.source.branch if job.source else None
+    return replace(
+        ingested(job),
+        status=STATUS[JobState.QUEUED],
+        message=QUEUED,
+        dataset=_dataset_name(job.dataset, job.identity, branch),
     )
 
 

@@ -271,6 +271,15 @@ class Submitting:
         """
         return (await self.begin(order))[0]
 
+    async def remembers(self, order: Order | DocumentOrder) -> bool:
+        """Whether its Idempotency-Key stands for a job already. QueueUnavailable."""
+        if order.idempotency_key is None:
+            return False
+        try:
+            return await self._remembered.get(_remembered_key(order, order.idempotency_key)) is not None
+        except BusError as error:
+            raise QueueUnavailable(str(error)) from error
+
     async def begin(self, order: Order | DocumentOrder) -> tuple[Submitted, bool]:
         """As ``submit``; and whether this order began the job, and not an earlier one."""
         if not self._bus.connected:

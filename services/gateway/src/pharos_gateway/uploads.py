@@ -33,6 +33,7 @@ OVERHEAD_BYTES: Final = 64 * 1024  # fields, headers and boundaries, beside the 
 BOUNDARY_LENGTH_MAX: Final = 70  # RFC 2046, 5.1.1
 MEDIA_TYPE_LENGTH_MAX: Final = 255
 RETRY_SECONDS: Final = 5
+PACKED: Final = "The body must be sent as it is, without Content-Encoding"
 
 Check = Callable[[str, str], None]
 """Refuses a file by its name and its media type, before any of it is read."""
@@ -131,6 +132,8 @@ class Uploads:
         Raises InvalidUpload, UploadTooLarge, UploadTooSlow, UploadsFull, TooManyUploads, ClientGone, the
         errors of the bus and whatever *check* raises.
         """
+        if is_packed(request.headers.get("content-encoding")):
+            raise InvalidUpload(PACKED)
         declared = request.headers.get("content-length", "")
         if declared.isascii() and declared.isdigit() and int(declared) > self._bytes_max + OVERHEAD_BYTES:
             raise UploadTooLarge(self._bytes_max)
@@ -306,6 +309,11 @@ async def _pieces(request: Request[Any, Any, Any], silent_seconds: float) -> Asy
         if message.get("body"):
             yield message["body"]
         more = message.get("more_body", False)
+
+
+def is_packed(content_encoding: str | None) -> bool:
+    """Whether a body is compressed: no body of a request is unpacked here."""
+    return (content_encoding or "identity").strip().lower() != "identity"
 
 
 def boundary_of(request: Request[Any, Any, Any]) -> str:

@@ -31,7 +31,7 @@ from pharos_contracts.message import Message
 from pharos_contracts.rpc import Refused
 from pharos_embedder.catalogue import Catalogue
 from pharos_embedder.kept import Kept, forgetting
-from pharos_embedder.vectors import DatasetKey, Dropped, StoreError, VectorStore
+from pharos_embedder.vectors import DatasetKey, Dropped, StoreError, VectorStore, generation_after
 from pharos_service.buckets import Bucket
 from pharos_service.bus import Bus, BusError
 
@@ -122,7 +122,7 @@ class Deleting:
                 tenant=key.tenant,
                 project=key.project,
                 dataset=key.dataset,
-                generation=max(last + 1, int(time.time())),
+                generation=generation_after(last),
                 deleted_at=self._now(),
             )
             if entry is None:

@@ -71,9 +71,9 @@ class SourceFile(msgspec.Struct, frozen=True, kw_only=True):
 class Discovery(msgspec.Struct, frozen=True, kw_only=True):
     """What was found. `left_out` counts files (a submodule is one) by reason, `examples` has a few of each.
 
-    Reasons: binary, minified, lock file, vendored, generated, ignored, too large, symlink, submodule, empty,
-    not a file, unreadable, over the depth limit, over the file limit, over the size limit, over the time
-    limit.
+    Reasons: binary, minified, lock file, vendored, generated, ignored, too large, symlink, submodule, LFS
+    pointer, empty, not a file, unreadable, over the depth limit, over the file limit, over the size limit,
+    over the time limit.
 
     `markers` are the paths of empty files that mean something by being there: those that make a folder a
     Python package (at most 50,000); `markers_over` counts those beyond.
@@ -363,7 +363,10 @@ class _Walk:
         if language in DATA_LANGUAGES and size > self._limits.data_bytes_max:
             return _Verdict("too large", size, language)
         reason = head_reason(head, language, whole=whole)
-        if reason == "generated" and attributes.get("linguist-generated") == "false":
+        if reason == "generated" and (
+            attributes.get("linguist-generated") == "false"
+            or _is_config(entry.path)  # cargo writes the manifest of a crate anew when it publishes it
+        ):
             reason = None
         if reason is None and not whole:
             source = read_regular(path, self._limits.file_bytes_max)

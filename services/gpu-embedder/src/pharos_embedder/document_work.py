@@ -7,7 +7,6 @@ Everything is written beside the live generation, in which the document is still
 
 from __future__ import annotations
 
-import time
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -33,7 +32,7 @@ from pharos_embedder.publishing import Publisher
 from pharos_embedder.text_vectors import encode_stage
 from pharos_embedder.threads import in_thread
 from pharos_embedder.vector_cache import VectorCache
-from pharos_embedder.vectors import DatasetKey, VectorStore
+from pharos_embedder.vectors import DatasetKey, VectorStore, generation_after
 from pharos_service.bus import Bus
 from pharos_service.objects import download, remove
 from pharos_sources.fetching import DocumentFetcher
@@ -148,8 +147,7 @@ class DocumentWork(PublishedWork):
     def _origin(self, held: Held, target: Target) -> Origin:
         return Origin(
             dataset=target.dataset,
-            # Seconds, so that a number is never used again for other content after an index was withdrawn.
-            generation=max(target.live.follows + 1, int(time.time())),
+            generation=generation_after(target.live.follows),
             scope=held.job.scope,
             repository="",
             encoder=self._tools.encoder.version,

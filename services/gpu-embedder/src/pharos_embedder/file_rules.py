@@ -73,6 +73,8 @@ _GENERATED_MARK: Final = re.compile(
 )
 _GENERATED_HEAD_CHARS: Final = 1_000
 
+_LFS_POINTER: Final = re.compile(r"version https://git-lfs\.github\.com/spec/v\d+\r?\n")
+
 _PROSE: Final = frozenset(
     {"text", "markdown", "rst", "asciidoc", "latex", "log", "csv", "tsv", "jsonl", "html"}
 )
@@ -120,6 +122,8 @@ def head_reason(head: str, language: str, *, whole: bool) -> str | None:
     """Why a file is left out for its first characters, or None; *whole* says that they are all of it."""
     if not head.strip():
         return "empty" if whole else None
+    if _LFS_POINTER.match(head):
+        return "LFS pointer"
     top = head[:_GENERATED_HEAD_CHARS]
     if "generated" in top.lower() and _GENERATED_MARK.search(top):  # few files say so: the search is dear
         return "generated"

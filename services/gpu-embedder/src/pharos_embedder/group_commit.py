@@ -7,7 +7,6 @@ writes them beside what is live, publishes, and lets go. Files that become ready
 from __future__ import annotations
 
 import asyncio
-import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -30,7 +29,13 @@ from pharos_embedder.ports import Check
 from pharos_embedder.publishing import DeletedMeanwhile, PublishConflict, Publisher
 from pharos_embedder.stages import IndexIncomplete
 from pharos_embedder.threads import in_thread
-from pharos_embedder.vectors import DatasetKey, StoreError, StoreUnavailable, VectorStore
+from pharos_embedder.vectors import (
+    DatasetKey,
+    StoreError,
+    StoreUnavailable,
+    VectorStore,
+    generation_after,
+)
 from pharos_service.ending import end
 
 log = structlog.get_logger()
@@ -154,9 +159,7 @@ class GroupCommit:
         live = (await self._publisher.target(first.job, dataset.dataset)).live
         origin = Origin(
             dataset=dataset,
-            # Milliseconds: there may be several a second, and a number is never used again for other content
-            # after a dataset was deleted.
-            generation=max(live.follows + 1, time.time_ns() // 1_000_000),
+            generation=generation_after(live.follows),
             scope=first.job.scope,
             repository="",
             encoder=self._encoder,

@@ -40,7 +40,7 @@ def rust_path(node: Node) -> Iterator[Import]:
     is one path, or what stands between the brackets of a macro, with the modules that are declared there.
     """
     if node.type == "token_tree":
-        text = _RUST_STRING.sub('""', _text(node))
+        text = _RUST_STRING.sub('""', _rust_text(node))
         for found in _RUST_PATH.finditer(text):
             yield Import(module=found[0], line=_line(node) + text.count("\n", 0, found.start()), kind="path")
         for found in _RUST_MODULE.finditer(text):
@@ -48,7 +48,7 @@ def rust_path(node: Node) -> Iterator[Import]:
                 module=found[1], line=_line(node) + text.count("\n", 0, found.start()), kind="module"
             )
     elif node.parent is None or node.parent.type not in _RUST_PATH_PARTS:
-        path = _RUST_GENERICS.sub("", _text(node))
+        path = _RUST_GENERICS.sub("", _rust_text(node))
         if _RUST_PATH.fullmatch(path) is not None:
             yield Import(module=path, line=_line(node), kind="path")
 
@@ -128,7 +128,9 @@ def _ecmascript(node: Node) -> Iterator[Import]:
         return
     if node.type == "call_expression":
         first = first_child(node.child_by_field_name("arguments"))
-        yield Import(module=_string(first), line=_line(node), kind="require")
+        if first is not None and not any(one.type == "template_substitution" for one in first.named_children):
+            taken, whole = _required_names(node)
+            yield Import(module=_string(first), names=taken, alias=whole, line=_line(node), kind="require")
         return
     source = node.child_by_field_name("source")
     names: list[ImportedName] = []
@@ -160,6 +162,34 @@ def _ecmascript(node: Node) -> Iterator[Import]:
         yield Import(module=_string(source), names=tuple(names), alias=alias, line=_line(node), kind=kind)
 
 
+def _required_names(node: Node) -> tuple[tuple[ImportedName, ...], str]:
+    """The names that `const … = require()` takes, and what it calls the whole."""
+    taken = ""
+    around = node.parent
+    if around is not None and around.type == "await_expression":
+        around = around.parent
+    if around is not None and around.type == "member_expression":  # require("x").y
+        taken = _text(around.child_by_field_name("property"))
+        around = around.parent
+    target = around.child_by_field_name("name") if around is not None else None
+    if target is None or around is None or around.type != "variable_declarator":
+        return (), ""
+    if target.type == "identifier":
+        name = _text(target)
+        return ((ImportedName(name=taken, alias=name),), "") if taken else ((), name)
+    names: list[ImportedName] = []
+    for one in target.named_children if target.type == "object_pattern" else ():
+        key, value = one, one
+        if one.type == "pair_pattern":
+            key, value = one.child_by_field_name("key") or one, one.child_by_field_name("value") or one
+        if value.type in {"object_assignment_pattern", "assignment_pattern"}:
+            value = value.child_by_field_name("left") or value
+            key = value if key is one else key
+        if value.type in {"identifier", "shorthand_property_identifier_pattern"}:
+            names.append(ImportedName(name=_string(key), alias=_text(value) if key is not value else ""))
+    return tuple(names), ""
+
+
 def _go(node: Node) -> Iterator[Import]:
     module = _string(node.child_by_field_name("path"))
     yield Import(module=module, alias=_text(node.child_by_field_name("name")), line=_line(node))
@@ -176,16 +206,21 @@ def _java(node: Node) -> Iterator[Import]:
     yield Import(module=module, names=(ImportedName(name=name),), line=_line(node), kind=kind)
 
 
+def _rust_text(node: Node | None) -> str:
+    """A path or name, where `r#type` is the name `type`."""
+    return _text(node).replace("r#", "")
+
+
 def _rust(node: Node) -> Iterator[Import]:
     if node.type == "mod_item":
-        module = _text(node.child_by_field_name("name"))
+        module = _rust_text(node.child_by_field_name("name"))
         paths = list(_attribute_paths(node))
         for path in paths or [""]:
             yield Import(module=module, alias=path, line=_line(node), kind="module")
         return
     if node.type == "extern_crate_declaration":
         name, alias = node.child_by_field_name("name"), node.child_by_field_name("alias")
-        yield Import(module=_text(name), alias=_text(alias), line=_line(node))
+        yield Import(module=_rust_text(name), alias=_rust_text(alias), line=_line(node))
         return
     argument = node.child_by_field_name("argument")
     stack = [] if argument is None else [("", argument)]
@@ -194,7 +229,7 @@ def _rust(node: Node) -> Iterator[Import]:
         prefix, tree = stack.pop()
         match tree.type:
             case "scoped_use_list":
-                path = prefix + _text(tree.child_by_field_name("path")) + "::"
+                path = prefix + _rust_text(tree.child_by_field_name("path")) + "::"
                 items = tree.child_by_field_name("list")
                 if items is not None:
                     stack.extend((path, child) for child in reversed(items.named_children))
@@ -203,10 +238,12 @@ def _rust(node: Node) -> Iterator[Import]:
                 stack.extend((prefix, child) for child in reversed(tree.named_children))
                 continue
             case "use_as_clause":
-                path = prefix + _text(tree.child_by_field_name("path"))
-                yield Import(module=path, alias=_text(tree.child_by_field_name("alias")), line=_line(node))
+                path = prefix + _rust_text(tree.child_by_field_name("path"))
+                yield Import(
+                    module=path, alias=_rust_text(tree.child_by_field_name("alias")), line=_line(node)
+                )
             case "use_wildcard":
-                path = prefix + _text(tree).removesuffix("*").removesuffix("::")
+                path = prefix + _rust_text(tree).removesuffix("*").removesuffix("::")
                 yield Import(
                     module=path.removesuffix("::"), names=(ImportedName(name="*"),), line=_line(node)
                 )
@@ -215,7 +252,7 @@ def _rust(node: Node) -> Iterator[Import]:
             case "line_comment" | "block_comment" | "ERROR":
                 continue
             case _:
-                yield Import(module=prefix + _text(tree), line=_line(node))
+                yield Import(module=prefix + _rust_text(tree), line=_line(node))
         produced += 1
 
 

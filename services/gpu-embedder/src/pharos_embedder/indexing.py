@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -12,15 +13,17 @@ import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
 from pharos_contracts.identity import TENANT_DEFAULT
-from pharos_contracts.jobs.v1 import IndexResult, ItemCancelled, Job, WorkItem
+from pharos_contracts.jobs.v1 import IndexResult, ItemCancelled, Job
 from pharos_contracts.subjects import ITEM_REPOSITORY
 from pharos_embedder.bounded_cache import BoundedCache, parse_label
 from pharos_embedder.items import last_fact
 from pharos_embedder.pipeline import Target, Unchanged, index
-from pharos_embedder.ports import Failed, Held, NothingToDo
+from pharos_embedder.ports import Held, NothingToDo
 from pharos_embedder.published_work import PublishedWork, Writing, in_workspace, writing
-from pharos_embedder.publishing import Publisher
-from pharos_embedder.stages import Limits, Tools
+from pharos_embedder.publishing import DeletedMeanwhile, Publisher
+from pharos_embedder.stages import Limits, Tools, check_words
+from pharos_embedder.threads import in_thread
+from pharos_embedder.vectors import DatasetKey
 from pharos_service.bus import TROUBLE, Bus
 from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
@@ -55,23 +58,15 @@ class Indexing(PublishedWork):
                     return await self._index(claimed, workspace)
             except Unchanged as unchanged:
                 raise NothingToDo(str(unchanged)) from unchanged
+            except DeletedMeanwhile:
+                await self._forget(held.job)
+                raise
 
         seconds = self._config.limits.job_seconds
         return await in_workspace(self._config.workspaces, held.job.job_id, seconds, work)
 
-    async def finish(self, item: WorkItem, result: IndexResult) -> IndexResult:
-        try:
-            return await super().finish(item, result)
-        except Failed:
-            await self._forget_checkout(item.job)  # its dataset may have been deleted meanwhile
-            raise
-
-    async def clear(self, item: WorkItem, attempts: int, *, forget: bool) -> None:
-        await super().clear(item, attempts, forget=forget)
-        if forget:
-            await self._forget_checkout(item.job)
-
-    async def _forget_checkout(self, job: Job) -> None:
+    async def _forget(self, job: Job) -> None:
+        await super()._forget(job)
         if job.source is not None:
             forget = self._tools.checkouts.forget
             await anyio.to_thread.run_sync(forget, job.tenant, job.source.identity)
@@ -87,7 +82,12 @@ class Indexing(PublishedWork):
 
         async def lexical_ready(result: IndexResult) -> None:
             held.check()
-            await self._publisher.publish(job, result, IndexStage.LEXICAL, check=held.check)
+            key = DatasetKey(job.tenant, job.project, result.dataset)
+
+            async def look() -> None:
+                await in_thread(partial(check_words, key, result, self._tools.store), held.check)
+
+            await self._publisher.publish(job, result, IndexStage.LEXICAL, check=held.check, look=look)
             await held.lexical_ready(result.dataset, result.files_processed, result.chunks)
 
         return await index(

@@ -38,7 +38,7 @@ _BY_EXTENSION: Final[Mapping[str, str]] = {
         "c": "c h",
         "clojure": "clj cljs cljc edn",
         "cmake": "cmake",
-        "cpp": "cc cpp cxx c++ hh hpp hxx h++ ipp inl tpp cu cuh",
+        "cpp": "cc cpp cppm cxx c++ ixx hh hpp hxx h++ ipp inl tpp cu cuh",
         "csharp": "cs csx",
         "css": "css",
         "csv": "csv",
@@ -194,6 +194,8 @@ def language_of(path: str, head: str = "") -> str:
     if name.startswith(("Dockerfile.", "Containerfile.")):
         return "dockerfile"
     _, dot, extension = name.rpartition(".")
+    if dot and extension == "C":  # as compilers take it
+        return "cpp"
     if dot and (language := _BY_EXTENSION.get(extension.lower())) is not None:
         return language
     return _by_shebang(head) or _by_mode_line(head) or TEXT

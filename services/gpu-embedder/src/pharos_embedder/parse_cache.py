@@ -19,6 +19,7 @@ from pharos_embedder.syntax import ParseOptions
 _PARSING: Final = (
     "bm25.py",
     "chunking.py",
+    "cpp_macros.py",
     "declarators.py",
     "doc_comments.py",
     "headers.py",

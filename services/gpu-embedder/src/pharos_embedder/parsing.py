@@ -15,6 +15,7 @@ from typing import Final, NamedTuple
 from tree_sitter import Node, QueryCursor
 
 from pharos_embedder.chunking import split
+from pharos_embedder.cpp_macros import without_macros
 from pharos_embedder.declarators import declared
 from pharos_embedder.doc_comments import comment_above
 from pharos_embedder.import_statements import (
@@ -65,6 +66,9 @@ _PATH_KINDS: Final = frozenset({"scope", "namespace"})
 
 _NAMESPACES_ARE_PACKAGES: Final = frozenset({"csharp", "php", "scala"})
 """Languages in which one namespace around a whole file is only an older way to write its package clause."""
+
+_RAW: Final = "r#"
+"""Before a name of Rust that is a word of the language too: no part of the name."""
 
 _PATH_SEPARATOR: Final = re.compile(r"\s*(?:::|\\)\s*")
 _RECEIVER_TYPE: Final = re.compile(r"(\w+)\s*(?:\[[^\]]*\]|<.*>)?\s*[)?]?\s*$", re.DOTALL)
@@ -156,7 +160,8 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
     source = text.encode("utf-8")
     grammar = grammar_of(language)
     grammar.parser.reset()
-    root = grammar.parser.parse(source).root_node
+    readable = without_macros(text).encode("utf-8") if language == "cpp" else source
+    root = grammar.parser.parse(readable).root_node
     found: dict[int, _Found] = {}
     used: dict[bytes, _Uses] = {}
     imports: list[Import] = []
@@ -195,7 +200,7 @@ def _read_tree(language: str, text: str) -> tuple[Node, _Facts]:
             broken_end = max(end, broken_end)
     if not package and language in _NAMESPACES_ARE_PACKAGES:
         package = _take_package(root, found)
-    counts = {word.decode("utf-8", "replace"): uses for word, uses in used.items()}
+    counts = {word.decode("utf-8", "replace").removeprefix(_RAW): uses for word, uses in used.items()}
     if language == "java":
         imports = with_candidates(imports, counts)
     elif language == "rust":
@@ -262,7 +267,7 @@ def _keep(found: dict[int, _Found], name: Node, candidate: _Found) -> None:
 def _definition(pattern: int, captures: Mapping[str, list[Node]]) -> _Found:
     kind = next(kind for kind in captures if kind not in _PARTS and kind[0] != "_")
     core = captures[kind][0]
-    name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ")
+    name = " ".join(_text(captures["name"][0]).split()).strip("'\"&: ").removeprefix(_RAW)
     owner = ""
     if kind in _PATH_KINDS:
         name = _NAME_MATTER.sub("", name).rstrip("? ")
@@ -341,5 +346,7 @@ def _python_docstring(core: Node) -> str:
     string = first_child(first)
     if string is None or string.type != "string":
         return ""
+    if {"f", "b"} & set(_text(string.child(0)).lower()):  # neither documents anything
+        return ""
     content = next((child for child in string.named_children if child.type == "string_content"), None)
-    return inspect.cleandoc(_text(content)) if content is not None else ""
+    return inspect.cleandoc(_text(content).replace("\r\n", "\n")).strip() if content is not None else ""

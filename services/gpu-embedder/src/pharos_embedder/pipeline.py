@@ -9,7 +9,6 @@ beside the live index, and nobody sees it until it is published.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
@@ -33,7 +32,7 @@ from pharos_embedder.storing import store_stage, store_structure, store_words
 from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.text_vectors import encode_stage
 from pharos_embedder.threads import in_thread
-from pharos_embedder.vectors import DatasetKey
+from pharos_embedder.vectors import DatasetKey, generation_after
 from pharos_sources.git import fetch
 from pharos_sources.repository_url import RepositoryAddress
 from pharos_sources.secret import Secret
@@ -116,8 +115,7 @@ async def index(
         )
     origin = Origin(
         dataset=target.dataset,
-        # Seconds, so that a number is never used again for other content after an index was withdrawn.
-        generation=max(target.live.follows + 1, int(time.time())),
+        generation=generation_after(target.live.follows),
         scope=job.scope,
         repository=job.source.identity,
         encoder=tools.encoder.version,

@@ -18,7 +18,7 @@ import anyio.to_thread
 import structlog
 
 from pharos_contracts.datasets.v1 import IndexStage
-from pharos_contracts.jobs.v1 import IndexResult, Stage, WorkItem
+from pharos_contracts.jobs.v1 import IndexResult, Job, Stage, WorkItem
 from pharos_embedder.bounded_cache import BoundedCache, label_of, owner_of
 from pharos_embedder.dataset_locks import DatasetBusy, LockLost
 from pharos_embedder.pipeline import Target
@@ -147,6 +147,7 @@ class PublishedWork:
                 look_first = nothing if kept else look
                 await self._publisher.publish(job, result, IndexStage.FULL, check=check, look=look_first)
         except (PublishConflict, DeletedMeanwhile, IndexIncomplete) as error:
+            await self._forget(job)  # its dataset may have been deleted meanwhile
             raise Failed(told(error)) from error
         except (DatasetBusy, LockLost, StoreUnavailable) as error:
             # Not the job's fault, and not its end: it comes again, perhaps to another worker.
@@ -172,7 +173,12 @@ class PublishedWork:
             await self._publisher.locks.give_back(job.job_id, dataset)  # its worker may have died
         if left:
             await anyio.to_thread.run_sync(self._store.flush)
-        for cache in self._caches if forget else ():
+        if forget:
+            await self._forget(job)
+
+    async def _forget(self, job: Job) -> None:
+        """Remove from this machine what only saves work when *job* is tried again."""
+        for cache in self._caches:
             await anyio.to_thread.run_sync(cache.forget, label_of(job.job_id, job.tenant))
 
 

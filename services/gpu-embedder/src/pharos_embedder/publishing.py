@@ -164,6 +164,8 @@ class Publisher:
         entry = await self._entry(job, result.dataset)
         current = entry.value if entry else None
         if is_published(current, job, result, stage):
+            if isinstance(current, Dataset):  # perhaps by this process, whose answer was lost
+                self._on_change(key, current)
             return
         if not may_follow(current, job, result):
             if isinstance(current, DeletedDataset):

@@ -6,6 +6,7 @@ when the next is read. What was read up to there may be believed.
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import struct
@@ -95,6 +96,10 @@ class SnapshotWriter:
         self._digest = b""
 
     def __enter__(self) -> Self:
+        folder = self._path.parent
+        if self._path.is_dir() or not folder.is_dir():  # said before anything is read for it
+            reason = errno.EISDIR if self._path.is_dir() else errno.ENOENT
+            raise OSError(reason, os.strerror(reason), str(self._path if self._path.is_dir() else folder))
         # It has the texts of everything: nobody else's to read, so the file is our own, wherever it is.
         self._partial.unlink(missing_ok=True)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL

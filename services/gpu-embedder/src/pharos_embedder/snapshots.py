@@ -7,7 +7,6 @@ and published last, as by any run.
 
 from __future__ import annotations
 
-import time
 from array import array
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -40,11 +39,11 @@ from pharos_embedder.snapshot_file import (
 from pharos_embedder.stored_graph import GraphPiecesMissing, from_pieces, to_pieces
 from pharos_embedder.vectors import (
     ALIVE,
-    MILLISECONDS_FROM,
     STRUCTURE_DIMENSIONS,
     DatasetKey,
     Kind,
     VectorStore,
+    generation_after,
 )
 from pharos_service.buckets import Entry
 
@@ -218,22 +217,22 @@ def _restore_one(
         _check_whole(before)
     live = before.generation if isinstance(before, Dataset) else 0
     follows = before.generation if isinstance(before, Dataset | DeletedDataset) else 0
-    # By the clock of the one before: a number that lags behind would look like one begun long ago.
-    clock = 1_000 * time.time() if follows >= MILLISECONDS_FROM else time.time()
-    generation = max(follows + 1, int(clock))
+    generation = generation_after(follows)
     store.discard_unpublished(key, live)
     try:
         closing = _store(record, generation, live, frames, store)
         if closing is None:
             store.discard(key, generation)
             return None
-        published = msgspec.structs.replace(record, generation=generation, job_id="", published_at=now())
         check()
-        if not records.set(key, published, entry):
-            raise CannotCopy(f"The dataset {key.dataset} was changed meanwhile; restore it again")
     except BaseException:
         store.discard(key, generation)  # after a crash here the next index or sweep does it
         raise
+    published = msgspec.structs.replace(record, generation=generation, job_id="", published_at=now())
+    # What this raises leaves it open whether it is live: then nothing is discarded, as after a crash.
+    if not records.set(key, published, entry):
+        store.discard(key, generation)
+        raise CannotCopy(f"The dataset {key.dataset} was changed meanwhile; restore it again")
     return closing
 
 

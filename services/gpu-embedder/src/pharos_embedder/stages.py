@@ -313,10 +313,16 @@ def seal_stage(chunks: int, files: int, origin: Origin, store: VectorStore, chec
 def check_whole(
     kind: JobKind, dataset: DatasetKey, result: IndexResult, store: VectorStore, check: Check
 ) -> None:
-    """Look whether what *result* says of a job of *kind* is in *dataset* still. Raises IndexIncomplete."""
+    """Look whether all that *result* says of a job of *kind* is there still. Raises IndexIncomplete."""
     files = result.files_processed if kind is JobKind.REPOSITORY else None
     chunks = result.chunks if kind is JobKind.REPOSITORY else result.dataset_chunks
     _check_counts(dataset, result.generation, chunks, files, store.guarded(check))
+
+
+def check_words(dataset: DatasetKey, result: IndexResult, store: VectorStore, check: Check) -> None:
+    """Look whether the chunks of *result* are there, with vectors or without. Raises IndexIncomplete."""
+    if store.guarded(check).count(dataset, result.generation, "chunk") != result.chunks:
+        raise IndexIncomplete(dataset.dataset)
 
 
 def _check_counts(

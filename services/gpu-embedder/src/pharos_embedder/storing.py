@@ -22,7 +22,6 @@ from pharos_embedder.linking import FileGraph
 from pharos_embedder.points import FileToStore, Origin, chunk_ids, chunk_points, file_points
 from pharos_embedder.ports import Check, Report
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import IndexIncomplete
 from pharos_embedder.stored_graph import GraphTooLarge, StoredGraph, symbols_of
 from pharos_embedder.vectors import Floats, Kind, VectorStore
 
@@ -69,17 +68,12 @@ def store_stage(
 
 
 def store_words(spool: Spool, origin: Origin, store: VectorStore, check: Check) -> SpooledChunks:
-    """Write what a search by words asks for beside chunks, which `StoringAhead` has stored; the chunks.
-
-    IndexIncomplete where they are not all there: what is shown first is looked at as what is shown last.
-    """
+    """Write what a search by words asks for beside chunks, which `StoringAhead` has stored; the chunks."""
     store = store.guarded(check)
     chunks = SpooledChunks(spool, _ids(spool, origin, check))
     lexicon = lexicon_of(spool, chunks, check)
     store.put_lexicon(origin.dataset, origin.generation, lexicon, job=origin.job, attempt=origin.attempt)
     store.flush()
-    if store.count(origin.dataset, origin.generation, "chunk") != len(chunks):
-        raise IndexIncomplete(origin.dataset.dataset)
     return chunks
 
 

@@ -6,6 +6,7 @@ and whoever keeps the record of live generations publishes it with one compare-a
 which generation is live unless it is told.
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from hashlib import sha1
 from typing import Final, Literal, Protocol, Self, runtime_checkable
@@ -27,7 +28,9 @@ VectorName = Literal["text", "structure", "code_bm25"]
 ALIVE: Final = (
     2**53 - 1
 )  # `until` of a point that no run has retired; exact as a double, which range filters use
-MILLISECONDS_FROM: Final = 10**11  # generations from here on are the clock in milliseconds, others in seconds
+MILLISECONDS_FROM: Final = 10**11
+"""Generations from here on are the clock in milliseconds; those of an earlier release are in seconds."""
+
 STRUCTURE_DIMENSIONS: Final = 64
 SELECTION_DATASETS_MAX: Final = 256  # in one query; each adds a clause to its filter
 FILTER_VALUES_MAX: Final = 64
@@ -555,6 +558,15 @@ class AnyOf(msgspec.Struct, frozen=True, tag=True):
 
 
 Condition = Match | Range | Ids | Lacks | AllOf | AnyOf
+
+
+def generation_after(follows: int) -> int:
+    """The number of a generation that is begun now, above *follows*.
+
+    The clock in milliseconds: of one dataset two are never begun in the same one, since whoever begins has it
+    to itself. So a number is never used again for other content, also after an index was withdrawn.
+    """
+    return max(follows + 1, time.time_ns() // 1_000_000)
 
 
 def of_dataset(dataset: DatasetKey) -> Match:

@@ -75,6 +75,16 @@ def routes(
         "security": list(openapi.SECURITY),
     }
 
+    async def first(answer: DocumentQueued, tenant: str, idempotency_key: str | None) -> DocumentQueued:
+        """*answer*, or with an Idempotency-Key that of whoever sent it first, whatever this one asks for."""
+        if idempotency_key is None:
+            return answer
+        try:
+            job = await finder.known(tenant, answer.job_id)
+        except BusError as error:
+            raise QueueUnavailable(str(error), answer.job_id) from error
+        return documents.as_first(answer, None if job is None else job.document)
+
     @post(
         "/knowledge/ingest-text-async",
         summary="Make a text searchable",
@@ -93,7 +103,8 @@ def routes(
         caller = caller_of(request)
         note_target(request, data.source)
         submitted = await ingesting.text(data, caller, idempotency_key)
-        return documents.queued(submitted, kind=JobKind.TEXT, tenant=caller.tenant, source=data.source)
+        answer = documents.queued(submitted, kind=JobKind.TEXT, tenant=caller.tenant, source=data.source)
+        return await first(answer, caller.tenant, idempotency_key)
 
     @post(
         "/knowledge/ingest-url-async",
@@ -112,9 +123,10 @@ def routes(
         caller = caller_of(request)
         note_target(request, data.source)  # its address may hold a secret
         submitted = await ingesting.url(data, caller, idempotency_key)
-        return documents.queued(
+        answer = documents.queued(
             submitted, kind=JobKind.URL, tenant=caller.tenant, source=data.source, url=data.url
         )
+        return await first(answer, caller.tenant, idempotency_key)
 
     @post(
         "/knowledge/ingest-file-async",
@@ -147,13 +159,14 @@ def routes(
                 fields = _fields({**given, **upload.fields})
                 note_target(request, f"{fields.source}/{upload.filename}")
                 submitted = await ingesting.file(fields, upload, caller, idempotency_key)
-                return documents.queued(
+                answer = documents.queued(
                     submitted,
                     kind=JobKind.FILE,
                     tenant=caller.tenant,
                     source=fields.source,
                     filename=upload.filename,
                 )
+                return await first(answer, caller.tenant, idempotency_key)
         except BusError as error:
             raise QueueUnavailable(str(error)) from error
 

@@ -99,8 +99,9 @@ def routes(
     @get(
         "/jobs",
         summary="Jobs, newest first",
-        description="`queue_position` and `estimated_start_at` are null here: they are told of one job at a "
-        "time.",
+        description="What was submitted a moment ago is on the first page, beyond its `limit` too. A page "
+        "may have fewer jobs while there are more: `cursor` says so. `queue_position` and "
+        "`estimated_start_at` are null here: they are told of one job at a time.",
         responses={
             200: openapi.success(JobList, examples.JOBS, "Newest first"),
             **openapi.errors(400, 401, 503),
@@ -137,15 +138,15 @@ def routes(
             sight = msgspec.structs.replace(sight, kinds=frozenset(_chosen(JobKind, "kind", kind)))
         try:
             await reach(bus)
-            # What waits belongs to the first page; history knows of whatever is older.
-            wanted = cursor is None and (not states or JobState.QUEUED in states)
-            waiting = await finder.waiting(sight) if wanted else []
-            page = await finder.page(sight, states=states, limit=limit, before=cursor)
+            if cursor is None and (not states or JobState.QUEUED in states):
+                known, following = await finder.newest(sight, states=states, limit=limit)
+            else:
+                page = await finder.page(sight, states=states, limit=limit, before=cursor)
+                known, following = [found.job for found in page.jobs], page.cursor
         except (BusError, HistoryUnavailable, Unreachable) as error:
             raise unavailable("History", str(error)) from error
-        known = [found.job for found in page.jobs]
-        jobs = history.merged(known, waiting, limit + len(waiting))
-        return JobList(jobs=tuple(showing.briefly(job) for job in jobs), cursor=page.cursor)
+        jobs = history.merged(known, (), len(known))
+        return JobList(jobs=tuple(showing.briefly(job) for job in jobs), cursor=following)
 
     @post(
         "/jobs",

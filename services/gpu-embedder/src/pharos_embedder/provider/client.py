@@ -267,6 +267,8 @@ class Client:
             code = protocol.error_code(await read_bounded(response, ERROR_BYTES_MAX))
         except WebError:
             code = ""
+        if self.endpoint.key and self.endpoint.key.reveal().lower() in code.lower():
+            code = ""  # some servers repeat the key that they refuse
         told = f"{status} {code}".rstrip()
         if code in QUOTA_CODES or status == httpx.codes.PAYMENT_REQUIRED:
             return self._refused(f"says that its quota is used up ({told})", "look at the account of the key")

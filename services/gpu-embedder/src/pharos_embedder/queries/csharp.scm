@@ -6,6 +6,7 @@
 (delegate_declaration name: (identifier) @name) @type
 (method_declaration name: (identifier) @name) @method
 (constructor_declaration name: (identifier) @name) @method
+(destructor_declaration name: (identifier) @name) @method
 (operator_declaration operator: _ @name) @method
 (indexer_declaration "this" @name) @method
 (local_function_statement name: (identifier) @name) @function

@@ -14,8 +14,11 @@
 
 (import_statement) @import
 (export_statement source: (string)) @import
-(call_expression function: (import) arguments: (arguments . (string))) @import
-(call_expression function: (identifier) @_require arguments: (arguments . (string)) (#eq? @_require "require")) @import
+(call_expression function: (import) arguments: (arguments . [(string) (template_string)])) @import
+(call_expression
+  function: (identifier) @_require
+  arguments: (arguments . [(string) (template_string)])
+  (#eq? @_require "require")) @import
 
 (call_expression function: (identifier) @reference)
 (call_expression function: (member_expression property: (property_identifier) @reference))

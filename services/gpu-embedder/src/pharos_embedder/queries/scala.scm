@@ -7,10 +7,11 @@
 (function_definition name: (_) @name) @function
 (function_declaration name: (_) @name) @function
 (type_definition name: (_) @name) @type
-(template_body (val_definition pattern: (identifier) @name) @property)
-(template_body (var_definition pattern: (identifier) @name) @property)
+(template_body (val_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @property)
+(template_body (var_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @property)
 (template_body (val_declaration name: (identifier) @name) @property)
-(compilation_unit (val_definition pattern: (identifier) @name) @variable)
+(compilation_unit (val_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @variable)
+(compilation_unit (var_definition pattern: [(identifier) @name (identifiers (identifier) @name)]) @variable)
 (extension_definition parameters: (parameters (parameter type: (_) @name))) @namespace
 (package_clause name: (_) @name body: (_)) @namespace
 
