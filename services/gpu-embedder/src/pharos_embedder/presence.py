@@ -65,6 +65,11 @@ class Presence:
     def instance(self) -> str:
         return self._worker.instance
 
+    @property
+    def working(self) -> bool:
+        """Whether any slot has an item."""
+        return bool(self._worker.job_ids)
+
     def busy(self, item: WorkItem) -> None:
         self._set(
             state=WorkerState.BUSY,
