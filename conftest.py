@@ -1,4 +1,4 @@
-"""What holds for every test of this repository: where it writes, and how what it logs is rendered.
+"""What holds for every test here: where it writes, how what it logs is rendered, and the event loop.
 
 It writes into a folder of this run alone, in memory where there is room for it. What is synced is synced
 there as well, so a crash of a process leaves what it would leave on a disk; the disk's own speed, which is
@@ -61,3 +61,9 @@ def pytest_unconfigure(config: pytest.Config) -> None:
     if (scratch := config.stash.get(_scratch, None)) is not None:
         with contextlib.suppress(OSError):
             remove_tree(scratch)  # tests make trees of a depth that ends shutil's own
+
+
+@pytest.fixture(scope="session")
+def anyio_backend() -> str:
+    """Tests run on the loop that the services run on."""
+    return "asyncio"

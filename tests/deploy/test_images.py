@@ -28,11 +28,6 @@ HEALTH_PORT_SETTING = {"gateway": "PHAROS_PORT"}
 each_service = pytest.mark.parametrize("name", SERVICES)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def instructions(name: str) -> list[tuple[str, str]]:
     """(INSTRUCTION, arguments) of a Dockerfile, continued lines joined."""
     text = (IMAGES / f"{name}.Dockerfile").read_text()

@@ -68,11 +68,6 @@ WRITTEN: Final = (
 )
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def canary(name: str) -> str:
     """A secret that is nothing else in this world."""
     return "canary" + hashlib.sha256(name.encode()).hexdigest()

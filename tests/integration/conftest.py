@@ -13,11 +13,6 @@ from pharos_service.settings import ServiceSettings
 from tests.support.nats_server import NatsServer
 
 
-@pytest.fixture(scope="session")
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture
 def nats_server() -> Iterator[NatsServer]:
     with NatsServer() as server:

@@ -399,6 +399,49 @@ async def test_a_callback_that_may_not_be_sent_is_refused_at_the_submit_with_a_r
     assert (await bus.api("STREAM.INFO.Q"))["state"]["messages"] == 0
 
 
+@pytest.mark.parametrize(
+    ("route", "body", "stream"),
+    [
+        ("/resources/ingest-repo", {"git_url": "http://git.test:9418/user/repo1"}, "Q"),
+        ("/ingest", {"repo_url": "http://git.test:9418/user/repo1"}, "Q"),
+        ("/resources", {"title": "T", "content": "Words.", "url": "https://e.example/1"}, "DOCS"),
+        (
+            "/api/v1/jobs",
+            {"kind": "resource", "title": "T", "content": "Words.", "url": "https://e.example/1"},
+            "DOCS",
+        ),
+    ],
+)
+async def test_older_clients_and_resources_may_name_a_callback_too(
+    bus: Bus, http: httpx.AsyncClient, receiver: Receiver, route: str, body: dict[str, Any], stream: str
+) -> None:
+    refused = await http.post(route, json={**body, "callback_url": "https://127.0.0.1/x"})
+    assert (refused.status_code, refused.json()["code"]) == (400, "invalid_callback_url")
+    assert (await bus.api(f"STREAM.INFO.{stream}"))["state"]["messages"] == 0
+    url = f"{receiver.url}/hook"
+    assert (await http.post(route, json={**body, "callback_url": url})).is_success
+    stored = await bus.first(stream, "cmd.>")
+    assert stored is not None
+    command: SubmitJob = decode(stored.data, SubmitJob)
+    assert command.callback_url == url
+
+
+async def test_every_submit_takes_a_callback(http: httpx.AsyncClient) -> None:
+    document = (await http.get("/schema/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    lacking = []
+    for path, operations in document["paths"].items():
+        submit = operations.get("post", {})
+        parameters = {each["name"] for each in submit.get("parameters", ())}
+        if "Idempotency-Key" not in parameters:  # which every submit takes
+            continue
+        named = json.dumps(submit.get("requestBody", {}))
+        bodies = [schema for name, schema in schemas.items() if f'/{name}"' in named]
+        if "callback_url" not in parameters | {field for body in bodies for field in body["properties"]}:
+            lacking.append(path)
+    assert lacking == []
+
+
 async def test_without_a_secret_key_callbacks_are_refused_and_left_to_a_gateway_that_has_one(
     bus: Bus, nats_server: NatsServer, receiver: Receiver
 ) -> None:

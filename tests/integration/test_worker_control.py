@@ -632,6 +632,23 @@ async def test_a_stage_that_does_not_end_is_ended_and_its_owner_told_which(
         assert list(machine.workspaces.iterdir()) == []
 
 
+async def test_what_is_stored_while_files_are_parsed_is_within_the_limit_of_storing(
+    bus: Bus, git: GitServer, machine: Machine
+) -> None:
+    def limited(limits: stages.Limits) -> stages.Limits:
+        return replace(limits, stage_seconds={**limits.stage_seconds, Stage.STORE: 0.5})
+
+    wanted = new_job(git.url("o/r"))
+    async with working(bus, machine, allowed_hosts=git.allowed_hosts, limits=limited):
+        machine.engine.gate.shut()
+        await hand_out(bus, wanted)
+        await until(machine.engine.gate.reached.is_set)
+        await asyncio.sleep(0.6)
+        machine.engine.gate.open()
+        failed = await until_said(bus, wanted, ItemFailed)
+    assert "Its stage 'store' took longer" in failed.error
+
+
 def test_every_stage_of_a_repository_has_a_limit() -> None:
     assert set(stages.STAGE_SECONDS) == set(OF_REPOSITORIES)
 

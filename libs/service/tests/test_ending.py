@@ -11,11 +11,6 @@ from pharos_service.ending import end
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 async def forgetful(times: int) -> str:
     """Cancelled, it goes on, so many times."""
     for _ in range(times):

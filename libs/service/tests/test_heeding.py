@@ -13,11 +13,6 @@ from pharos_service.bus import heeding
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def answered(future: asyncio.Future[int]) -> None:
     future.set_result(1)
 

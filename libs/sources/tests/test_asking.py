@@ -25,11 +25,6 @@ from pharos_sources.web_errors import AnswerUnreadable, WebAddressRefused, WebTi
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Service:
     """Is unavailable for some times, asking for the waits given, and then answers."""
 

@@ -37,11 +37,6 @@ OAUTH = {"client_id": "client-1", "client_secret": "canary-secret", "refresh_tok
 S3 = {"bucket": "papers", "access_key_id": "AKIA1", "secret_access_key": "canary-secret"}
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def drive() -> Iterator[DriveServer]:
     with DriveServer() as running:

@@ -3,38 +3,20 @@
 from __future__ import annotations
 
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from pharos_sources.git_source import GitSource
-from pharos_sources.repository_url import AllowedHosts, parse_repository_url
 from pharos_sources.source import EntryNotFound, EntryTooLarge, SourceRefused, SourceUnavailable, every_file
+from tests.support.git_fetches import address_of
 from tests.support.git_server import GitServer, Symlink
 
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[GitServer]:
-    with GitServer() as server:
-        yield server
-
-
-@pytest.fixture
-def name(tmp_path: Path) -> str:
-    return f"owner/{tmp_path.name}"
-
-
 def source_of(server: GitServer, name: str, work: Path, *, ref: str | None = None) -> GitSource:
-    allowed = AllowedHosts.parse(server.allowed_hosts)
-    return GitSource(parse_repository_url(server.url(name), allowed_hosts=allowed), work, ref=ref)
+    return GitSource(address_of(server, name), work, ref=ref)
 
 
 async def read(source: GitSource, file_id: str, bytes_max: int = 1_000) -> bytes:

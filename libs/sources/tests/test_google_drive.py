@@ -39,11 +39,6 @@ EXCEL = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
 QUICK = Patience(tries_max=4, first_seconds=0.001, wait_seconds_max=2.0, seconds_max=5.0)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def running() -> Iterator[DriveServer]:
     with DriveServer() as server:

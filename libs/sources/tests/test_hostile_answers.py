@@ -51,11 +51,6 @@ LARGE = gzip.compress(random.Random(1).randbytes(100_000) * 30)
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[WebServer]:
     async with WebServer() as running:
         yield running

@@ -29,11 +29,6 @@ CANARY = "canary-5f3a"
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 async def server() -> AsyncIterator[WebServer]:
     async with WebServer() as running:
         running.answers["/a.txt"] = answer(

@@ -6,14 +6,14 @@ import os
 import random
 import shutil
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from pharos_sources import kept_checkouts
 from pharos_sources.git import Checkout, FetchError, FetchLimits, RefNotFound, RepositoryTooLarge, fetch
 from pharos_sources.kept_checkouts import DEPTH_MAX, FILE_BYTES, PACKS_MAX, SHARE, KeptCheckouts
-from pharos_sources.repository_url import AllowedHosts, RepositoryAddress, parse_repository_url
+from tests.support.git_fetches import address_of
 from tests.support.git_server import Content, Executable, GitServer, Submodule, Symlink
 
 pytestmark = pytest.mark.anyio
@@ -26,27 +26,6 @@ FILES: dict[str, Content] = {
     "sub/m": Submodule("1" * 40),
     "run": Executable("#!/bin/sh\n"),
 }
-
-
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture(scope="module")
-def running() -> Iterator[GitServer]:
-    with GitServer() as server:
-        yield server
-
-
-@pytest.fixture
-def name(tmp_path: Path) -> str:
-    """A repository name of this test alone."""
-    return f"owner/{tmp_path.name}"
-
-
-def address_of(server: GitServer, name: str) -> RepositoryAddress:
-    return parse_repository_url(server.url(name), allowed_hosts=AllowedHosts.parse(server.allowed_hosts))
 
 
 def unexpected(text: str) -> None:
@@ -244,6 +223,27 @@ async def test_what_was_used_longest_ago_makes_room(tmp_path: Path) -> None:
     assert len(list((tmp_path / "kept").iterdir())) == 2
     kept = kept_in(tmp_path / "kept", bytes_max=0)
     assert there() == [] and not keep(9)
+
+
+async def test_what_other_code_made_is_neither_read_nor_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(kept: KeptCheckouts) -> Path:
+        made = tmp_path / "made"
+        assert kept.keep("acme", "r", made, made_of(made, 10_000))
+        return kept.path_of("acme", "r")
+
+    folder = tmp_path / "kept"
+    mine = keep(kept_in(folder))
+    kept_in(folder)
+    assert mine.exists()  # by the same code
+    (folder / mine.name.partition("-")[2]).mkdir()  # by a release that did not say by what it was made
+    (folder / "notes").write_text("of somebody else\n")
+    monkeypatch.setattr(kept_checkouts, "format_version", lambda: "0" * 16)
+    newer = kept_in(folder)
+    assert newer.path_of("acme", "r") != mine and not newer.path_of("acme", "r").exists()
+    assert [each.name for each in folder.iterdir()] == ["notes"]
+    assert keep(newer).exists()
 
 
 async def test_of_two_that_are_kept_at_once_one_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,11 +43,6 @@ ODD_KEYS = [
 ]
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.fixture(scope="module")
 def server() -> Iterator[S3Server]:
     with S3Server() as running:

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.anyio
 PLACE = Place(position=2, waiting=3)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize("action", Action)
 @pytest.mark.parametrize("state", JobState)
 def test_a_refusal_names_its_state(action: Action, state: JobState) -> None:

@@ -10,11 +10,6 @@ from pharos_gateway.sight import Sight
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def feed(unsent_max: int = 100) -> BatchFeed:
     return BatchFeed(Sight(tenant="t"), None, unsent_max=unsent_max)
 

@@ -22,11 +22,6 @@ RUNNING = job(1, JobState.RUNNING, started_at=AT, attempt=1)
 HERE = Sight(tenant="default", projects=frozenset({"default"}))
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def feed(**others: Any) -> Feed:
     made = Feed(now=lambda: AT, **others)
     made.subscribe("default", HERE)

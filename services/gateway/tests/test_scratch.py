@@ -15,11 +15,6 @@ from pharos_sources.removal import remove_tree
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 # Makes its folder, says so, and waits to be killed.
 OTHER = """
 import asyncio, sys

@@ -20,11 +20,6 @@ pytestmark = pytest.mark.anyio
 SIGHT = Sight(tenant="t")
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Kept:
     """Connections, each of the project that is given."""
 

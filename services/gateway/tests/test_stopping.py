@@ -21,11 +21,6 @@ from pharos_service.buckets import Bucket
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Forgetful:
     """A subscription that forgets a cancellation, as ``wait_for`` does when a message comes with it."""
 

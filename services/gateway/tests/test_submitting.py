@@ -30,11 +30,6 @@ from pharos_sources.repository_url import RepositoryAddress, parse_repository_ur
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class World:
     """A bus, its buckets, the queue and the workers. ``outcome`` is what a publish comes to."""
 

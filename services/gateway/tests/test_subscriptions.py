@@ -18,11 +18,6 @@ pytestmark = pytest.mark.anyio
 AT = datetime(2024, 1, 20, tzinfo=UTC)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def happening(sequence: int, state: JobState = JobState.QUEUED, tenant: str = "default") -> Happening:
     job = Job(
         job_id=f"job-{sequence}",

@@ -16,11 +16,6 @@ from pharos_service.bus import Bus
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class LateClient:
     """Its first answer comes together with the cancellation of whoever asked, which is swallowed so."""
 

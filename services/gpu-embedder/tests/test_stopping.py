@@ -42,11 +42,6 @@ ITEM = WorkItem(
 
 
 @pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
-@pytest.fixture
 def now(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time on the clock of holds, to be moved."""
     found = [100.0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -175,6 +176,26 @@ def test_who_parses_waits_for_the_store_and_hears_of_its_error(files: list[Packe
             storing.add(files[0])
             given.append(number)
     assert ended() and len(given) < 2 * (storing_ahead.WINDOWS_WAITING_MAX + 2)
+
+
+def test_who_parses_says_when_it_waits_for_the_store(files: list[PackedFile]) -> None:
+    waiting: Any = Waiting()
+    times: list[str] = []
+
+    @contextmanager
+    def waits() -> Iterator[None]:
+        times.append("waits")
+        if len(times) > 1:  # the first is what was left to discard
+            waiting.go_on.set()
+        yield
+        times.append("goes on")
+
+    with StoringAhead(ORIGIN, waiting, unchecked, chunks_max=10_000, waiting=waits) as storing:
+        assert times == ["waits", "goes on"]
+        give(storing, files[:1], times=10 * storing_ahead.WINDOWS_WAITING_MAX)
+        before = len(times)
+        assert before >= 4
+    assert times[before:] == ["waits", "goes on"] and times[0::2] == ["waits"] * (len(times) // 2)
 
 
 def test_an_error_of_the_last_chunks_is_heard_too(files: list[PackedFile]) -> None:

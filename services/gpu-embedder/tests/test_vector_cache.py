@@ -315,14 +315,24 @@ def test_what_jobs_published_is_forgotten_with_their_dataset_and_nothing_else(ca
     assert cache.jobs() == ["job-5.acme"]
 
 
-def test_the_keys_by_dataset_are_bounded(cache: VectorCache) -> None:
-    owners = [owner_of("acme", "p", str(number)) for number in range(60)]
+def test_what_is_remembered_of_datasets_is_bounded_and_nothing_stays_that_no_deletion_finds(
+    cache: VectorCache, path: Path
+) -> None:
+    datasets = 120
+    owners = [owner_of("acme", "p", str(number)) for number in range(datasets)]
     for number, owner in enumerate(owners):
         keys = range(number * 40, number * 40 + 40)
-        cache.put_many({key(n): vector(n) for n in keys}, job="job-1.acme")
-        cache.keep("job-1.acme", owner)
-    forgotten = sum(cache.forget_owner(owner) > 0 for owner in owners)
-    assert 0 < forgotten < 60
+        cache.put_many({key(n): vector(n)[:8] for n in keys}, job=f"job-{number:03}.acme")
+        cache.keep(f"job-{number:03}.acme", owner)
+    everything = [key(n) for n in range(40 * datasets)]
+    there = set(cache.get_many(everything))
+    assert 40 < len(there) < len(everything)
+    oldest = min(everything.index(each) for each in there) // 40
+    assert set(everything[40 * (oldest + 1) :]) <= there  # those of the oldest jobs went first
+    forgotten = [cache.forget_owner(owner) for owner in owners]
+    assert cache.get_many(everything) == {}
+    assert sum(forgotten) == len(there)
+    assert (path / "data.mdb").stat().st_size <= LIMIT_BYTES
 
 
 def test_an_entry_that_was_copied_to_the_young_segment_is_forgotten_in_both(cache: VectorCache) -> None:
@@ -351,13 +361,20 @@ def test_a_cache_that_was_closed_still_knows_for_whom_it_holds_what(path: Path, 
     assert warnings == []
 
 
-def test_the_keys_by_job_are_bounded_and_the_oldest_jobs_go_first(cache: VectorCache) -> None:
-    for number in range(60):
-        keys = range(number * 40, number * 40 + 40)
-        cache.put_many({key(n): vector(n) for n in keys}, job=f"job-{number:03}.acme")
+def test_what_is_remembered_of_jobs_is_bounded_and_nothing_stays_that_no_cancelling_finds(
+    cache: VectorCache,
+) -> None:
+    jobs = [f"job-{number:03}.acme" for number in range(120)]
+    for number, job in enumerate(jobs):
+        cache.put_many({key(n): vector(n)[:8] for n in range(number * 40, number * 40 + 40)}, job=job)
     held = cache.jobs()
-    assert held == [f"job-{number:03}.acme" for number in range(60 - len(held), 60)]
-    assert 0 < len(held) < 60
+    assert 0 < len(held) < len(jobs) and held == jobs[-len(held) :]
+    everything = [key(n) for n in range(40 * len(jobs))]
+    there = set(cache.get_many(everything))
+    whole = set(everything[-40 * (len(held) - 1) :])  # of the oldest that is held some may have gone
+    assert whole <= there <= set(everything[-40 * len(held) :])
+    assert sum(map(cache.forget, jobs)) == len(there)
+    assert cache.get_many(everything) == {}
 
 
 def test_a_label_says_whose_job_it_is() -> None:

@@ -17,11 +17,6 @@ from pharos_service.bus import Stored
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 class Bus:
     """Nobody may ask it."""
 

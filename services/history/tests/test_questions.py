@@ -13,11 +13,6 @@ from pharos_history.questions import Question, Questions, mistake_in
 pytestmark = pytest.mark.anyio
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 @pytest.mark.parametrize(
     ("question", "code"),
     [

@@ -40,11 +40,6 @@ AT = datetime(2026, 6, 1, 12, 0, tzinfo=UTC)
 DAY = timedelta(days=1)
 
 
-@pytest.fixture
-def anyio_backend() -> str:
-    return "asyncio"
-
-
 def nightly(**facts: Any) -> Schedule:
     return replace(
         Schedule(

@@ -2,7 +2,8 @@
 
 Each is a folder that a `git.fetch` made, with the objects and the files of one commit. Whoever needs it takes
 it away by renaming it, so that no two ever use one; kept again is what a fetch has finished. So nothing here
-is repaired: what a crash interrupts is lost, and costs a whole fetch.
+is repaired: what a crash interrupts is lost, and costs a whole fetch. So is what other code than this
+release's made.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import errno
 import hashlib
 import os
+import re
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -31,10 +34,25 @@ does that is to clean up what somebody left.
 SHARE: Final = 4  # one checkout takes at most the limit / this
 ENTRIES_MAX: Final = 10_000
 
+_MADE_BY: Final = ("git.py", "git_process.py")
+"""The code that decides what a fetch leaves behind, and what the next one takes for granted of it."""
+
+_NAME: Final = re.compile(r"([0-9a-f]{16}-)?[0-9a-f]{40}")
+"""Of a checkout that is kept; an earlier release did not say what made it."""
+
 _SIZE: Final = "size"
 _GOING: Final = ".going-"
 
 Warn = Callable[[str], None]
+
+
+@cache
+def format_version() -> str:
+    """A digest of the code that makes checkouts, 16 characters: nobody has to remember to raise it."""
+    digest = hashlib.blake2b(digest_size=8)
+    for name in _MADE_BY:
+        digest.update(Path(__file__).with_name(name).read_bytes())
+    return digest.hexdigest()
 
 
 class KeptCheckouts:
@@ -51,6 +69,9 @@ class KeptCheckouts:
         try:
             for left in folder.glob(f"*{_GOING}*"):  # by whoever died over it
                 remove_tree(left)
+            for other in folder.glob("*"):  # of another format: nobody would ever ask for it, or forget it
+                if _NAME.fullmatch(other.name) and not other.name.startswith(f"{format_version()}-"):
+                    self._remove(other)
             self._make_room(0)
         except OSError as error:
             self._told(error)
@@ -60,7 +81,7 @@ class KeptCheckouts:
         digest = hashlib.blake2b(digest_size=20)
         for part in (tenant, repository):
             digest.update(len(part.encode()).to_bytes(4, "big") + part.encode())
-        return self._folder / digest.hexdigest()
+        return self._folder / f"{format_version()}-{digest.hexdigest()}"
 
     def keep(self, tenant: str, repository: str, made: Path, checkout: Checkout) -> bool:
         """Take *made*, the folder of *checkout*, in place of what is kept of *repository*; whether it was."""

@@ -341,6 +341,7 @@ def application(settings: Settings, parts: Parts) -> Litestar:
         controlling,
         finder,
         live,
+        callback_of=_callback_of(settings),
         now=utc_now,
     )
     job_requests = JobRequests(
@@ -398,7 +399,9 @@ def application(settings: Settings, parts: Parts) -> Litestar:
             projects.routes(
                 access, disk, bus, live, finder, project_ingest, controlling, datasets, scheduling, deleting
             ),
-            resources.routes(access, disk, bus, submitting, keeping, settings.allowed_hosts),
+            resources.routes(
+                access, disk, bus, submitting, keeping, settings.allowed_hosts, _callback_of(settings)
+            ),
             documents.routes(access, disk, bus, finder, document_ingest, uploads),
             search.routes(access, bus, new_id),
             operations.routes(access, bus, queue, documents_queue, letters, showing, utc_now),

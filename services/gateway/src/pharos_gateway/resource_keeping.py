@@ -24,6 +24,7 @@ from pharos_contracts.subjects import POOL_DOCUMENTS
 from pharos_contracts.workers.v1 import Worker, WorkerState, slots_of
 from pharos_gateway import resources
 from pharos_gateway.authentication import Caller
+from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.controlling import InvalidTransition
 from pharos_gateway.document_ingest import TEXT_TYPE, EmptyDocument
 from pharos_gateway.finding import Finder
@@ -110,6 +111,7 @@ class ResourceKeeping:
         finder: Finder,
         known: Known,
         *,
+        callback_of: Callable[[str], CallbackAddress],
         now: Callable[[], datetime],
     ) -> None:
         self._bucket = bucket
@@ -119,6 +121,7 @@ class ResourceKeeping:
         self._control = control
         self._finder = finder
         self._known = known
+        self._callback_of = callback_of
         self._now = now
 
     async def put(
@@ -126,8 +129,8 @@ class ResourceKeeping:
     ) -> ResourceView:
         """The resource, whose text is about to be read.
 
-        InvalidLink, EmptyDocument, TooManyResources, ResourcesUnknown, UploadsFull, KeySpent, and what
-        ``Submitting.submit`` raises.
+        InvalidLink, InvalidCallbackUrl, EmptyDocument, TooManyResources, ResourcesUnknown, UploadsFull,
+        KeySpent, and what ``Submitting.submit`` raises.
         """
         resources.check_link(request.url)
         if not request.content.strip():
@@ -166,6 +169,7 @@ class ResourceKeeping:
         self, request: ResourceRequest, caller: Caller, identifier: str, idempotency_key: str | None
     ) -> tuple[Submitted, bool]:
         """The job that makes it searchable, and whether this request began it."""
+        callback = None if request.callback_url is None else self._callback_of(request.callback_url)
         content = request.content.encode(errors="replace")
         async with self._uploads.stored(content, filename="", media_type=TEXT_TYPE) as upload:
             document = DocumentSource(
@@ -184,6 +188,7 @@ class ResourceKeeping:
                 kind=JobKind.RESOURCE,
                 document=document,
                 idempotency_key=idempotency_key,
+                callback=callback,
                 quota=subject_of(caller),
             )
             upload.kept = True  # from here on a job may name it, whatever becomes of this request

@@ -35,6 +35,7 @@ class ResourceRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     content: str
     url: Annotated[str, Meta(min_length=1, max_length=URL_LENGTH_MAX)]
     resource_type: _Type = "PRACTICE"
+    callback_url: Annotated[str, Meta(description="Where to POST when its text has been read.")] | None = None
 
 
 class ResourceView(msgspec.Struct, frozen=True, kw_only=True):

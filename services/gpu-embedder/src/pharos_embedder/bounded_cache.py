@@ -7,7 +7,8 @@ time only: whatever goes wrong here is a warning and a miss, never an error.
 
 Until a job has published, the cache remembers what is only here because of it, so that nothing is left on
 this disk of a job that was cancelled. From then on it remembers for which dataset, so that nothing is left of
-one that is deleted, of none of its commits.
+one that is deleted, of none of its commits. What it can remember is bounded as well; beyond that the oldest
+jobs' entries go with what is remembered of them, so that nothing stays of which nobody knows whose it is.
 """
 
 import fcntl
@@ -18,6 +19,7 @@ import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from heapq import nsmallest
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
@@ -37,8 +39,12 @@ _READ_KEYS: Final = (
     4_096  # keys looked up in one read transaction: a long one would keep freed pages from reuse
 )
 _WRITE_SHARE: Final = 64  # a write transaction stores at most limit / this
-_JOBS_SHARE: Final = 64  # the keys by job take at most limit / this; those of the oldest jobs go first
-_OWNERS_SHARE: Final = 64  # the keys by dataset, too: those of any dataset go first
+_REMEMBERED_SHARE: Final = 32
+"""The keys by job take at most limit / this, and so do those by dataset: as much as those of vectors of 384
+numbers that fill both segments.
+"""
+
+_OLDEST_SHARE: Final = 8  # of the records of a full table, this part goes at once
 _VALUE_SHARE: Final = 64  # a value of more than limit / this is not kept: it would drive out all else
 _CHECKSUM_BYTES: Final = 4
 _KEY_BYTES: Final = 32
@@ -322,7 +328,7 @@ class BoundedCache:
                 for key in part:
                     transaction.put(key, values[key], db=segment)
             if job:
-                self._bound(_JOBS_AT, _JOBS_SHARE)
+                self._bound(_JOBS_AT, lambda record: record)
 
     def _list_jobs(self) -> list[str]:
         jobs = self._segments[_JOBS_AT]
@@ -339,12 +345,12 @@ class BoundedCache:
     def _hand_over(self, job: str, owner: str) -> None:
         def note(transaction: Any, keys: bytes) -> int:
             # Jobs may begin with the same key.
-            record = _record(owner, keys[:_KEY_BYTES] + job.encode())
+            record = _record(owner, keys[:_KEY_BYTES] + job.encode())  # see `_job_in`
             transaction.put(record, keys, db=self._segments[_OWNERS_AT])
             return 0
 
         self._let_go(job, _JOBS_AT, note if owner else _nothing)
-        self._bound(_OWNERS_AT, _OWNERS_SHARE)
+        self._bound(_OWNERS_AT, _job_in)
 
     def _drop(self, transaction: Any, keys: bytes) -> int:
         removed = 0
@@ -373,13 +379,26 @@ class BoundedCache:
                 cursor.delete()
                 total += action(transaction, keys)
 
-    def _bound(self, place: int, share: int) -> None:
-        with self._environment.begin(write=True) as transaction:
-            while self._used_bytes(transaction, place) > self._limit_bytes // share:
+    def _bound(self, place: int, age: Callable[[bytes], bytes]) -> None:
+        """Within its share of the limit, the table *place*: the records that are first by their *age* go, and
+        with them the entries that they name, of which nobody would know any more whose they are.
+
+        A transaction for each record, as in `_let_go`.
+        """
+        while True:
+            with self._environment.begin() as transaction:
+                if self._used_bytes(transaction, place) <= self._limit_bytes // _REMEMBERED_SHARE:
+                    return
+                records = int(transaction.stat(self._segments[place])["entries"])
                 with transaction.cursor(db=self._segments[place]) as cursor:
-                    if not cursor.first():
-                        return
-                    cursor.delete()
+                    # Copies: what the cursor gives is valid while its transaction lasts.
+                    names = map(bytes, cursor.iternext(keys=True, values=False))
+                    oldest = nsmallest(1 + records // _OLDEST_SHARE, names, key=age)
+            for record in oldest:
+                with self._environment.begin(write=True) as transaction:
+                    keys = transaction.pop(record, db=self._segments[place])
+                    if keys is not None:  # another process may have been faster
+                        self._drop(transaction, keys)
 
     def _make_room(self, more_bytes: int) -> None:
         """Empties the old segment and makes it the young one, when the young one has no room for
@@ -410,6 +429,12 @@ def _nothing(_transaction: Any, _keys: bytes) -> int:
 def _record(job: str, first: bytes) -> bytes:
     """Where the keys of one write are; those of a job lie together, and jobs in the order of their ids."""
     return job.encode() + b"\0" + first
+
+
+def _job_in(record: bytes) -> bytes:
+    """The job of a record of the keys by dataset; jobs are in the order of their ids."""
+    _, _, rest = record.partition(b"\0")
+    return rest[_KEY_BYTES:]
 
 
 def _sealed(body: bytes) -> bytes:

@@ -10,8 +10,8 @@ beside the live index, and nobody sees it until it is published.
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -27,7 +27,8 @@ from pharos_embedder.encodables import SpooledChunks
 from pharos_embedder.points import Origin
 from pharos_embedder.ports import Check, Held
 from pharos_embedder.spool import Spool
-from pharos_embedder.stages import Limits, Live, StageTimedOut, Tools
+from pharos_embedder.stage_clock import StageClock
+from pharos_embedder.stages import Limits, Live, Tools
 from pharos_embedder.storing import store_stage, store_structure, store_words
 from pharos_embedder.storing_ahead import StoringAhead
 from pharos_embedder.text_vectors import encode_stage
@@ -85,7 +86,7 @@ async def index(
     """
     job, report = held.job, held.report
     assert job.source is not None, "only repositories are indexed here"
-    within = _Stages(limits.stage_seconds)
+    within = StageClock(limits.stage_seconds)
     current = _Current(job, address, tools.encoder.version, limits.chunker, lookup)
     if job.source.sha is not None and address.branch is None:
         await current.refuse(job.source.sha, None)  # it says itself which commit it is: nobody is asked
@@ -124,11 +125,14 @@ async def index(
     is_first = target.live.generation == 0
     with Spool(workspace / SPOOL) as spool:
 
+        def ahead_of(check: Check) -> AbstractContextManager[StoringAhead | None]:
+            if not is_first:
+                return nullcontext()
+            waiting = partial(within.elsewhere, Stage.STORE)
+            return StoringAhead(origin, tools.store, check, chunks_max=limits.chunks_max, waiting=waiting)
+
         def parse(check: Check) -> stages.ParseAccount:
-            most = limits.chunks_max
-            with (
-                StoringAhead(origin, tools.store, check, chunks_max=most) if is_first else nullcontext()
-            ) as ahead:
+            with ahead_of(check) as ahead:
                 return stages.parse_stage(
                     checkout.root,
                     found,
@@ -144,7 +148,7 @@ async def index(
 
         def told(chunks: SpooledChunks) -> IndexResult:
             told = stages.result_of(name, origin, target.live, checkout, found, spool, account, len(chunks))
-            return msgspec.structs.replace(told, stage_seconds=dict(within.seconds))
+            return msgspec.structs.replace(told, stage_seconds=within.seconds)
 
         with within(Stage.PARSE):
             account = await in_thread(parse, held.check)
@@ -237,22 +241,3 @@ class _Current:
         target = await self._lookup(self.name(commit, branch))
         if is_current(target.live, self._job, commit, self._encoder, self._chunker):
             raise Unchanged(commit)
-
-
-class _Stages:
-    """Seconds by stage, and the end of a stage that takes more than it may."""
-
-    def __init__(self, limits: Mapping[Stage, float]) -> None:
-        self.seconds: dict[str, float] = {}
-        self._limits = limits
-
-    @contextmanager
-    def __call__(self, stage: Stage) -> Iterator[None]:
-        began = time.perf_counter()
-        try:
-            with anyio.move_on_after(self._limits[stage]) as scope:
-                yield
-        finally:
-            self.seconds[stage] = round(self.seconds.get(stage, 0.0) + time.perf_counter() - began, 3)
-        if scope.cancelled_caught:
-            raise StageTimedOut(stage, self._limits[stage])

@@ -73,8 +73,9 @@ STAGE_SECONDS: Final[Mapping[Stage, float]] = {
     Stage.ENCODE: 6 * 3600,
     Stage.PUBLISH: 300,
 }
-"""What each stage may take, far above what it takes: longer is a stage that does not end. The whole job has a
-limit of its own.
+"""What each stage may take in all, far above what it takes: longer is a stage that does not end. What is
+stored while files are parsed counts for storing as soon as parsing waits for it. The whole job has a limit of
+its own.
 """
 
 

@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from types import TracebackType
 from typing import Final, Self
 
@@ -37,14 +38,24 @@ class StoringAhead:
 
     It ends with the block, where all of them are stored, or the block or the store has failed; then what was
     stored is for whoever discards what an unfinished run left. What *check* raises ends it too. So do more
-    chunks than *chunks_max*: some of their files will be left out, and only then is known which.
+    chunks than *chunks_max*: some of their files will be left out, and only then is known which. Whoever
+    waits for the store does so within *waiting*.
     """
 
-    def __init__(self, origin: Origin, store: VectorStore, check: Check, *, chunks_max: int) -> None:
+    def __init__(
+        self,
+        origin: Origin,
+        store: VectorStore,
+        check: Check,
+        *,
+        chunks_max: int,
+        waiting: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._origin = origin
         self._chunks_left = chunks_max
         self._given_up = threading.Event()
         self._check = check
+        self._waits = waiting
         self._store = store.guarded(self._checked)
         self._window: _Window = []
         self._chunks = 0
@@ -53,24 +64,26 @@ class StoringAhead:
         self._thread = threading.Thread(target=self._run, name="storing-ahead")
 
     def __enter__(self) -> Self:
-        self._store.discard_unpublished(self._origin.dataset, 0)
+        with self._waits():
+            self._store.discard_unpublished(self._origin.dataset, 0)
         self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        try:
-            if error is None:
-                self._hand_over(self._window)
-                self._hand_over(None)
-        except BaseException:
-            self._given_up.set()
-            raise
-        finally:
-            if error is not None:
+        with self._waits():
+            try:
+                if error is None:
+                    self._hand_over(self._window)
+                    self._hand_over(None)
+            except BaseException:
                 self._given_up.set()
-            self._thread.join()
+                raise
+            finally:
+                if error is not None:
+                    self._given_up.set()
+                self._thread.join()
         if error is None and self._failed is not None:
             raise self._failed
 
@@ -84,7 +97,8 @@ class StoringAhead:
         self._window.append(file)
         self._chunks += more
         if self._chunks >= WINDOW_CHUNKS or len(self._window) >= WINDOW_FILES:
-            self._hand_over(self._window)
+            with self._waits() if self._waiting.full() else nullcontext():
+                self._hand_over(self._window)
             self._window, self._chunks = [], 0
 
     def _hand_over(self, window: _Window | None) -> None:

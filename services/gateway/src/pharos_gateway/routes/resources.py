@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -14,6 +15,7 @@ from pharos_gateway import examples, openapi
 from pharos_gateway.access import Access
 from pharos_gateway.audit import note_target
 from pharos_gateway.authentication import Caller, OtherProject, OtherUser, Role, caller_of
+from pharos_gateway.callback_url import CallbackAddress
 from pharos_gateway.disk import Disk
 from pharos_gateway.problems import not_found
 from pharos_gateway.quotas import subject_of
@@ -27,6 +29,7 @@ from pharos_sources.hosts import AllowedHosts
 from pharos_sources.repository_url import parse_repository_url
 
 _Url = Annotated[str, Meta(max_length=2_048, description="As for a submit by its path.")]
+_CallbackUrl = Annotated[str, Meta(description="Where to POST when the job has ended.")]
 _Key = Annotated[
     str | None,
     HeaderParameter(
@@ -42,6 +45,7 @@ class IngestRepoRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     """A repository to index."""
 
     git_url: _Url
+    callback_url: _CallbackUrl | None = None
 
 
 class IngestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -49,6 +53,7 @@ class IngestRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 
     repo_url: _Url
     user_id: Annotated[str, Meta(min_length=1, max_length=128, pattern=NO_CONTROLS)] | None = None
+    callback_url: _CallbackUrl | None = None
 
 
 def routes(
@@ -58,10 +63,12 @@ def routes(
     submitting: Submitting,
     keeping: ResourceKeeping,
     allowed_hosts: AllowedHosts,
+    callback_of: Callable[[str], CallbackAddress],
 ) -> Router:
     """The routes of this family."""
     common: dict[str, Any] = {
         "status_code": 202,
+        "description": f"With `callback_url`, {examples.CALLBACK}",
         "guards": [access.editor, disk.has_room],
         "security": list(openapi.SECURITY),
         "responses": {
@@ -70,9 +77,12 @@ def routes(
         },
     }
 
-    async def submit(request: Request[Any, Any, Any], url: str, user: str, key: str | None) -> Submitted:
+    async def submit(
+        request: Request[Any, Any, Any], url: str, user: str, callback_url: str | None, key: str | None
+    ) -> Submitted:
         caller = caller_of(request)
         address = parse_repository_url(url, allowed_hosts=allowed_hosts)
+        callback = None if callback_url is None else callback_of(callback_url)
         note_target(request, address.identity)
         if not caller.sight.project(PROJECT_DEFAULT):
             raise OtherProject(PROJECT_DEFAULT)
@@ -83,6 +93,7 @@ def routes(
                 address=address,
                 branch=address.branch,
                 idempotency_key=key,
+                callback=callback,
                 quota=subject_of(caller),
             )
         )
@@ -91,14 +102,16 @@ def routes(
     async def ingest_repo(
         request: Request[Any, Any, Any], data: JSONBody[IngestRepoRequest], idempotency_key: _Key = None
     ) -> Submitted:
-        return await submit(request, data.git_url, caller_of(request).user, idempotency_key)
+        return await submit(
+            request, data.git_url, caller_of(request).user, data.callback_url, idempotency_key
+        )
 
     @post("/ingest", summary="Submit a repository for a user", **common)
     async def ingest_for_user(
         request: Request[Any, Any, Any], data: JSONBody[IngestRequest], idempotency_key: _Key = None
     ) -> Submitted:
         user = _user(caller_of(request), data.user_id)
-        return await submit(request, data.repo_url, user, idempotency_key)
+        return await submit(request, data.repo_url, user, data.callback_url, idempotency_key)
 
     repositories = Router("/", route_handlers=[ingest_repo, ingest_for_user], tags=["ingestion"])
 
@@ -109,7 +122,8 @@ def routes(
         security=list(openapi.SECURITY),
         summary="Make a text searchable, and keep it as a resource",
         description="`url` is where it can be read, and is not fetched. The same `url` again replaces the "
-        "text and keeps the id. A resource is its user's own; its text is found by searches of its project.",
+        "text and keeps the id. A resource is its user's own; its text is found by searches of its project. "
+        f"With `callback_url`, {examples.CALLBACK}",
         responses={
             201: openapi.success(ResourceView, examples.CREATED_RESOURCE, "Its text waits to be read"),
             **openapi.errors(400, 401, 403, 409, 413, 429, 503, 507, invalid=examples.INVALID_LINK),
