@@ -3,12 +3,13 @@ registries.
 
 ``python -m bench.bench_edges [name …]``; results in ``bench/results/edges.json``. A tool that this machine
 lacks is an error, not a gap. An edge counts where both its files are indexed; the tools know no branch but
-those that they build, so in C and Go a lower precision is what other systems' files make.
+those that they build, so in C, Go and Rust a lower precision is what other systems' files make.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import stat
 import subprocess
 import sys
@@ -25,7 +26,7 @@ from typing import Any, Final
 import msgspec
 
 from bench.corpora import Corpus, archive_of
-from bench.ground_truth import python
+from bench.ground_truth import python, rust
 from pharos_embedder.discovery import discover, read_configs
 from pharos_embedder.parsing import parse
 from pharos_embedder.repository_configs import RepositoryConfigs
@@ -67,11 +68,12 @@ def by_python(roots: Sequence[str], root: Path) -> Edges:
     return set(python.edges(root, roots))
 
 
-def by_typescript(root: Path) -> Edges:
+def by_typescript(root: Path, *, kinds: str = "ts") -> Edges:
     with TemporaryDirectory() as folder:
         unpack(archive_of(corpus(TYPESCRIPT)), Path(folder))
         compiler = Path(folder) / "lib/typescript.js"
-        return {tuple(json.loads(line[0])) for line in lines("node", HERE / "typescript.js", compiler, root)}
+        told = lines("node", HERE / "typescript.js", compiler, root, kinds)
+        return {tuple(json.loads(line[0])) for line in told}
 
 
 def by_go(root: Path) -> Edges:
@@ -147,6 +149,46 @@ def by_gcc(folders: Sequence[str], conditions: Sequence[Sequence[str]], root: Pa
     return found
 
 
+def by_clang(folders: Sequence[str], root: Path) -> Edges:
+    """What libclang finds for each include, with *folders*, which are patterns, as the build's."""
+    with TemporaryDirectory() as folder:
+        unpack(archive_of(corpus(CLANG)), Path(folder))
+        includes = sorted(
+            one.relative_to(root).as_posix()
+            for pattern in folders
+            for one in root.glob(pattern)
+            if one.is_dir()
+        )
+        told = lines(sys.executable, HERE / "includes.py", Path(folder) / "platlib", root, *includes)
+        # Of a file with itself, `measure` would think that it tells what could be read.
+        return {(source, target) for source, target in told if source != target}
+
+
+def by_rustc(root: Path) -> Edges:
+    """What rustc makes of each path while cargo checks the project, without a network: it has its
+    dependencies with it.
+    """
+    with TemporaryDirectory() as folder:
+        wrapper, told = Path(folder) / "rustc", Path(folder) / "facts"
+        wrapper.write_text(
+            f'#!/bin/sh\nexec "{sys.executable}" "{HERE / "rust.py"}" "$@"\n', encoding="utf-8"
+        )
+        wrapper.chmod(0o700)
+        env = os.environ | {
+            "RUSTC_WRAPPER": str(wrapper), rust.FACTS: str(told), "CARGO_TARGET_DIR": f"{folder}/target",
+        }  # fmt: skip
+        command = ["cargo", "check", "--offline", "--features", "unwind"]
+        done = subprocess.run(command, capture_output=True, text=True, cwd=root, env=env, check=False)
+        if done.returncode:
+            raise RuntimeError(f"cargo failed: {done.stderr[-2000:]}")
+        with told.open(encoding="utf-8") as facts:
+            return set(rust.edges(root, facts))
+
+
+CLANG: Final = (
+    "libclang", "libclang-18.1.1-py2.py3-none-manylinux2010_x86_64.whl",
+    "c533091d8a3bbf7460a00cb6c1a71da93bffe148f172c7d03b1c31fbf8aa2a0b", "pypi",
+)  # fmt: skip
 TYPESCRIPT: Final = (
     "typescript", "typescript-5.9.3.tgz",
     "10e108c9cf7d5f2879053dff18515fb405abf2ccef63eaaf017d9c571687a1d3", "npm",
@@ -186,6 +228,31 @@ PROJECTS: Final = (
         oracle=by_typescript, endings=(".ts",), registry="npm", folder="src",
     ),
     Project(
+        name="webpack", version="5.112.2", language="JavaScript", tool="TypeScript 5.9.3",
+        archive="webpack-5.112.2.tgz",
+        sha256="fb618a5eba0f16fa43ed720cc4634df4e88c65d594c0e0ad2c5c0c9be4057dfe",
+        oracle=partial(by_typescript, kinds="js"), endings=(".js", ".mjs", ".cjs"), registry="npm",
+        note="ten times the compiler takes a `.d.json.ts`, where Node reads the JSON beside it",
+    ),
+    Project(
+        name="three", version="0.187.0", language="JavaScript", tool="TypeScript 5.9.3",
+        archive="three-0.187.0.tgz",
+        sha256="ff540832ded0cfe919764d24a3d88f3e2a05f23303f876423e4f893841e90728",
+        oracle=partial(by_typescript, kinds="js"), endings=(".js", ".mjs", ".cjs"), registry="npm",
+    ),
+    Project(
+        name="@blueprintjs/core", version="6.20.0", language="TSX", tool="TypeScript 5.9.3",
+        archive="core-6.20.0.tgz",
+        sha256="780c2f73b4ade1e0fa1c3f9012ee4c69aa10a5a70a577d4f314f3519d4606d5e",
+        oracle=by_typescript, endings=(".tsx",), registry="npm", folder="src",
+    ),
+    Project(
+        name="react-native-paper", version="5.15.3", language="TSX", tool="TypeScript 5.9.3",
+        archive="react-native-paper-5.15.3.tgz",
+        sha256="163733d9ac950cd46d71dec2e86cac7ea8cc9e56eee55f8c9cc2e50467625d78",
+        oracle=by_typescript, endings=(".tsx",), registry="npm", folder="src",
+    ),
+    Project(
         name="Go's own commands", version="1.27.3", language="Go", tool="go list, go/parser",
         archive=GO[1], sha256=GO[2], oracle=by_go, endings=(".go",), folder="src/cmd",
         note="`go list` passes over `testdata` and packages of other systems",
@@ -209,6 +276,25 @@ PROJECTS: Final = (
         endings=(".c", ".h"),
         note="gcc is asked with zstd's conditions unset and set; both edges of ours alone are written there: "
         "one for Windows, one to a header that it had entered already",
+    ),
+    Project(
+        name="duckdb", version="2.0.0", language="C++", tool="libclang 18.1.1",
+        archive="duckdb-2.0.0.tar.gz",
+        sha256="09de511ef0dc76a5213e8d3d87a8b89bb4d3e8a6fe73a9f60dc001269946b44f",
+        oracle=partial(
+            by_clang,
+            ("src/include", "extension/*/include", "extension/*/*/include", "extension/*/*/include/*",
+             "third_party/*", "third_party/*/include", "test/include", "benchmark/include", "tools/cpp"),
+        ),
+        endings=(".cpp", ".hpp", ".cc", ".h", ".ipp"), folder="external/duckdb",
+    ),
+    Project(
+        name="orjson", version="3.13.0", language="Rust", tool="rustc",
+        archive="orjson-3.13.0.tar.gz",
+        sha256="d1de5eb04485110c5da4c657e49168995d55e076b1ce60f1a042e254f4186c4f",
+        oracle=by_rustc, endings=(".rs",),
+        note="with 22 crates beside it, in the files that rustc reads: it sees no other systems, no features "
+        "that are off and no tests; not found is what macros make",
     ),
 )  # fmt: skip
 

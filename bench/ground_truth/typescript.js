@@ -1,15 +1,17 @@
 // Every import of a file as TypeScript parses it, and the file that its resolver gives; one JSON pair a line.
+// Arguments: the compiler, the folder, and "js" where files of JavaScript are read too.
 const path = require("path");
 const fs = require("fs");
-const [, , compiler, top] = process.argv;
+const [, , compiler, top, kinds] = process.argv;
 const ts = require(compiler);
 const root = fs.realpathSync(top);
+const sources = kinds === "js" ? /\.[mc]?[jt]sx?$/ : /\.[mc]?tsx?$/;
 
 function* walk(folder) {
   for (const entry of fs.readdirSync(folder, { withFileTypes: true })) {
     const full = path.join(folder, entry.name);
     if (entry.isDirectory() && entry.name !== "node_modules") yield* walk(full);
-    else if (/\.[mc]?tsx?$/.test(entry.name)) yield full;
+    else if (sources.test(entry.name)) yield full;
   }
 }
 

@@ -404,3 +404,18 @@ def test_plain_leaves_the_tree_out() -> None:
 def test_the_blob_hash_is_of_the_bytes() -> None:
     one, other = parse("a.py", "python", b"x = 1\n"), parse("b.py", "python", b"x = 1\n")
     assert one.content_hash == other.content_hash != parse("a.py", "python", b"x = 1\r\n").content_hash
+
+
+@pytest.mark.parametrize(
+    ("code", "paths"),
+    [
+        ("fn f() { cc::Build::new().file(1); }", ["cc::Build"]),
+        ("fn f(t: ::tools::Tool) -> u8 { ::tools::find(1) }", ["::tools::Tool", "::tools::find"]),
+        ("fn f() { ::std::mem::drop(1); Kind::Big::new(); Vec::<u8>::new(); }", []),
+        ("fn f() { m!(<T>::a::b, x => ::foo::x, $crate::q::w, foo::Bar::baz()); }", ["::foo::x", "foo::Bar"]),
+    ],
+)
+def test_a_path_of_rust_in_place_is_read_up_to_the_first_name_that_is_no_module(
+    code: str, paths: list[str]
+) -> None:
+    assert [one.module for one in parse("a.rs", "rust", code.encode()).imports] == paths

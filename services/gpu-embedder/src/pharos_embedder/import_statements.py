@@ -11,7 +11,9 @@ from tree_sitter import Node
 
 from pharos_embedder.syntax import Import, ImportedName
 
-_RUST_PATH: Final = re.compile(r"(?<![\w:$])(?!(?:std|core|alloc)::)(?:[a-z_]\w*::)+\w+")
+_RUST_PATH: Final = re.compile(
+    r"(?<![\w:$])(?:(?<!>)::)?(?!(?:std|core|alloc)::)(?:[a-z_]\w*::)+\w+"  # to the first that is no module
+)
 _RUST_MODULE: Final = re.compile(r"\bmod\s+(\w+)\s*;")
 _RUST_STRING: Final = re.compile(r'"(?:[^"\\]|\\.)*"')
 _RUST_GENERICS: Final = re.compile(r"::<.*|<.*|\s+", re.DOTALL)
@@ -49,8 +51,8 @@ def rust_path(node: Node) -> Iterator[Import]:
             )
     elif node.parent is None or node.parent.type not in _RUST_PATH_PARTS:
         path = _RUST_GENERICS.sub("", _rust_text(node))
-        if _RUST_PATH.fullmatch(path) is not None:
-            yield Import(module=path, line=_line(node), kind="path")
+        if (begin := _RUST_PATH.match(path)) is not None:
+            yield Import(module=begin[0], line=_line(node), kind="path")
 
 
 def with_candidates(imports: Sequence[Import], names: Iterable[str]) -> list[Import]:
