@@ -50,7 +50,7 @@ test-e2e: dev ## HTTP in, search result out, over the whole stack
 	$(PYTHON) -m pytest -n 2 tests/e2e -m 'not chaos' $(ARGS)
 
 test-faults: dev ## The most telling faults, and random lives of jobs
-	$(PYTHON) -m pytest -n 2 tests/faults tests/stateful -m 'not chaos' $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile tests/faults tests/stateful -m 'not chaos' $(ARGS)
 
 faults: dev ## Every fault, in every part, at every moment; writes docs/reliability.md
 	$(PYTHON) -m tests.faults $(ARGS)
