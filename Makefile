@@ -47,10 +47,10 @@ test-integration: dev ## Tests against a real bus, real stores, real SQL; and of
 	$(PYTHON) -m pytest -n 3 -m 'not chaos' tests/integration tests/conformance tests/deploy $(ARGS)
 
 test-e2e: dev ## HTTP in, search result out, over the whole stack
-	$(PYTHON) -m pytest -n 2 --dist loadfile tests/e2e -m 'not chaos' $(ARGS)
+	$(PYTHON) -m pytest -n 2 tests/e2e -m 'not chaos' $(ARGS)
 
 test-faults: dev ## The most telling faults, and random lives of jobs
-	$(PYTHON) -m pytest -n 2 tests/faults tests/stateful -m 'not chaos' $(ARGS)
+	$(PYTHON) -m pytest -n 2 --dist loadfile tests/faults tests/stateful -m 'not chaos' $(ARGS)
 
 faults: dev ## Every fault, in every part, at every moment; writes docs/reliability.md
 	$(PYTHON) -m tests.faults $(ARGS)

@@ -8,11 +8,9 @@ import json
 import os
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +19,7 @@ import pytest
 
 from tests.e2e.test_kills import repository
 from tests.support.git_server import GitServer
-from tests.support.stack import Stack, eventually, search, submit, until_ended
+from tests.support.stack import QUEUE_MAX, Stack, eventually, search, submit, until_ended
 from tests.support.stack import job as read_job
 
 CANCEL_SECONDS_MAX = 2.0
@@ -29,44 +27,12 @@ CANCEL_SECONDS_MAX = 2.0
 STOP_SECONDS_MAX = 10.0
 
 
-@pytest.fixture(scope="module")
-def receiver() -> Iterator[tuple[str, list[tuple[dict[str, str], bytes]]]]:
-    """Somebody who wants to be called, and what he was sent."""
-    received: list[tuple[dict[str, str], bytes]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"]))
-            received.append(({name.lower(): value for name, value in self.headers.items()}, body))
-            self.send_response(204)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None: ...
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}", received
-        server.shutdown()
-
-
-@pytest.fixture(scope="module")
-def stack(git: GitServer, receiver: tuple[str, Any]) -> Iterator[Stack]:
-    with Stack(
-        allowed_hosts=git.allowed_hosts, PHAROS_QUEUE_MAX="20", PHAROS_CALLBACK_ALLOWED_HOSTS=receiver[0]
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with stack.client() as found:
-        yield found
-
-
-def long_repository(seed: int) -> dict[str, str]:
-    """Some ten seconds of encoding on two cores."""
+def long_repository(seed: int, parts: int = 7) -> dict[str, str]:
+    """Some ten seconds of encoding on two cores, or a seventh of them for each part."""
     return {
-        f"part{part}/{path}": text for part in range(4) for path, text in repository(seed * 10 + part).items()
+        f"part{part}/{path}": text
+        for part in range(parts)
+        for path, text in repository(seed * 10 + part).items()
     }
 
 
@@ -99,7 +65,7 @@ def invariants(stack: Stack) -> None:
         "PHAROS_NATS_URL": f"nats://127.0.0.1:{port}",
         "PHAROS_NATS_USER": "pharos",
         "PHAROS_NATS_PASSWORD_FILE": str(stack.home / "nats-password"),
-        "PHAROS_QUEUE_MAX": "20",
+        "PHAROS_QUEUE_MAX": str(QUEUE_MAX),
     }
     pharos_bus = Path(sys.executable).with_name("pharos-bus")
     found = subprocess.run(
@@ -148,7 +114,7 @@ def test_a_paused_job_goes_on_where_it_stopped_and_encodes_nothing_twice(
     git: GitServer, stack: Stack, client: httpx.Client
 ) -> None:
     name = "control/pause"
-    git.add_repository(name, long_repository(3))
+    git.add_repository(name, long_repository(3, parts=3))
     job_id = submit(client, git.url(name))["id"]
 
     def some_encoded() -> int | None:

@@ -116,9 +116,10 @@ def test_a_project_query_answers_in_the_shape_of_its_document(
 
 def test_a_second_submit_while_the_first_runs_is_the_same_job(git: GitServer, client: httpx.Client) -> None:
     git.add_repository("twice/slow", {f"f{n}.py": f"def f{n}():\n    return {n}\n" for n in range(40)})
-    git.delay("twice/slow", 1.0)
+    git.delay("twice/slow", 30)  # until both are submitted
     first = submit(client, git.url("twice/slow"))
     second = submit(client, git.url("twice/slow"))
+    git.delay("twice/slow", 0)
     assert second["job_id"] == first["job_id"]
     assert second["deduplicated"] is True
     assert until_ended(client, first["id"])["state"] == "completed"
@@ -202,7 +203,7 @@ def _is_ready(stack: Stack) -> bool:
 
 def test_the_worker_says_what_it_is_doing(git: GitServer, stack: Stack, client: httpx.Client) -> None:
     git.add_repository("busy/bee", {"bee.py": "BUSY = True\n"})
-    git.delay("busy/bee", 1.5)
+    git.delay("busy/bee", 30)  # until that was seen
     job_id = submit(client, git.url("busy/bee"))["id"]
 
     def training() -> bool:
@@ -210,6 +211,7 @@ def test_the_worker_says_what_it_is_doing(git: GitServer, stack: Stack, client: 
         return bool(status.startswith("Training Graph on ") and status.endswith("busy/bee"))
 
     eventually(training)
+    git.delay("busy/bee", 0)
     until_ended(client, job_id)
 
     def idle() -> bool:

@@ -6,7 +6,6 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from typing import Any
 
@@ -36,17 +35,12 @@ def repository(creature: str) -> dict[str, str]:
     }
 
 
-@pytest.fixture(scope="module")
-def stack(git: GitServer) -> Iterator[Stack]:
-    """Its embedder owns the store, and works itself."""
-    with Stack(allowed_hosts=git.allowed_hosts, PHAROS_WORKERS="2") as running:
-        with running.client() as client:
-            eventually(lambda: BESIDE in workers(client) or None)
-        yield running
-
-
-def workers(client: httpx.Client) -> set[str]:
-    return {each["name"] for each in client.get("/api/v1/workers").json()["workers"]}
+@pytest.fixture
+def stack(pair: Stack) -> Stack:
+    """Its embedder owns the store, and works itself; the process beside that runs now takes work."""
+    with pair.client() as client:
+        eventually(lambda: is_up(client, pair) or None)
+    return pair
 
 
 def submitted(client: httpx.Client, git: GitServer, prefix: str, creatures: tuple[str, ...]) -> list[str]:
@@ -108,7 +102,7 @@ def test_a_second_worker_of_one_name_is_refused_and_the_first_goes_on(stack: Sta
         env=environ,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=110,
         check=False,
     )
     assert namesake.returncode != 0
@@ -130,7 +124,6 @@ def test_the_job_of_a_worker_that_is_killed_is_finished_whoever_takes_it(
 def test_nothing_is_lost_when_the_owner_of_the_store_is_killed(
     git: GitServer, client: httpx.Client, stack: Stack
 ) -> None:
-    eventually(lambda: is_up(client, stack) or None)  # another test may have killed it just now
     ids = submitted(client, git, "owned", CREATURES)
     victim = eventually(lambda: running_beside(client, ids), poll_seconds=0.02)
     stack.kill("embedder")

@@ -17,6 +17,7 @@ import ssl
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ _AUTHOR: Final = "Ada Example <ada@example.com>"
 _BLOCK_BYTES: Final = 64 * 1024
 _REQUEST_BYTES_MAX: Final = 64 * 1024 * 1024
 _CLOSE_SECONDS: Final = 10.0
+_RELEASE_POLL_SECONDS: Final = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,7 +206,7 @@ class GitServer:
         self._behaviour(name).token = token
 
     def delay(self, name: str, seconds: float) -> None:
-        """Wait before every answer about *name*."""
+        """Wait before every answer about *name*; what waits now waits no longer than that either."""
         self._behaviour(name).delay_seconds = seconds
 
     def throttle(self, name: str, bytes_per_second: float) -> None:
@@ -281,8 +283,10 @@ class _Handler(BaseHTTPRequestHandler):
         )
         name, tail = self._repository(path)
         behaviour = self.server.state.behaviours.get(name, _Behaviour())
-        if behaviour.delay_seconds and self.server.state.closing.wait(behaviour.delay_seconds):
-            return None
+        began = time.monotonic()
+        while time.monotonic() < began + behaviour.delay_seconds:
+            if self.server.state.closing.wait(_RELEASE_POLL_SECONDS):
+                return None
         if behaviour.status is not None:
             headers = {}
             if behaviour.location is not None:

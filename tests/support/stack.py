@@ -23,6 +23,7 @@ from tests.support.nats_server import free_port
 
 START_SECONDS: Final = 90.0
 STOP_SECONDS: Final = 20.0
+QUEUE_MAX: Final = 50
 PROGRAMS: Final = ("nats", "gateway", "scheduler", "embedder", "history")
 
 T = TypeVar("T")
@@ -41,6 +42,7 @@ class Stack:
             "PHAROS_PORT": str(self.port),
             "PHAROS_DEMO_GIT_PORT": "0",
             "PHAROS_GIT_ALLOWED_HOSTS": allowed_hosts,
+            "PHAROS_QUEUE_MAX": str(QUEUE_MAX),
             "PHAROS_LOG_FORMAT": "json",
             **settings,
         }
@@ -89,6 +91,10 @@ class Stack:
         except subprocess.TimeoutExpired:
             self._process.kill()
             raise RuntimeError("the stack did not stop:\n" + "\n".join(self.lines)) from None
+
+    def said(self, *words: str) -> bool:
+        """Whether a line of its output has all these words."""
+        return any(all(word in line for word in words) for line in tuple(self.lines))
 
     def fetched(self) -> list[Path]:
         """What jobs have fetched and not removed yet."""
