@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from structlog.testing import capture_logs
 
 from pharos_embedder import stored_graph
 from pharos_embedder.linking import FileEdge, FileGraph, LinkStats
@@ -207,6 +208,18 @@ def test_two_files_are_on_a_line() -> None:
     found = places(np.eye(64, dtype=np.float32)[:2])
     assert sorted(found[:, 0].tolist()) == [-1.0, 1.0]
     assert found[:, 1].tolist() == [0.0, 0.0]
+
+
+def test_a_map_that_cannot_be_made_is_empty_and_the_graph_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise np.linalg.LinAlgError("no convergence")
+
+    monkeypatch.setattr("scipy.linalg.eigh", fail)
+    with capture_logs() as logged:
+        made = graph()
+    assert made.places.tolist() == [[0.0, 0.0]] * len(PATHS)
+    assert len(made.sources) == len(EDGES)
+    assert [each["event"] for each in logged] == ["map_not_made"]
 
 
 def test_what_is_related_says_why_and_what_leads_every_ranking_is_one() -> None:

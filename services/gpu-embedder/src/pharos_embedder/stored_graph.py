@@ -1,4 +1,4 @@
-"""The file graph as it is stored with a generation and read by whoever asks of the structure. Pure.
+"""The file graph as it is stored with a generation and read by whoever asks of the structure.
 
 Beside files and edges it holds what each file defines, and a place for each file on a map: its structural
 vector in the two directions in which the vectors of the repository differ most (principal components). All
@@ -16,9 +16,12 @@ from typing import Final, Self
 import msgspec
 import numpy as np
 import numpy.typing as npt
+import structlog
 
 from pharos_embedder.linking import EDGE_KINDS, EdgeKind, FileGraph
 from pharos_embedder.syntax import ParsedFile
+
+log = structlog.get_logger()
 
 EDGES_MAX: Final = 1_000_000  # the strongest are kept
 GRAPH_BYTES_MAX: Final = (
@@ -202,15 +205,27 @@ def places(structure: Floats) -> Floats:
     """(N, 2) in [-1, 1]: the two principal components of *structure* (N, D), to four digits.
 
     The same vectors give the same places: of each direction the larger side is the positive one. Where they
-    differ in fewer than two directions, the rest is 0.
+    differ in fewer than two directions, the rest is 0; and all is where LAPACK finds no directions.
     """
+    from scipy import linalg  # who only reads graphs does not wait for it
+
+    nowhere = np.zeros((len(structure), 2), dtype=np.float32)
     if len(structure) < 2:
-        return np.zeros((len(structure), 2), dtype=np.float32)
+        return nowhere
     centred = structure.astype(np.float64) - structure.mean(axis=0, dtype=np.float64)
-    variances, directions = np.linalg.eigh(centred.T @ centred)  # ascending
-    chosen = directions[:, [-1, -2]]
+    last = centred.shape[1] - 1
+    try:
+        # Only those two, and not by divide and conquer, which numpy takes: once in many thousand small graphs
+        # OpenBLAS's did not converge, and a job is not to fail for its map.
+        variances, directions = linalg.eigh(
+            centred.T @ centred, subset_by_index=[last - 1, last], driver="evr"
+        )
+    except linalg.LinAlgError as error:
+        log.warning("map_not_made", files=len(structure), reason=str(error))
+        return nowhere
+    chosen = directions[:, ::-1]  # they come in ascending order
     chosen = chosen * np.sign(chosen[np.abs(chosen).argmax(axis=0), [0, 1]])
-    chosen = chosen * (variances[[-1, -2]] > 1e-9 * max(float(variances[-1]), 1.0))
+    chosen = chosen * (variances[::-1] > 1e-9 * max(float(variances[-1]), 1.0))
     found = centred @ chosen
     found /= max(float(np.abs(found).max()), 1e-12)
     rounded: Floats = np.round(found, PLACE_DIGITS).astype(np.float32) + np.float32(0)  # no negative zero
